@@ -1,0 +1,48 @@
+/* address.h - addresses of sockets, and their text form.
+ *
+ * An address is plain data in one layout on every system: copy it, compare it, keep it. */
+
+#ifndef PIER_ADDRESS_H
+#define PIER_ADDRESS_H
+
+#include "pier/pier.h"
+
+#ifdef __cplusplus
+extern "C" {
+#endif
+
+enum { PIER_ADDRESS_NONE, PIER_ADDRESS_IPV4, PIER_ADDRESS_IPV6, PIER_ADDRESS_UNIX };
+
+#define PIER_PATH_MAX 107 /* bytes of a Unix-domain path at the most */
+
+/* Room for the longest text that pier_address_format() makes, with its final zero. */
+#define PIER_ADDRESS_TEXT_MAX 128
+
+struct pier_address {
+    uint8_t family;      /* PIER_ADDRESS_* */
+    uint8_t path_length; /* Unix: bytes of path; an abstract one starts with a zero byte */
+    uint16_t port;       /* IP: in host order */
+    uint32_t scope;      /* IPv6: interface index of a link-local address, else 0 */
+    union {
+        uint8_t ip[16]; /* network order; IPv4 uses the first 4 */
+        char path[PIER_PATH_MAX + 1];
+    } u;
+};
+
+/* Reads "127.0.0.1:8080", "[::1]:0", "[fe80::1%2]:80", ":8080" (every IPv4 and IPv6 address of the machine), "*:8080" (the same),
+ * "unix:/path" or "unix:@abstract". Host names aren't looked up. Returns 0, or PIER_EINVAL or PIER_ENAMETOOLONG with the reason in
+ * pier_error_detail(). */
+PIER_API int pier_address_parse(struct pier_address *address, const char *text);
+
+/* Writes the text form into `text` of `size` bytes, always zero-terminated when size > 0, and returns the length that it has in full.
+ * What it writes pier_address_parse() reads back to the same address. */
+PIER_API size_t pier_address_format(const struct pier_address *address, char *text, size_t size);
+
+/* Whether two addresses are the same. */
+PIER_API bool pier_address_equal(const struct pier_address *a, const struct pier_address *b);
+
+#ifdef __cplusplus
+}
+#endif
+
+#endif
