@@ -1,0 +1,46 @@
+# The library's files, one by one. A new file is added here, or it isn't part of the library.
+#
+#   PIER_SOURCES         everything that this system's library is made of
+#   PIER_POLLER_SOURCES  those of them that stay compilation units of their own when the rest is
+#                        compiled as one: the pollers have the same static function names
+#   PIER_KQUEUE_SOURCES  the kqueue poller; on Linux only the tests' library has it
+#
+# Paths start at the project's root, since this file is included there.
+
+set(core_sources
+  src/core/address.c
+  src/core/buffers.c
+  src/core/error.c
+  src/core/handle.c
+  src/core/loop.c
+  src/core/op.c
+  src/core/poll.c
+  src/core/post.c
+  src/core/stats.c
+  src/core/stream.c
+  src/core/timer.c
+  src/core/writer.c)
+
+set(PIER_KQUEUE_SOURCES src/backend/kqueue.c)
+
+set(backend_sources src/backend/registry.c)
+set(PIER_POLLER_SOURCES "")
+if(WIN32)
+  list(APPEND backend_sources src/backend/iocp.c)
+  set(sys_sources src/sys/windows.c)
+else()
+  list(APPEND backend_sources src/backend/ready.c)
+  list(APPEND PIER_POLLER_SOURCES src/backend/poll.c src/backend/select.c)
+  if(CMAKE_SYSTEM_NAME STREQUAL "Linux")
+    list(APPEND PIER_POLLER_SOURCES src/backend/epoll.c)
+    set(sys_sources src/sys/posix.c src/sys/linux.c)
+  else()
+    list(APPEND PIER_POLLER_SOURCES ${PIER_KQUEUE_SOURCES})
+    set(sys_sources src/sys/posix.c src/sys/bsd.c)
+  endif()
+  if(PIER_HAVE_URING)
+    list(APPEND backend_sources src/backend/uring.c)
+  endif()
+endif()
+
+set(PIER_SOURCES ${core_sources} ${backend_sources} ${PIER_POLLER_SOURCES} ${sys_sources})
