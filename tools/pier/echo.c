@@ -1,0 +1,317 @@
+/* echo.c - `pier echo`: the command line, the processes and the counters of the echo server.
+ *
+ * One process serves by itself. With --processes N the first one only starts N others, which share
+ * the port, hands the signal to stop on to them, and adds up what they leave in shared memory. */
+
+#include "echo.h"
+
+#include <inttypes.h>
+#include <stdlib.h>
+#include <string.h>
+
+static const char help_text[] =
+    "usage: pier echo [OPTION...]\n"
+    "\n"
+    "An echo server. Its first line is `listening on ADDRESS backend=NAME threads=N`. It sends\n"
+    "back what a peer sends until the peer ends its stream, then ends its own. On SIGTERM or\n"
+    "SIGINT (Ctrl-C) it stops accepting, finishes what is in flight within 5 seconds, and prints\n"
+    "its counters.\n"
+    "\n"
+    "  --listen ADDRESS   127.0.0.1:7000, [::1]:0 (0: any free port), *:7000, unix:/path,\n"
+    "                     unix:@name; default 127.0.0.1:0\n"
+    "  --backend NAME     what the loop runs on; default: the best that works here, see\n"
+    "                     `pier doctor`\n"
+    "  --threads N        loops, each on a thread of its own; default 1\n"
+    "  --processes N      processes with that many threads each; default 1\n"
+    "  --trigger MODE     edge, level or oneshot: how epoll watches its sockets; default edge\n"
+    "  --receive HOW      each: data comes in buffers that the loop lends; memory: into a buffer\n"
+    "                     of each connection; default each\n"
+    "  --json             print the counters as one line of JSON\n";
+
+static const char *const trigger_names[] = {"edge", "level", "oneshot", NULL};
+static const char *const receive_names[] = {"each", "memory", NULL};
+
+static int parse(struct echo_options *options, int argc, char **argv)
+{
+    memset(options, 0, sizeof(*options));
+    options->threads = 1;
+    options->processes = 1;
+    pier_address_parse(&options->listen.address, "127.0.0.1:0");
+    options->listen.text = "127.0.0.1:0";
+    const struct tool_option table[] = {
+        {.name = "--listen", .kind = TOOL_OPTION_ADDRESS, .value.address = &options->listen},
+        {.name = "--backend", .kind = TOOL_OPTION_BACKEND, .value.text = &options->backend},
+        {.name = "--threads",
+         .kind = TOOL_OPTION_NUMBER,
+         .value.number = &options->threads,
+         .min = 1,
+         .max = 1024},
+        {.name = "--processes",
+         .kind = TOOL_OPTION_NUMBER,
+         .value.number = &options->processes,
+         .min = 1,
+         .max = 1024},
+        {.name = "--trigger",
+         .kind = TOOL_OPTION_CHOICE,
+         .value.choice = &options->trigger,
+         .choices = trigger_names},
+        {.name = "--receive",
+         .kind = TOOL_OPTION_CHOICE,
+         .value.choice = &options->receive,
+         .choices = receive_names},
+        {.name = "--json", .kind = TOOL_OPTION_FLAG, .value.flag = &options->json},
+        {.name = NULL},
+    };
+    return tool_options_parse(table, help_text, argc, argv);
+}
+
+/* ---- what is printed ---- */
+
+static void announce(const struct pier_address *address, const char *backend, uint64_t threads)
+{
+    char text[PIER_ADDRESS_TEXT_MAX];
+    pier_address_format(address, text, sizeof(text));
+    printf("listening on %s backend=%s threads=%" PRIu64 "\n", text, backend, threads);
+    platform_flush_output();
+}
+
+static void print_counters(const struct echo_options *options, const char *backend,
+                           const struct pier_loop_stats *stats)
+{
+    struct platform_usage usage;
+    platform_usage(&usage, true);
+    const struct {
+        const char *name;
+        uint64_t value;
+    } counters[] = {{"connections", stats->accepts},
+                    {"receives", stats->receives},
+                    {"received_bytes", stats->received_bytes},
+                    {"sends", stats->sends},
+                    {"sent_bytes", stats->sent_bytes},
+                    {"user_cpu_ns", usage.user_ns},
+                    {"system_cpu_ns", usage.system_ns},
+                    {"resident_max_bytes", usage.resident_max},
+                    {"turns", stats->turns},
+                    {"waits", stats->waits},
+                    {"events", stats->events},
+                    {"callbacks", stats->callbacks},
+                    {"system_calls", stats->system_calls},
+                    {"registrations", stats->registrations},
+                    {"allocations", stats->allocations},
+                    {"buffers_total", stats->buffers_total},
+                    {"buffer_pauses", stats->buffer_pauses},
+                    {"accept_pauses", stats->accept_pauses},
+                    {"rearms", stats->rearms},
+                    {"stale_events", stats->stale_events},
+                    {"queue_full", stats->queue_full},
+                    {"queue_overflows", stats->queue_overflows},
+                    {"wakeups", stats->wakeups},
+                    {"closes", stats->closes}};
+    size_t count = sizeof(counters) / sizeof(counters[0]);
+    if (options->json) {
+        printf("{\"backend\":\"%s\",\"trigger\":\"%s\",\"receive\":\"%s\",\"threads\":%" PRIu64
+               ",\"processes\":%" PRIu64,
+               backend, trigger_names[options->trigger], receive_names[options->receive],
+               options->threads, options->processes);
+        for (size_t i = 0; i < count; i++) {
+            printf(",\"%s\":%" PRIu64, counters[i].name, counters[i].value);
+        }
+        printf("}\n");
+        return;
+    }
+    for (size_t i = 0; i < count; i++) {
+        char value[TOOL_TEXT_MAX];
+        bool is_time = strstr(counters[i].name, "_ns") != NULL;
+        printf("  %-20s %s\n", counters[i].name,
+               is_time ? tool_format_time(value, counters[i].value)
+                       : tool_format_count(value, counters[i].value));
+    }
+}
+
+/* A socket file that outlives its listener is in the way of the next one. */
+static void remove_path(const struct pier_address *address)
+{
+    if (address->family == PIER_ADDRESS_UNIX && address->path_length > 0 &&
+        address->u.path[0] != '\0') {
+        remove(address->u.path);
+    }
+}
+
+/* ---- stopping ---- */
+
+static atomic_bool interrupted;
+static struct echo_server *_Atomic interruptible;
+
+static void on_interrupt(void)
+{
+    atomic_store(&interrupted, true);
+    struct echo_server *server = atomic_load(&interruptible);
+    if (server != NULL) {
+        echo_server_stop(server);
+    }
+}
+
+static int serve(struct echo_server *server)
+{
+    atomic_store(&interruptible, server);
+    /* Also for a signal that came before the line above. */
+    if (atomic_load(&interrupted)) {
+        echo_server_stop(server);
+    }
+    int status = echo_server_run(server);
+    atomic_store(&interruptible, NULL);
+    return status;
+}
+
+/* ---- one process ---- */
+
+static int serve_alone(const struct echo_options *options)
+{
+    struct echo_server server;
+    int status = echo_server_open(&server, options, &options->listen.address, false);
+    if (status != TOOL_GO_ON) {
+        return status;
+    }
+    const char *backend = pier_loop_backend(server.workers[0].loop);
+    announce(&server.address, backend, options->threads);
+    status = serve(&server);
+    struct pier_loop_stats stats = {0};
+    echo_server_stats(&server, &stats);
+    print_counters(options, backend, &stats);
+    remove_path(&server.address);
+    echo_server_close(&server);
+    return status;
+}
+
+/* ---- several processes ---- */
+
+enum child_state { CHILD_STARTING, CHILD_LISTENS };
+
+/* In memory that all processes share. */
+struct child {
+    const struct echo_options *options;
+    struct pier_address address; /* where to listen; then where it does */
+    char backend[32];
+    _Atomic int state;
+    struct pier_loop_stats stats;
+    struct platform_process process;
+    bool ended;
+};
+
+static int run_child(void *argument)
+{
+    struct child *child = argument;
+    struct echo_server server;
+    int status = echo_server_open(&server, child->options, &child->address, true);
+    if (status != TOOL_GO_ON) {
+        return status;
+    }
+    child->address = server.address;
+    snprintf(child->backend, sizeof(child->backend), "%s",
+             pier_loop_backend(server.workers[0].loop));
+    atomic_store(&child->state, CHILD_LISTENS);
+    status = serve(&server);
+    echo_server_stats(&server, &child->stats);
+    echo_server_close(&server);
+    return status;
+}
+
+/* Starts a child and waits until it listens. */
+static int start_child(struct child *child)
+{
+    int error = platform_process_start(&child->process, run_child, child);
+    if (error != 0) {
+        tool_say("cannot start a process: %s: use fewer --processes", platform_error_text(error));
+        child->ended = true;
+        return TOOL_FAILED;
+    }
+    int status;
+    while (atomic_load(&child->state) != CHILD_LISTENS) {
+        if (platform_process_ended(&child->process, &status)) {
+            child->ended = true; /* and has said why */
+            return status == TOOL_DONE ? TOOL_FAILED : status;
+        }
+        platform_sleep_ns(PIER_MILLISECOND);
+    }
+    return TOOL_GO_ON;
+}
+
+/* Waits for all children; when one of them fails, the others are stopped. */
+static int wait_for_children(struct child *children, uint64_t count, bool stop)
+{
+    int result = TOOL_DONE;
+    bool told = false;
+    for (;;) {
+        uint64_t running = 0;
+        for (uint64_t i = 0; i < count; i++) {
+            int status;
+            if (!children[i].ended && platform_process_ended(&children[i].process, &status)) {
+                children[i].ended = true;
+                if (status != TOOL_DONE) {
+                    tool_say("process %" PRIu64 " of %" PRIu64 " ended with exit code %d", i + 1,
+                             count, status);
+                    result = TOOL_FAILED;
+                }
+            }
+            running += children[i].ended ? 0 : 1;
+        }
+        if (running == 0) {
+            return result;
+        }
+        if (!told && (stop || result != TOOL_DONE || atomic_load(&interrupted))) {
+            told = true;
+            for (uint64_t i = 0; i < count; i++) {
+                if (!children[i].ended) {
+                    platform_process_interrupt(&children[i].process);
+                }
+            }
+        }
+        /* A signal ends the sleep. */
+        platform_sleep_ns(told ? PIER_MILLISECOND : 100 * PIER_MILLISECOND);
+    }
+}
+
+static int serve_with_children(const struct echo_options *options)
+{
+    struct child *children = platform_shared_memory(options->processes * sizeof(*children));
+    if (children == NULL) {
+        tool_say("no memory for %" PRIu64 " processes: use fewer --processes", options->processes);
+        return TOOL_FAILED;
+    }
+    uint64_t started = 0;
+    int status = TOOL_GO_ON;
+    while (started < options->processes && status == TOOL_GO_ON) {
+        children[started].options = options;
+        children[started].address = started == 0 ? options->listen.address : children[0].address;
+        status = start_child(&children[started]);
+        started++;
+    }
+    if (status != TOOL_GO_ON) {
+        wait_for_children(children, started, true);
+        return status;
+    }
+    announce(&children[0].address, children[0].backend, options->threads);
+    status = wait_for_children(children, options->processes, false);
+    struct pier_loop_stats stats = {0};
+    for (uint64_t i = 0; i < options->processes; i++) {
+        echo_stats_add(&stats, &children[i].stats);
+    }
+    print_counters(options, children[0].backend, &stats);
+    return status;
+}
+
+int pier_tool_echo(int argc, char **argv)
+{
+    struct echo_options options;
+    int status = parse(&options, argc, argv);
+    if (status != TOOL_GO_ON) {
+        return status;
+    }
+    platform_raise_descriptor_limit();
+    int error = platform_on_interrupt(on_interrupt);
+    if (error != 0) {
+        tool_say("cannot handle signals: %s", platform_error_text(error));
+        return TOOL_FAILED;
+    }
+    return options.processes == 1 ? serve_alone(&options) : serve_with_children(&options);
+}

@@ -1,0 +1,94 @@
+/* echo.h - what the parts of `pier echo` share.
+ *
+ * echo.c reads the command line, starts processes and prints; echo_server.c has the workers of one
+ * process, one loop and one thread each, how they listen and how they stop; echo_connection.c has
+ * what is done for each connection and message. */
+
+#ifndef PIER_TOOL_ECHO_H
+#define PIER_TOOL_ECHO_H
+
+#include "options.h"
+#include "platform.h"
+#include "slab.h"
+
+#include <stdatomic.h>
+
+enum echo_receive { ECHO_RECEIVE_EACH, ECHO_RECEIVE_MEMORY };
+
+struct echo_options {
+    struct tool_address listen;
+    const char *backend;
+    int trigger; /* enum pier_trigger */
+    int receive; /* enum echo_receive */
+    uint64_t threads, processes;
+    bool json;
+};
+
+/* One loop with the connections it serves. */
+struct echo_worker {
+    struct pier_loop *loop;
+    struct echo_server *server;
+    struct pier_handle listener; /* not open in a worker that is handed its connections */
+    struct pier_op accept;
+    struct pier_op interrupt; /* armed until the worker is told to stop; keeps its loop running */
+    struct pier_op handed_all;
+    struct pier_op watch; /* after the stop: looks whether anything is still going on */
+    bool stopping;
+    uint64_t stop_deadline_ns;
+    uint64_t behind;          /* sends of all its connections that wait behind another */
+    struct slab *connections; /* its own, or where connections are handed over the first worker's */
+    struct slab own_connections, sends;
+    struct pier_loop_stats stats; /* as `watch` saw them last; in the end those of the whole run */
+    struct platform_thread thread;
+};
+
+/* The workers of one process. */
+struct echo_server {
+    const struct echo_options *options;
+    struct pier_address address; /* with the real port */
+    bool hands_over;             /* the first worker accepts for all */
+    atomic_flag stopped;
+    atomic_bool failed;
+    uint64_t next_worker; /* whose turn it is to be handed a connection */
+    struct pier_op orphan_check;
+    struct echo_worker *workers; /* options->threads of them */
+};
+
+/* Makes the workers and listens on `address`, in the end with the real port. `shared`: other
+ * processes listen there too. Returns TOOL_GO_ON, or TOOL_FAILED after a line on why not; then
+ * nothing is left to close. */
+int echo_server_open(struct echo_server *server, const struct echo_options *options,
+                     const struct pier_address *address, bool shared);
+
+/* Serves until it was stopped and what was in flight is finished. Returns TOOL_DONE or
+ * TOOL_FAILED. */
+int echo_server_run(struct echo_server *server);
+
+/* Asks for the stop: from any thread and from signal handlers. Asking again does nothing. */
+void echo_server_stop(struct echo_server *server);
+
+/* Adds up what the workers have counted. */
+void echo_server_stats(const struct echo_server *server, struct pier_loop_stats *sum);
+
+/* Adds one set of counters to another. */
+void echo_stats_add(struct pier_loop_stats *sum, const struct pier_loop_stats *stats);
+
+void echo_server_close(struct echo_server *server);
+
+/* ---- connections ---- */
+
+/* The size of a connection for slab_init(), and how much of it has to be cleared. */
+size_t echo_connection_size(enum echo_receive receive, size_t *cleared);
+size_t echo_send_size(void);
+
+/* In the callback of worker->accept: takes the socket and begins to serve it. */
+void echo_connection_accept(struct echo_worker *worker);
+
+/* The same, but the connection is to be served by `target`. */
+void echo_connection_hand_over(struct echo_worker *worker, struct echo_worker *target);
+
+/* The worker of this thread, which the functions above and the callbacks of connections work
+ * for. */
+void echo_connection_use(struct echo_worker *worker);
+
+#endif

@@ -1,0 +1,194 @@
+/* echo_connection.c - what `pier echo` does for each connection and each message.
+ *
+ * With lent buffers (the default) each piece that arrives is sent back from the buffer it arrived
+ * in. The send has no completion function as long as nothing else is in flight, so that a message
+ * costs one callback. When a piece arrives while the one before it is still being sent it queues
+ * behind, in a send that tells when it is done. A connection may have BEHIND_MAX of these; then
+ * receiving pauses until half of them are gone, and the kernel's window holds the peer back. Once
+ * many are waiting in all, each connection has only one, so that the pool of lent buffers lasts
+ * for the others however many peers don't read.
+ *
+ * With memory of its own (--receive memory) a connection alternates between receiving and sending.
+ *
+ * An end of stream is answered by the end of ours once everything before it is sent. An error
+ * closes the connection at once. */
+
+#include "echo.h"
+
+enum {
+    MEMORY_SIZE = 16 * 1024,
+    BEHIND_MAX = 4,
+    BEHIND_MANY = 8 * 1024 /* of the pool of 32768 buffers, see echo_server.c */
+};
+
+struct echo_connection {
+    struct pier_handle socket;
+    struct pier_op receive; /* after the end of stream: the shutdown */
+    struct pier_op send;
+    uint16_t behind; /* sends that wait behind `send` or behind another */
+    bool paused;
+    unsigned char memory[]; /* --receive memory: MEMORY_SIZE bytes */
+};
+
+/* Not in the connection, since most connections never need it. */
+struct echo_send {
+    struct pier_op op;
+    struct echo_connection *connection;
+};
+
+static _Thread_local struct echo_worker *worker;
+
+void echo_connection_use(struct echo_worker *of_this_thread)
+{
+    worker = of_this_thread;
+}
+
+size_t echo_connection_size(enum echo_receive receive, size_t *cleared)
+{
+    *cleared = sizeof(struct echo_connection);
+    return sizeof(struct echo_connection) + (receive == ECHO_RECEIVE_MEMORY ? MEMORY_SIZE : 0);
+}
+
+size_t echo_send_size(void)
+{
+    return sizeof(struct echo_send);
+}
+
+static void on_closed(struct pier_handle *socket)
+{
+    slab_give(worker->connections, PIER_OWNER(socket, struct echo_connection, socket));
+}
+
+static void on_shutdown(struct pier_op *op)
+{
+    struct echo_connection *c = PIER_OWNER(op, struct echo_connection, receive);
+    pier_close(&c->socket, on_closed);
+}
+
+/* Receiving is over: c->receive is free again. */
+static void finish(struct echo_connection *c)
+{
+    c->paused = false;
+    if (c->receive.result == 0 && (c->behind > 0 || pier_op_pending(&c->send))) {
+        pier_shutdown(&c->socket, &c->receive, on_shutdown);
+    } else {
+        pier_close(&c->socket, on_closed);
+    }
+}
+
+/* ---- lent buffers ---- */
+
+static void on_sent_behind(struct pier_op *op)
+{
+    struct echo_send *send = PIER_OWNER(op, struct echo_send, op);
+    struct echo_connection *c = send->connection;
+    slab_give(&worker->sends, send);
+    worker->behind--;
+    c->behind--;
+    if (c->paused && (c->behind == BEHIND_MAX / 2 || c->behind == 0)) {
+        c->paused = false;
+        pier_resume(&c->receive);
+    }
+}
+
+static void send_behind(struct echo_connection *c)
+{
+    struct echo_send *send = slab_take(&worker->sends);
+    if (send == NULL) {
+        /* Without memory the stream can't go on; a gap in it would be worse than its end. */
+        pier_close(&c->socket, on_closed);
+        return;
+    }
+    send->connection = c;
+    pier_send(&c->socket, &send->op, c->receive.data, c->receive.size, on_sent_behind);
+    worker->behind++;
+    c->behind++;
+    if (c->behind == BEHIND_MAX || worker->behind > BEHIND_MANY) {
+        c->paused = true;
+        pier_pause(&c->receive);
+    }
+}
+
+static void on_receive(struct pier_op *op)
+{
+    struct echo_connection *c = PIER_OWNER(op, struct echo_connection, receive);
+    if (op->result <= 0) {
+        finish(c);
+    } else if (!pier_op_pending(&c->send)) {
+        pier_send(&c->socket, &c->send, op->data, op->size, NULL);
+    } else {
+        send_behind(c);
+    }
+}
+
+/* ---- memory of its own ---- */
+
+static void on_filled(struct pier_op *op);
+
+static void on_echoed(struct pier_op *op)
+{
+    struct echo_connection *c = PIER_OWNER(op, struct echo_connection, send);
+    if (op->result < 0) {
+        pier_close(&c->socket, on_closed);
+        return;
+    }
+    pier_receive(&c->socket, &c->receive, c->memory, MEMORY_SIZE, on_filled);
+}
+
+static void on_filled(struct pier_op *op)
+{
+    struct echo_connection *c = PIER_OWNER(op, struct echo_connection, receive);
+    if (op->result <= 0) {
+        finish(c);
+    } else {
+        pier_send(&c->socket, &c->send, c->memory, (size_t)op->result, on_echoed);
+    }
+}
+
+/* ---- beginning ---- */
+
+static void start(struct echo_connection *c)
+{
+    if (worker->server->options->receive == ECHO_RECEIVE_EACH) {
+        pier_receive_each(&c->socket, &c->receive, on_receive);
+    } else {
+        pier_receive(&c->socket, &c->receive, c->memory, MEMORY_SIZE, on_filled);
+    }
+}
+
+void echo_connection_accept(struct echo_worker *acceptor)
+{
+    struct echo_connection *c = slab_take(acceptor->connections);
+    if (c == NULL) {
+        return; /* the library closes what isn't taken */
+    }
+    if (pier_accept_take(&acceptor->accept, NULL, &c->socket) < 0) {
+        slab_give(acceptor->connections, c);
+        return;
+    }
+    start(c);
+}
+
+static void on_handed_over(struct pier_op *op)
+{
+    struct echo_connection *c = PIER_OWNER(op, struct echo_connection, receive);
+    if (pier_attach(&c->socket, worker->loop) < 0) {
+        pier_handle_discard(&c->socket);
+        slab_give(worker->connections, c);
+        return;
+    }
+    start(c);
+}
+
+void echo_connection_hand_over(struct echo_worker *acceptor, struct echo_worker *target)
+{
+    struct echo_connection *c = slab_take(acceptor->connections);
+    if (c == NULL) {
+        return;
+    }
+    if (pier_accept_detach(&acceptor->accept, &c->socket) < 0) {
+        slab_give(acceptor->connections, c);
+        return;
+    }
+    pier_post(target->loop, &c->receive, on_handed_over);
+}

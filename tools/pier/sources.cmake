@@ -1,0 +1,16 @@
+# The files of the `pier` command, one by one. Paths start at the project's root, since this file is
+# included there.
+
+set(PIER_TOOL_SOURCES
+  tools/pier/echo.c
+  tools/pier/echo_connection.c
+  tools/pier/echo_server.c
+  tools/pier/histogram.c
+  tools/pier/load.c
+  tools/pier/load_client.c
+  tools/pier/load_connection.c
+  tools/pier/load_report.c
+  tools/pier/main.c
+  tools/pier/options.c
+  tools/pier/platform.c
+  tools/pier/slab.c)
