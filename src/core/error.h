@@ -12,14 +12,15 @@
 #define PIER_CORE_ERROR_H
 
 #include <stddef.h>
+#include <stdio.h>
 #include <string.h>
 
 #include "core/check.h"
 #include "pier/pier.h"
 
-/* MinGW's own printf doesn't know %zu; the one that -std=c11 brings in does. */
-#if defined(__MINGW32__)
-#define PIER__FORMATS __attribute__((format(gnu_printf, 2, 3)))
+/* MinGW has two printf families, and says in stdio.h which one this build uses. */
+#if defined(__MINGW_PRINTF_FORMAT)
+#define PIER__FORMATS __attribute__((format(__MINGW_PRINTF_FORMAT, 2, 3)))
 #elif defined(__GNUC__)
 #define PIER__FORMATS __attribute__((format(printf, 2, 3)))
 #else
