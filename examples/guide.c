@@ -1,0 +1,354 @@
+/* guide.c - the code of docs/guide.md, as a program that runs all of it.
+ *
+ * usage: guide
+ *
+ * The guide quotes this file and the other examples; examples/check_guide.sh sees to it that what
+ * it quotes is there. Each section is a few functions and one that runs them on a loop of its own,
+ * over socket pairs, and fails the program when the outcome isn't what the guide says. */
+
+#include <pier/pier.h>
+
+#include <inttypes.h>
+#include <poll.h>
+#include <pthread.h>
+#include <signal.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+static void expect(bool holds, const char *what)
+{
+    if (!holds) {
+        fprintf(stderr, "guide: not as the guide says: %s\n", what);
+        exit(1);
+    }
+}
+
+static struct pier_loop *new_loop(void)
+{
+    struct pier_loop *loop;
+    int error = pier_loop_new(&loop, NULL);
+    if (error < 0) {
+        fprintf(stderr, "%s: %s\n", pier_error_name(error), pier_error_detail());
+        exit(1);
+    }
+    return loop;
+}
+
+static void on_ended(struct pier_op *op)
+{
+    (void)op;
+}
+
+/* Time-outs: a session that may be silent for so long, and no longer. */
+
+struct session {
+    struct pier_handle socket, peer;
+    struct pier_op receive;
+    uint64_t idle_ns;
+    bool timed_out;
+};
+
+static void on_session_closed(struct pier_handle *socket)
+{
+    struct session *session = PIER_OWNER(socket, struct session, socket);
+    pier_close(&session->peer, NULL);
+}
+
+static void on_request(struct pier_op *op)
+{
+    struct session *session = PIER_OWNER(op, struct session, receive);
+    if (op->result == PIER_ETIMEDOUT)
+        session->timed_out = true;
+    if (op->result <= 0) {
+        pier_close(&session->socket, on_session_closed);
+        return;
+    }
+    /* ... answer the request, then wait for the next ... */
+}
+
+static void wait_for_request(struct session *session)
+{
+    session->receive.timeout_ns = session->idle_ns; /* read and cleared by the submit */
+    pier_receive_lent(&session->socket, &session->receive, on_request);
+}
+
+static void run_time_outs(void)
+{
+    struct pier_loop *loop = new_loop();
+    struct session session = {.idle_ns = 20 * PIER_MILLISECOND};
+    expect(pier_socket_pair(loop, &session.socket, &session.peer) == 0, "a socket pair");
+    wait_for_request(&session);
+    pier_loop_run(loop, PIER_RUN_UNTIL_IDLE);
+    expect(session.timed_out, "a silent session times out");
+    pier_loop_free(loop);
+}
+
+/* Lent buffers: keeping what arrived until there is time for it. */
+
+struct mailbox {
+    struct pier_handle socket, peer;
+    struct pier_op receive, send;
+    struct pier_buffer *letters[8];
+    int count;
+};
+
+static void on_letter(struct pier_op *op)
+{
+    struct mailbox *box = PIER_OWNER(op, struct mailbox, receive);
+    if (!(op->flags & PIER_MORE))
+        return;
+    box->letters[box->count++] = pier_buffer_keep(op); /* else it goes back on return */
+    if (box->count == 8)
+        pier_pause(op);
+}
+
+static void read_letters(struct mailbox *box)
+{
+    for (int i = 0; i < box->count; i++) {
+        fwrite(pier_buffer_data(box->letters[i]), 1, pier_buffer_size(box->letters[i]), stdout);
+        pier_buffer_release(box->letters[i]);
+    }
+    box->count = 0;
+    pier_resume(&box->receive);
+}
+
+static void run_lent_buffers(void)
+{
+    struct pier_loop *loop = new_loop();
+    struct mailbox box = {.count = 0};
+    expect(pier_socket_pair(loop, &box.socket, &box.peer) == 0, "a socket pair");
+    pier_receive_each(&box.socket, &box.receive, on_letter);
+    pier_send(&box.peer, &box.send, "a letter\n", 9, NULL);
+    while (box.count == 0)
+        pier_loop_run(loop, PIER_RUN_ONCE);
+    read_letters(&box);
+    pier_loop_drain(loop, PIER_SECOND);
+    pier_loop_free(loop);
+}
+
+/* Threads: telling a loop that there is something to look at. */
+
+struct feed {
+    struct pier_op news;
+    int64_t heard;
+};
+
+static void on_news(struct pier_op *op)
+{
+    struct feed *feed = PIER_OWNER(op, struct feed, news);
+    if (op->flags & PIER_MORE)
+        feed->heard += op->result; /* notifications since the last call: they coalesce */
+}
+
+static void *report_news(void *argument)
+{
+    struct feed *feed = argument;
+    for (int i = 0; i < 1000; i++)
+        pier_notify(&feed->news);
+    return NULL;
+}
+
+static void run_notify(void)
+{
+    struct pier_loop *loop = new_loop();
+    struct feed feed = {.heard = 0};
+    pthread_t thread;
+    pier_notify_each(loop, &feed.news, on_news);
+    expect(pthread_create(&thread, NULL, report_news, &feed) == 0, "a thread");
+    while (feed.heard < 1000)
+        pier_loop_run(loop, PIER_RUN_ONCE);
+    pthread_join(thread, NULL); /* nobody notifies any more */
+    pier_cancel(&feed.news);
+    pier_loop_run(loop, PIER_RUN_UNTIL_IDLE);
+    pier_loop_free(loop);
+}
+
+/* Threads: an op of another thread's loop is named by a token, since its memory may be gone. */
+
+struct request {
+    struct pier_op timer;
+    struct pier_loop *loop;
+    uint64_t token;
+    int64_t result;
+};
+
+static void on_request_done(struct pier_op *op)
+{
+    PIER_OWNER(op, struct request, timer)->result = op->result;
+}
+
+static void *give_up(void *argument)
+{
+    struct request *request = argument;
+    pier_cancel_remote(request->loop, request->token);
+    return NULL;
+}
+
+static void run_cancel_remote(void)
+{
+    struct request request = {.loop = new_loop()};
+    pthread_t thread;
+    pier_timer(request.loop, &request.timer, 60 * PIER_SECOND, on_request_done);
+    request.token = pier_op_token(&request.timer);
+    expect(pthread_create(&thread, NULL, give_up, &request) == 0, "a thread");
+    pier_loop_run(request.loop, PIER_RUN_UNTIL_IDLE);
+    pthread_join(thread, NULL);
+    expect(request.result == PIER_ECANCELED, "a cancel from another thread");
+    pier_loop_free(request.loop);
+}
+
+/* Embedding: a pier loop inside another loop, here one of poll(). */
+
+static int poll_ms(uint64_t ns)
+{
+    if (ns == PIER_FOREVER)
+        return -1;
+    uint64_t ms = ns / PIER_MILLISECOND + (ns % PIER_MILLISECOND != 0);
+    return ms > 60000 ? 60000 : (int)ms;
+}
+
+static void run_inside_poll(struct pier_loop *loop)
+{
+    struct pollfd item = {.fd = (int)pier_loop_descriptor(loop), .events = POLLIN};
+    while (pier_loop_run(loop, PIER_RUN_NO_WAIT) > 0)
+        poll(&item, 1, poll_ms(pier_loop_next_timeout(loop)));
+}
+
+static void run_embedding(void)
+{
+    struct pier_loop *loop = new_loop();
+    struct pier_op timer = {0};
+    if (pier_loop_capabilities(loop) & PIER_CAN_EMBED) {
+        pier_timer(loop, &timer, 20 * PIER_MILLISECOND, on_ended);
+        run_inside_poll(loop);
+        expect(!pier_op_pending(&timer), "an embedded loop runs its timers");
+    }
+    pier_loop_free(loop);
+}
+
+/* Foreign descriptors: a library that does its own input and output, here with a pipe. */
+
+struct foreign {
+    struct pier_op ready;
+    int descriptor;
+    size_t bytes;
+};
+
+static void on_ready(struct pier_op *op)
+{
+    struct foreign *foreign = PIER_OWNER(op, struct foreign, ready);
+    char data[64];
+    if (op->result < 0 || !(op->result & PIER_READABLE))
+        return;
+    ssize_t count = read(foreign->descriptor, data, sizeof data);
+    foreign->bytes += count > 0 ? (size_t)count : 0;
+    if (count == 0)
+        pier_cancel(op);
+}
+
+static void run_foreign(void)
+{
+    struct pier_loop *loop = new_loop();
+    struct foreign foreign = {.bytes = 0};
+    int ends[2];
+    expect(pipe(ends) == 0 && write(ends[1], "hello", 5) == 5, "a pipe");
+    foreign.descriptor = ends[0];
+    pier_poll_each(loop, &foreign.ready, foreign.descriptor, PIER_READABLE, on_ready);
+    while (foreign.bytes < 5)
+        pier_loop_run(loop, PIER_RUN_ONCE);
+    pier_cancel(&foreign.ready);
+    close(ends[0]); /* allowed as soon as the cancel has returned */
+    close(ends[1]);
+    pier_loop_run(loop, PIER_RUN_UNTIL_IDLE);
+    pier_loop_free(loop);
+}
+
+/* Debugging: what is the loop waiting for, what has it done, and which callback held it up? */
+
+static void print_line(void *context, const char *line)
+{
+    fprintf(context, "  %s\n", line);
+}
+
+static void describe(struct pier_loop *loop)
+{
+    struct pier_loop_stats stats;
+    pier_loop_stats(loop, &stats);
+    printf("%s: %" PRIu64 " turns, %" PRIu64 " callbacks, %" PRIu64 " system calls, pending:\n",
+           pier_loop_backend(loop), stats.turns, stats.callbacks, stats.system_calls);
+    pier_loop_dump(loop, print_line, stdout);
+}
+
+static void on_slow(void *context, struct pier_loop *loop, pier_op_fn *fn, uint64_t took_ns)
+{
+    (void)loop;
+    (void)fn; /* a debugger or addr2line knows its name */
+    ++*(int *)context;
+    printf("a callback took %" PRIu64 " ms\n", took_ns / PIER_MILLISECOND);
+}
+
+static void dawdle(struct pier_op *op)
+{
+    (void)op;
+    usleep(5000);
+}
+
+static void run_debugging(void)
+{
+    struct pier_loop *loop;
+    int slow = 0;
+    struct pier_loop_options options = {
+        .slow_callback_ns = 2 * PIER_MILLISECOND, .slow_callback = on_slow, .slow_context = &slow};
+    struct pier_handle a = {0}, b = {0};
+    struct pier_op receive = {0}, timer = {0};
+    char byte;
+    expect(pier_loop_new(&loop, &options) == 0, "a loop with options");
+    expect(pier_socket_pair(loop, &a, &b) == 0, "a socket pair");
+    pier_receive(&a, &receive, &byte, 1, dawdle);
+    pier_timer(loop, &timer, 0, dawdle);
+    describe(loop);
+    pier_loop_drain(loop, PIER_SECOND);
+    expect(slow > 0, "slow callbacks are told");
+    pier_loop_free(loop);
+}
+
+/* Stopping: a signal ends the run, and drain ends the rest. */
+
+static struct pier_loop *stopped_loop;
+
+static void on_signal(int number)
+{
+    (void)number;
+    pier_loop_stop(stopped_loop); /* allowed in signal handlers */
+}
+
+static void run_stopping(void)
+{
+    struct pier_handle a = {0}, b = {0};
+    struct pier_op receive = {0};
+    stopped_loop = new_loop();
+    expect(pier_socket_pair(stopped_loop, &a, &b) == 0, "a socket pair");
+    pier_receive_each(&a, &receive, on_ended);
+    signal(SIGTERM, on_signal);
+    raise(SIGTERM);
+    pier_loop_run(stopped_loop, PIER_RUN_UNTIL_IDLE);
+    if (pier_loop_drain(stopped_loop, 5 * PIER_SECOND) < 0)
+        fprintf(stderr, "something didn't end within 5 s\n");
+    pier_loop_free(stopped_loop);
+}
+
+int main(void)
+{
+    run_time_outs();
+    run_lent_buffers();
+    run_notify();
+    run_cancel_remote();
+    run_embedding();
+    run_foreign();
+    run_debugging();
+    run_stopping();
+    printf("all as the guide says\n");
+    return 0;
+}
