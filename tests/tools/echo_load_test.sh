@@ -1,0 +1,249 @@
+#!/bin/sh
+# Runs `pier load` against `pier echo` over every backend of this machine, and feeds both bad input.
+#
+# usage: tests/tools/echo_load_test.sh PIER-COMMAND
+#
+# Every byte is checked by `pier load`, and the server's counters have to agree with what the client sent. Exit code 0 when all
+# is well, 1 when not, 77 when no backend works. Prints a line for each case and a closing line, as all tests do.
+set -u
+
+pier=${1:?usage: echo_load_test.sh PIER-COMMAND}
+directory=$(mktemp -d) || exit 1
+passed=0 failed=0 skipped=0
+server=
+
+finish()
+{
+    [ -n "$server" ] && kill -9 "$server" 2>/dev/null
+    rm -rf "$directory"
+}
+trap finish EXIT
+trap 'exit 1' INT TERM
+
+pass() { passed=$((passed + 1)); echo "ok $1"; }
+fail() { failed=$((failed + 1)); echo "not ok $1: $2"; }
+skip() { skipped=$((skipped + 1)); echo "skip $1: $2"; }
+
+# The number behind "name": in a line of JSON.
+number()
+{
+    sed -n 's/.*"'"$2"'":\([0-9]*\)[,}].*/\1/p' "$1"
+}
+
+# start_server OPTION...: sets $server and $address; false when it doesn't come up.
+start_server()
+{
+    "$pier" echo --json "$@" >"$directory/server" 2>"$directory/server.err" &
+    server=$!
+    tries=0
+    while ! grep -q '^listening on ' "$directory/server"; do
+        if ! kill -0 "$server" 2>/dev/null || [ $tries -ge 200 ]; then
+            return 1
+        fi
+        tries=$((tries + 1))
+        sleep 0.05
+    done
+    address=$(sed -n 's/^listening on \([^ ]*\) .*/\1/p' "$directory/server")
+}
+
+# stop_server: false when it doesn't end well.
+stop_server()
+{
+    kill -TERM "$server"
+    wait "$server"
+    status=$?
+    server=
+    [ $status -eq 0 ] && [ ! -s "$directory/server.err" ]
+}
+
+# round NAME SERVER-OPTIONS LOAD-OPTIONS: one server, one load; options are lists without quotes.
+round()
+{
+    name=$1
+    # shellcheck disable=SC2086
+    if ! start_server $2; then
+        fail "$name" "no server: $(cat "$directory/server.err")"
+        return
+    fi
+    # shellcheck disable=SC2086
+    "$pier" load --json --connect "$address" $3 >"$directory/load" 2>"$directory/load.err"
+    load_status=$?
+    stop_server
+    server_status=$?
+    if [ $load_status -ne 0 ]; then
+        fail "$name" "load ended with $load_status: $(cat "$directory/load" "$directory/load.err")"
+        return
+    fi
+    if [ $server_status -ne 0 ]; then
+        fail "$name" "echo ended with $status: $(cat "$directory/server.err")"
+        return
+    fi
+    sent=$(($(number "$directory/load" messages) * $(number "$directory/load" size)))
+    received=$(number "$directory/server" received_bytes)
+    echoed=$(number "$directory/server" sent_bytes)
+    if [ "$received" != "$echoed" ]; then
+        fail "$name" "echo received $received bytes and sent $echoed"
+    elif [ "$received" -lt "$sent" ] || [ "$sent" -eq 0 ]; then
+        fail "$name" "load counts $sent bytes, echo $received"
+    else
+        pass "$name"
+    fi
+}
+
+test_backend()
+{
+    backend=$1
+    client=$2
+    round "$backend-small" "--backend $backend" "--backend $client --messages 5000"
+    round "$backend-one-byte" "--backend $backend" \
+        "--backend $client --messages 5000 --size 1 --depth 7 --connections 3"
+    round "$backend-deep" "--backend $backend" "--backend $client --messages 50000 --depth 100"
+    round "$backend-large" "--backend $backend" \
+        "--backend $client --messages 400 --size 100000 --depth 3 --connections 7"
+    round "$backend-huge" "--backend $backend" \
+        "--backend $client --messages 12 --size 9M --connections 4"
+    round "$backend-memory" "--backend $backend --receive memory" \
+        "--backend $client --messages 3000 --size 5000 --depth 10 --connections 20"
+    round "$backend-idle" "--backend $backend" \
+        "--backend $client --messages 5000 --connections 10 --idle 500"
+    round "$backend-churn" "--backend $backend" \
+        "--backend $client --churn --messages 1000 --connections 20"
+    round "$backend-rate" "--backend $backend" \
+        "--backend $client --rate 2000 --duration 500ms --connections 20"
+    round "$backend-threads" "--backend $backend --threads 3" \
+        "--backend $client --messages 5000 --threads 2 --connections 40"
+    round "$backend-processes" "--backend $backend --processes 2" \
+        "--backend $client --messages 5000 --processes 2 --connections 40 --idle 20"
+    round "$backend-unix" "--backend $backend --threads 2 --listen unix:$directory/socket" \
+        "--backend $client --messages 5000 --connections 20"
+    round "$backend-ipv6" "--backend $backend --listen [::1]:0" "--backend $client --messages 2000"
+}
+
+# refuse NAME STATUS TEXT COMMAND...: the command has to end with the status, say one line that has the text, and print nothing else.
+refuse()
+{
+    name=$1 want=$2 text=$3
+    shift 3
+    "$pier" "$@" >"$directory/out" 2>"$directory/err" </dev/null
+    status=$?
+    if [ $status -ne "$want" ]; then
+        fail "$name" "exit code $status instead of $want: $(cat "$directory/err")"
+    elif [ "$(wc -l <"$directory/err")" -ne 1 ] || [ -s "$directory/out" ]; then
+        fail "$name" "not one line: $(cat "$directory/out" "$directory/err")"
+    elif ! grep -qF -- "$text" "$directory/err"; then
+        fail "$name" "no \"$text\" in: $(cat "$directory/err")"
+    else
+        pass "$name"
+    fi
+}
+
+test_bad_input()
+{
+    refuse bad-command 2 '"frob"' frob
+    refuse bad-option 2 'did you mean --threads' echo --thread 3
+    refuse bad-option-far 2 '"--xyzzyx": see pier echo --help' echo --xyzzyx
+    refuse bad-argument 2 '"extra"' load extra
+    refuse bad-value-missing 2 '--threads needs a value' echo --threads
+    refuse bad-number 2 'from 1 to 1024, not "x"' echo --threads x
+    refuse bad-number-zero 2 'not "0"' echo --threads 0
+    refuse bad-number-sign 2 'not "-1"' echo --processes -1
+    refuse bad-number-rest 2 'not "3x"' echo --threads=3x
+    refuse bad-number-blank 2 'not " 3"' echo --threads ' 3'
+    refuse bad-number-overflow 2 'not "99999999999999999999999"' load --depth 99999999999999999999999
+    refuse bad-size 2 'not "1q"' load --size 1q
+    refuse bad-size-large 2 'from 1 to 64M' load --size 1G
+    refuse bad-duration 2 'such as 10, 0.5 or 500ms, not "soon"' load --duration soon
+    refuse bad-duration-zero 2 'not "0"' load --duration 0
+    refuse bad-choice 2 'edge, level or oneshot, not "both"' echo --trigger both
+    refuse bad-flag 2 'takes no value' echo --json=yes
+    refuse bad-backend 2 'unknown backend "iouring"' echo --backend iouring
+    refuse bad-address 2 '--listen' echo --listen nonsense
+    refuse bad-address-port 2 '70000' echo --listen 127.0.0.1:70000
+    refuse bad-address-host 2 '300.0.0.1' echo --listen 300.0.0.1:80
+    long=$(printf 'x%.0s' $(seq 200))
+    refuse bad-path-long 2 '107' echo --listen "unix:/tmp/$long"
+    refuse bad-path-missing 1 'no such file or directory' echo --listen unix:/nonexistent/socket
+    refuse bad-address-foreign 1 'address not available' echo --listen 192.0.2.1:7000
+    refuse bad-connect-missing 2 '--connect ADDRESS is needed' load
+    refuse bad-connect-port 2 'port 0' load --connect 127.0.0.1:0
+    refuse bad-churn-depth 2 '--churn' load --connect 127.0.0.1:1 --churn --depth 2
+    refuse bad-clients 2 "can't share" load --connect 127.0.0.1:1 --threads 3 --connections 2
+    refuse bad-connect-refused 1 'is the server running' load --connect 127.0.0.1:1
+    (
+        failed=0
+        ulimit -n 100
+        refuse bad-descriptors 1 'the limit is 100' load --connect 127.0.0.1:1 --connections 500
+        [ $failed -eq 0 ]
+    ) && passed=$((passed + 1)) || failed=$((failed + 1))
+    if [ "$(id -u)" -ne 0 ]; then
+        refuse bad-port-privileged 1 'from 1024 up' echo --listen 127.0.0.1:80
+    elif command -v setpriv >/dev/null; then
+        # Without the right to reserved ports, however low the system sets their bound.
+        bound=$(cat /proc/sys/net/ipv4/ip_unprivileged_port_start 2>/dev/null || echo 1024)
+        if [ "$bound" -gt 81 ]; then
+            real=$pier
+            pier=$directory/unprivileged
+            printf '#!/bin/sh\nexec setpriv --bounding-set=-net_bind_service "%s" "$@"\n' "$real" >"$pier"
+            chmod +x "$pier"
+            refuse bad-port-privileged 1 'from 1024 up' echo --listen 127.0.0.1:81
+            pier=$real
+        else
+            skip bad-port-privileged "this system lets everybody have port 81"
+        fi
+    else
+        skip bad-port-privileged "running as root, without setpriv"
+    fi
+}
+
+test_help()
+{
+    for arguments in --help help --version 'echo --help' 'load --help' 'help echo'; do
+        # shellcheck disable=SC2086
+        if "$pier" $arguments >"$directory/out" 2>"$directory/err" && [ -s "$directory/out" ] &&
+            [ ! -s "$directory/err" ]; then
+            pass "help: $arguments"
+        else
+            fail "help: $arguments" "$(cat "$directory/err")"
+        fi
+    done
+    "$pier" >"$directory/out" 2>"$directory/err"
+    if [ $? -eq 2 ] && [ ! -s "$directory/out" ] && grep -q '^usage:' "$directory/err"; then
+        pass "help: no command"
+    else
+        fail "help: no command" "$(cat "$directory/out" "$directory/err")"
+    fi
+}
+
+# works BACKEND: whether its loop can be made here; what it said instead is in $directory/err.
+works()
+{
+    "$pier" load --connect "unix:$directory/nobody" --backend "$1" --connections 1 \
+        >"$directory/out" 2>"$directory/err"
+    ! grep -q 'cannot make a loop\|unknown backend' "$directory/err"
+}
+
+any=
+for name in uring epoll kqueue poll select; do
+    if works $name; then
+        any=$name
+        test_backend $name $name
+    else
+        skip "$name" "$(cat "$directory/err")"
+    fi
+done
+if [ -z "$any" ]; then
+    echo "$passed passed, $failed failed, $skipped skipped"
+    exit 77
+fi
+if works epoll; then
+    for trigger in level oneshot; do
+        round "epoll-$trigger" "--backend epoll --trigger $trigger" "--messages 20000 --depth 4"
+        round "epoll-$trigger-memory" "--backend epoll --trigger $trigger --receive memory" \
+            "--messages 2000 --size 100000 --connections 4"
+    done
+fi
+test_bad_input
+test_help
+
+echo "$passed passed, $failed failed, $skipped skipped"
+[ $failed -eq 0 ]
