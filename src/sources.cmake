@@ -11,13 +11,15 @@ set(core_sources
   src/core/address.c
   src/core/buffers.c
   src/core/error.c
+  src/core/fault.c
+  src/core/gather.c
   src/core/handle.c
   src/core/loop.c
   src/core/op.c
-  src/core/poll.c
   src/core/post.c
   src/core/stats.c
   src/core/stream.c
+  src/core/timed.c
   src/core/timer.c
   src/core/writer.c)
 
@@ -29,14 +31,17 @@ if(WIN32)
   list(APPEND backend_sources src/backend/iocp.c)
   set(sys_sources src/sys/windows.c)
 else()
-  list(APPEND backend_sources src/backend/ready.c)
+  list(APPEND backend_sources
+    src/backend/ready.c
+    src/backend/ready_poll.c
+    src/backend/ready_send.c)
   list(APPEND PIER_POLLER_SOURCES src/backend/poll.c src/backend/select.c)
   if(CMAKE_SYSTEM_NAME STREQUAL "Linux")
     list(APPEND PIER_POLLER_SOURCES src/backend/epoll.c)
-    set(sys_sources src/sys/posix.c src/sys/linux.c)
+    set(sys_sources src/sys/posix.c src/sys/posix_socket.c src/sys/linux.c)
   else()
     list(APPEND PIER_POLLER_SOURCES ${PIER_KQUEUE_SOURCES})
-    set(sys_sources src/sys/posix.c src/sys/bsd.c)
+    set(sys_sources src/sys/posix.c src/sys/posix_socket.c src/sys/bsd.c)
   endif()
   if(PIER_HAVE_URING)
     list(APPEND backend_sources src/backend/uring.c)

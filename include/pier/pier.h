@@ -312,6 +312,22 @@ static inline bool pier_op_pending(const struct pier_op *op)
     return op->state_ != 0;
 }
 
+/* Gives an op in flight that was submitted without a completion function (a silent send) one after all. With this a sender that usually
+ * succeeds at once pays for a callback only when it has to wait:
+ *
+ *     pier_send(&c->socket, &c->send, data, size, NULL);
+ *     if (pier_op_pending(&c->send)) {
+ *         pier_op_then(&c->send, on_sent);
+ *         pier_pause(&c->receive);
+ *     }
+ */
+static inline void pier_op_then(struct pier_op *op, pier_op_fn *fn)
+{
+    if (op->state_ != 0) {
+        op->fn = fn;
+    }
+}
+
 /* Asks for the op to end soon. It completes once, with PIER_ECANCELED or with its real outcome if that came first; `done` says
  * what had moved by then. Not a barrier: the completion comes later, inside pier_loop_run(). On an op that isn't in
  * flight it does nothing. */

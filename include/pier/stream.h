@@ -101,8 +101,8 @@ PIER_API void pier_receive_lent(struct pier_handle *handle, struct pier_op *op, 
 PIER_API void pier_receive_each(struct pier_handle *handle, struct pier_op *op, pier_op_fn *fn);
 
 /* Sends all of `size` bytes. result: the bytes, or why not all could be sent, with op->done the bytes that the system took. The memory must
- * stay until the completion. `fn` may be NULL: then the op completes silently (test with pier_op_pending()), and an error shows
- * at the handle's next op. */
+ * stay until the completion. `fn` may be NULL: then the op completes silently, perhaps before this returns: test with
+ * pier_op_pending(), see pier_op_then(). Its result is in the op then, and an error also shows at the handle's next op. */
 PIER_API void pier_send(struct pier_handle *handle, struct pier_op *op, const void *memory, size_t size, pier_op_fn *fn);
 
 /* Sends all bytes of `count` vectors in order. The vectors and their memory must stay until the completion. */

@@ -1,0 +1,240 @@
+/* ready_poll.c - pier_poll() on the readiness engine: descriptors that pier doesn't own.
+ *
+ * All polls of one descriptor share one registration, level-triggered, for the union of what they wait for. It is held by a
+ * struct pier__foreign, whose embedded handle gives it a slot and key like any other. The owner may close the descriptor as soon as
+ * the last poll is cancelled or has completed: cancelling takes the registration away at once; after a completion it's left for
+ * the callback to poll again, and is settled before the next wait. A number that was closed and reused meanwhile
+ * is noticed by pier__handle_open(), which sets interest_ to 0. */
+
+#include "backend/ready.h"
+
+struct pier__foreign {
+    struct pier_handle handle;
+    struct pier_op *ops;    /* through next_ */
+    struct pier_op *cursor; /* the next op to tell of the event that is being delivered */
+    struct pier__foreign *next;
+    bool changed; /* in the list of those to settle */
+};
+
+static unsigned bits_wanted(const struct pier_op *op)
+{
+    unsigned events = (unsigned)op->size;
+    return ((events & PIER_READABLE) ? PIER__READ : 0) | ((events & PIER_PRIORITY) ? PIER__PRIORITY : 0) |
+           ((events & PIER_WRITABLE) ? PIER__WRITE : 0);
+}
+
+static unsigned all_wanted(const struct pier__foreign *foreign)
+{
+    unsigned interest = 0;
+    for (const struct pier_op *op = foreign->ops; op != NULL; op = op->next_) {
+        interest |= op->bits_ & PIER__PAUSED ? 0 : PIER__LEVEL | bits_wanted(op);
+    }
+    return interest;
+}
+
+static int set_foreign_interest(struct pier_loop *loop, struct pier__foreign *foreign, unsigned interest)
+{
+    struct pier_handle *handle = &foreign->handle;
+    if (interest == handle->interest_) {
+        return 0;
+    }
+    loop->stats.registrations++;
+    int error = pier__ready_of(loop)->poller->set(loop, handle->descriptor_, pier__slot_key(loop, handle->slot_),
+                                                  handle->interest_, interest);
+    handle->interest_ = error == 0 ? (uint8_t)interest : 0;
+    return error;
+}
+
+static void mark_changed(struct pier_loop *loop, struct pier__foreign *foreign)
+{
+    struct pier__ready *ready = pier__ready_of(loop);
+    if (!foreign->changed) {
+        foreign->changed = true;
+        foreign->next = ready->foreign_changed;
+        ready->foreign_changed = foreign;
+    }
+}
+
+static struct pier__foreign *find_foreign(struct pier_loop *loop, pier_descriptor descriptor)
+{
+    struct pier_handle *handle = pier__descriptor_handle(loop, descriptor);
+    return handle != NULL ? PIER_OWNER(handle, struct pier__foreign, handle) : NULL;
+}
+
+/* The foreign that has this op: found through the descriptor, or, when the number now belongs to something else, among all. */
+static struct pier__foreign *foreign_of(struct pier_loop *loop, const struct pier_op *op)
+{
+    struct pier_handle *handle = pier__descriptor_handle(loop, (pier_descriptor)op->data);
+    if (handle != NULL && handle->kind_ == PIER__KIND_FOREIGN) {
+        return PIER_OWNER(handle, struct pier__foreign, handle);
+    }
+    for (uint32_t i = 0; i < loop->slots_used; i++) {
+        handle = loop->slots[i].handle;
+        if (handle != NULL && handle->kind_ == PIER__KIND_FOREIGN &&
+            handle->descriptor_ == (pier_descriptor)op->data) {
+            return PIER_OWNER(handle, struct pier__foreign, handle);
+        }
+    }
+    return NULL;
+}
+
+static struct pier__foreign *make_foreign(struct pier_loop *loop, pier_descriptor descriptor)
+{
+    struct pier__ready *ready = pier__ready_of(loop);
+    struct pier__foreign *foreign = ready->foreign_free;
+    if (foreign != NULL) {
+        ready->foreign_free = foreign->next;
+    } else {
+        foreign = pier__allocate(loop, sizeof(*foreign));
+        if (foreign == NULL) {
+            return NULL;
+        }
+    }
+    memset(foreign, 0, sizeof(*foreign));
+    foreign->handle.kind_ = PIER__KIND_FOREIGN;
+    foreign->handle.descriptor_ = descriptor;
+    foreign->handle.loop_ = loop;
+    if (pier__slot_take(loop, &foreign->handle) < 0) {
+        foreign->next = ready->foreign_free;
+        ready->foreign_free = foreign;
+        return NULL;
+    }
+    if (pier__descriptor_note(loop, descriptor, foreign->handle.slot_ + 1) < 0) {
+        pier__slot_release(loop, &foreign->handle);
+        foreign->next = ready->foreign_free;
+        ready->foreign_free = foreign;
+        return NULL;
+    }
+    return foreign;
+}
+
+static void release_foreign(struct pier_loop *loop, struct pier__foreign *foreign)
+{
+    struct pier__ready *ready = pier__ready_of(loop);
+    pier_descriptor descriptor = foreign->handle.descriptor_;
+    if (pier__descriptor_handle(loop, descriptor) == &foreign->handle) {
+        set_foreign_interest(loop, foreign, 0);
+        pier__descriptor_note(loop, descriptor, 0);
+    }
+    pier__slot_release(loop, &foreign->handle);
+    foreign->next = ready->foreign_free;
+    ready->foreign_free = foreign;
+}
+
+void pier__foreign_settle(struct pier_loop *loop)
+{
+    struct pier__ready *ready = pier__ready_of(loop);
+    struct pier__foreign *foreign;
+    while ((foreign = ready->foreign_changed) != NULL) {
+        ready->foreign_changed = foreign->next;
+        foreign->changed = false;
+        if (foreign->ops == NULL) {
+            release_foreign(loop, foreign);
+        } else if (pier__descriptor_handle(loop, foreign->handle.descriptor_) == &foreign->handle) {
+            set_foreign_interest(loop, foreign, all_wanted(foreign));
+        }
+    }
+}
+
+void pier__foreign_close(struct pier_loop *loop)
+{
+    struct pier__ready *ready = pier__ready_of(loop);
+    while (ready->foreign_free != NULL) {
+        struct pier__foreign *foreign = ready->foreign_free;
+        ready->foreign_free = foreign->next;
+        pier__free(loop, foreign, sizeof(*foreign));
+    }
+}
+
+void pier__foreign_start(struct pier_loop *loop, struct pier_op *op)
+{
+    pier_descriptor descriptor = (pier_descriptor)op->data;
+    struct pier__foreign *foreign = find_foreign(loop, descriptor);
+    if (foreign == NULL) {
+        int is_file = pier__sys_is_file(descriptor);
+        if (is_file != 0) {
+            unsigned ready = (unsigned)op->size & (PIER_READABLE | PIER_WRITABLE);
+            op->os_error = is_file < 0 ? pier__sys_code() : 0;
+            pier__op_finish(loop, op,
+                            is_file < 0                                          ? is_file
+                            : (op->bits_ & PIER__MULTISHOT) != 0 || ready == 0 ? PIER_ENOTSUP
+                                                                                 : (int64_t)ready);
+            return;
+        }
+        foreign = make_foreign(loop, descriptor);
+        if (foreign == NULL) {
+            pier__op_finish(loop, op, PIER_ENOMEM);
+            return;
+        }
+    }
+    op->next_ = foreign->ops;
+    foreign->ops = op;
+    int error = set_foreign_interest(loop, foreign, foreign->handle.interest_ | all_wanted(foreign));
+    if (error < 0) {
+        op->os_error = pier__sys_code();
+        foreign->ops = op->next_;
+        mark_changed(loop, foreign);
+        pier__op_finish(loop, op, error == PIER_EPERM ? PIER_ENOTSUP : error);
+    }
+}
+
+static void unlink_op(struct pier__foreign *foreign, struct pier_op *op)
+{
+    struct pier_op **link = &foreign->ops;
+    while (*link != op) {
+        link = &(*link)->next_;
+    }
+    *link = op->next_;
+    if (foreign->cursor == op) {
+        foreign->cursor = op->next_;
+    }
+}
+
+void pier__foreign_cancel(struct pier_loop *loop, struct pier_op *op)
+{
+    struct pier__foreign *foreign = foreign_of(loop, op);
+    unlink_op(foreign, op);
+    if (foreign->ops == NULL && pier__descriptor_handle(loop, foreign->handle.descriptor_) == &foreign->handle) {
+        set_foreign_interest(loop, foreign, 0); /* at once: the owner may close the descriptor now */
+    }
+    mark_changed(loop, foreign);
+    pier__op_finish(loop, op, pier__op_reason(op));
+}
+
+void pier__foreign_pause(struct pier_loop *loop, struct pier_op *op)
+{
+    mark_changed(loop, foreign_of(loop, op));
+}
+
+void pier__foreign_resume(struct pier_loop *loop, struct pier_op *op)
+{
+    mark_changed(loop, foreign_of(loop, op));
+}
+
+void pier__foreign_event(struct pier_loop *loop, struct pier_handle *handle, unsigned events)
+{
+    struct pier__foreign *foreign = PIER_OWNER(handle, struct pier__foreign, handle);
+    if (loop->completed.head != NULL) {
+        pier__loop_deliver(loop);
+    }
+    for (struct pier_op *op = foreign->ops; op != NULL; op = foreign->cursor) {
+        foreign->cursor = op->next_;
+        unsigned seen = events & bits_wanted(op);
+        int64_t result = ((seen & PIER__READ) ? PIER_READABLE : 0) | ((seen & PIER__PRIORITY) ? PIER_PRIORITY : 0) |
+                         ((seen & PIER__WRITE) ? PIER_WRITABLE : 0) |
+                         ((events & (PIER__HANGUP | PIER__ERROR)) ? PIER_HANGUP : 0);
+        if (result == 0 || (op->bits_ & PIER__PAUSED)) {
+            continue;
+        }
+        if (op->bits_ & PIER__MULTISHOT) {
+            if (loop->budget > 0) { /* else the event comes again: level-triggered */
+                pier__op_event(loop, op, result, 0);
+            }
+        } else {
+            unlink_op(foreign, op);
+            pier__op_finish(loop, op, result);
+        }
+    }
+    foreign->cursor = NULL;
+    mark_changed(loop, foreign);
+}

@@ -1,0 +1,209 @@
+/* buffers.c - the pool of lent buffers, and the public functions of buffer.h.
+ *
+ * A buffer out of the pool counts against the share of the handle it was filled for, by the handle's key: the handle may be
+ * closed long before the program releases the buffer. */
+
+#include "core/loop.h"
+
+int pier__pool_open(struct pier_loop *loop)
+{
+    struct pier__pool *pool = &loop->pool;
+    pool->buffer_size = loop->options.buffer_size;
+    pool->count = loop->options.buffers_max;
+    pool->free = PIER__NO_BUFFER;
+    pool->current = PIER__NO_BUFFER;
+    pool->share = pool->count / loop->options.buffer_share;
+    if (pool->share == 0) {
+        pool->share = 1;
+    }
+    return 0;
+}
+
+void pier__pool_close(struct pier_loop *loop)
+{
+    struct pier__pool *pool = &loop->pool;
+    pier__free(loop, pool->memory, pool->memory_size);
+    pier__free(loop, pool->buffers, pool->count * sizeof(*pool->buffers));
+    pool->memory = NULL;
+    pool->buffers = NULL;
+}
+
+/* Reserves the memory at the first use: a loop that never lends has none. Untouched pages cost nothing. */
+static bool reserve(struct pier_loop *loop)
+{
+    struct pier__pool *pool = &loop->pool;
+    if (pool->buffers == NULL) {
+        pool->buffers = pier__allocate(loop, pool->count * sizeof(*pool->buffers));
+    }
+    if (pool->buffers == NULL) {
+        return false;
+    }
+    size_t size = pool->buffer_size * pool->count;
+    pool->memory = pier__allocate(loop, size);
+    pool->memory_size = pool->memory != NULL ? size : 0;
+    return pool->memory != NULL;
+}
+
+/* The pool has no free buffer: makes another, if it may. */
+PIER__COLD static uint32_t make_buffer(struct pier_loop *loop)
+{
+    struct pier__pool *pool = &loop->pool;
+    if (pool->memory == NULL && !reserve(loop)) {
+        return PIER__NO_BUFFER;
+    }
+    if (pool->used == pool->count) {
+        return PIER__NO_BUFFER;
+    }
+    struct pier_buffer *buffer = &pool->buffers[pool->used];
+    memset(buffer, 0, sizeof(*buffer));
+    buffer->loop = loop;
+    buffer->next = PIER__NO_BUFFER;
+    pool->free = pool->used++;
+    loop->stats.buffers_total = pool->used;
+    return pool->free;
+}
+
+uint32_t pier__pool_peek(struct pier_loop *loop)
+{
+    uint32_t index = loop->pool.free;
+    return PIER__LIKELY(index != PIER__NO_BUFFER) ? index : make_buffer(loop);
+}
+
+void pier__pool_take(struct pier_loop *loop, uint32_t index, struct pier_handle *handle)
+{
+    struct pier__pool *pool = &loop->pool;
+    PIER_ASSERT(pool->free == index);
+    struct pier_buffer *buffer = &pool->buffers[index];
+    pool->free = buffer->next;
+    pier__pool_give(loop, index, handle);
+}
+
+void pier__pool_give(struct pier_loop *loop, uint32_t index, struct pier_handle *handle)
+{
+    struct pier_buffer *buffer = &loop->pool.buffers[index];
+    PIER_ASSERT(buffer->refs == 0);
+    buffer->refs = 1;
+    buffer->owner = pier__slot_key(loop, handle->slot_);
+    handle->lent_++;
+    loop->pool.lent++;
+}
+
+void pier__pool_put(struct pier_loop *loop, uint32_t index)
+{
+    struct pier__pool *pool = &loop->pool;
+    pool->buffers[index].next = pool->free;
+    pool->free = index;
+}
+
+void pier__pool_drop(struct pier_loop *loop, uint32_t index)
+{
+    struct pier__pool *pool = &loop->pool;
+    struct pier_buffer *buffer = &pool->buffers[index];
+    PIER_ASSERT(buffer->refs > 0);
+    if (--buffer->refs != 0) {
+        return;
+    }
+    pool->lent--;
+    struct pier_handle *handle = pier__slot_handle(loop, buffer->owner);
+    if (handle != NULL) {
+        handle->lent_--;
+    }
+    if (!loop->backend->buffer_returned(loop, index)) {
+        pier__pool_put(loop, index);
+    }
+    pier__loop_retry(loop);
+}
+
+/* The buffer that an address lies in, or PIER__NO_BUFFER. */
+static inline uint32_t find_buffer(const struct pier__pool *pool, const void *address)
+{
+    uintptr_t offset = (uintptr_t)address - (uintptr_t)pool->memory;
+    return PIER__LIKELY(offset >= pool->memory_size) ? PIER__NO_BUFFER : (uint32_t)(offset / pool->buffer_size);
+}
+
+/* One more reference on a buffer that is out of the pool, or is the one whose data is being delivered. */
+static bool hold_buffer(struct pier_loop *loop, uint32_t index)
+{
+    struct pier__pool *pool = &loop->pool;
+    if (pool->buffers[index].refs == 0) {
+        if (index != pool->current) {
+            return false; /* memory that was given back: the caller's mistake, and nothing to hold */
+        }
+        struct pier_handle *handle = pool->current_handle;
+        pier__pool_take(loop, index, handle);
+        pool->buffers[index].size = pool->current_size;
+        pool->buffers[index].offset = 0;
+    } else {
+        pool->buffers[index].refs++;
+    }
+    return true;
+}
+
+void pier__pool_hold(struct pier_loop *loop, struct pier_op *op)
+{
+    const struct pier__pool *pool = &loop->pool;
+    if (PIER__LIKELY(op->kind_ == PIER__OP_SEND)) {
+        uint32_t index = find_buffer(pool, op->data);
+        if (index != PIER__NO_BUFFER && hold_buffer(loop, index)) {
+            op->bits_ |= PIER__HOLDS;
+        }
+        return;
+    }
+    const struct pier_vector *vectors = op->data;
+    for (size_t i = 0; i < op->size; i++) {
+        uint32_t index = vectors[i].size == 0 ? PIER__NO_BUFFER : find_buffer(pool, vectors[i].data);
+        if (index != PIER__NO_BUFFER && hold_buffer(loop, index)) {
+            op->bits_ |= PIER__HOLDS;
+        }
+    }
+}
+
+void pier__pool_unhold(struct pier_loop *loop, struct pier_op *op)
+{
+    const struct pier__pool *pool = &loop->pool;
+    if (op->kind_ == PIER__OP_SEND) {
+        pier__pool_drop(loop, find_buffer(pool, op->data));
+        return;
+    }
+    const struct pier_vector *vectors = op->data;
+    for (size_t i = 0; i < op->size; i++) {
+        uint32_t index = vectors[i].size == 0 ? PIER__NO_BUFFER : find_buffer(pool, vectors[i].data);
+        if (index != PIER__NO_BUFFER && pool->buffers[index].refs > 0) {
+            pier__pool_drop(loop, index);
+        }
+    }
+}
+
+/* ---- public */
+
+struct pier_buffer *pier_buffer_keep(struct pier_op *op)
+{
+    if (!(op->flags & PIER_LENT) || op->owner_ == NULL || op->kind_ != PIER__OP_RECEIVE_LENT) {
+        return NULL;
+    }
+    struct pier_loop *loop = ((struct pier_handle *)op->owner_)->loop_;
+    if (loop == NULL) {
+        return NULL;
+    }
+    uint32_t index = find_buffer(&loop->pool, op->data);
+    return index != PIER__NO_BUFFER && hold_buffer(loop, index) ? &loop->pool.buffers[index] : NULL;
+}
+
+void pier_buffer_release(struct pier_buffer *buffer)
+{
+    struct pier_loop *loop = buffer->loop;
+    PIER_REQUIRE(pier__loop_on_thread(loop), "pier_buffer_release", "called from another thread than the loop's");
+    PIER_REQUIRE(buffer->refs > 0, "pier_buffer_release", "the buffer was released already");
+    pier__pool_drop(loop, (uint32_t)(buffer - loop->pool.buffers));
+}
+
+void *pier_buffer_data(const struct pier_buffer *buffer)
+{
+    const struct pier__pool *pool = &buffer->loop->pool;
+    return pier__pool_memory(pool, (uint32_t)(buffer - pool->buffers)) + buffer->offset;
+}
+
+size_t pier_buffer_size(const struct pier_buffer *buffer)
+{
+    return buffer->size;
+}

@@ -1,0 +1,57 @@
+/* buffers.h - the loop's pool of lent buffers.
+ *
+ * All buffers lie in one range of memory, so that the buffer behind an address is found by arithmetic. The range is
+ * reserved at the first use and touched only as far as it's used: free buffers are taken last in, first out.
+ * A buffer out of the pool has refs > 0. On readiness backends data is received straight into the top of the free list, and the
+ * buffer is taken out only if the callback keeps it or a send still needs it: that's what `current` is for. */
+
+#ifndef PIER_CORE_BUFFERS_H
+#define PIER_CORE_BUFFERS_H
+
+#include "pier/pier.h"
+
+#define PIER__NO_BUFFER UINT32_MAX
+
+struct pier_buffer {
+    struct pier_loop *loop;
+    uint64_t owner; /* key of the handle whose share it counts in */
+    uint32_t refs;
+    uint32_t size; /* bytes received */
+    uint32_t next; /* in the free list */
+    uint32_t offset; /* of the data, from the buffer's start */
+};
+
+struct pier__pool {
+    unsigned char *memory; /* NULL before the first use */
+    struct pier_buffer *buffers;
+    size_t buffer_size, memory_size;
+    uint32_t count, used; /* made at the most; ever taken */
+    uint32_t free, lent, share;
+    uint32_t current; /* the top of the free list, while data in it is being delivered */
+    uint32_t current_size;
+    struct pier_handle *current_handle;
+};
+
+int pier__pool_open(struct pier_loop *loop);
+void pier__pool_close(struct pier_loop *loop);
+
+/* The next free buffer, without taking it; PIER__NO_BUFFER when there is none or the memory can't be had. */
+uint32_t pier__pool_peek(struct pier_loop *loop);
+/* Takes the buffer that pier__pool_peek() has shown, with one reference, for a handle. */
+void pier__pool_take(struct pier_loop *loop, uint32_t index, struct pier_handle *handle);
+/* The same for a buffer that isn't in the free list, since the backend had it. */
+void pier__pool_give(struct pier_loop *loop, uint32_t index, struct pier_handle *handle);
+/* Back into the free list. */
+void pier__pool_put(struct pier_loop *loop, uint32_t index);
+/* Drops a reference; the last one returns the buffer. */
+void pier__pool_drop(struct pier_loop *loop, uint32_t index);
+/* A send that stays in flight: takes references on the lent buffers that its memory is in, and notes so in the op. */
+void pier__pool_hold(struct pier_loop *loop, struct pier_op *op);
+void pier__pool_unhold(struct pier_loop *loop, struct pier_op *op);
+
+static inline unsigned char *pier__pool_memory(const struct pier__pool *pool, uint32_t index)
+{
+    return pool->memory + (size_t)index * pool->buffer_size;
+}
+
+#endif

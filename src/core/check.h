@@ -1,0 +1,44 @@
+/* check.h - what pier demands of its caller and of itself.
+ *
+ * PIER_REQUIRE guards the rules that the header gives to callers; it is on in every build and stops the program with one
+ * line that names the function and the rule. PIER_ASSERT guards pier's own invariants; it is off with PIER_NDEBUG. Nothing
+ * that can happen to a correct program (errors of the system, peers, memory) goes through either. */
+
+#ifndef PIER_CORE_CHECK_H
+#define PIER_CORE_CHECK_H
+
+#if defined(__GNUC__)
+#define PIER__LIKELY(x) __builtin_expect(!!(x), 1)
+#define PIER__UNLIKELY(x) __builtin_expect(!!(x), 0)
+#define PIER__COLD __attribute__((cold, noinline))
+#define PIER__NORETURN __attribute__((noreturn))
+#else
+#define PIER__LIKELY(x) (x)
+#define PIER__UNLIKELY(x) (x)
+#define PIER__COLD
+#define PIER__NORETURN
+#endif
+
+/* Writes "pier: FUNCTION: RULE" to standard error and aborts. In core/error.c. */
+PIER__NORETURN PIER__COLD void pier__misuse(const char *function, const char *rule);
+PIER__NORETURN PIER__COLD void pier__broken(const char *file, int line, const char *expression);
+
+#define PIER_REQUIRE(condition, function, rule) \
+    do { \
+        if (PIER__UNLIKELY(!(condition))) { \
+            pier__misuse(function, rule); \
+        } \
+    } while (0)
+
+#ifdef PIER_NDEBUG
+#define PIER_ASSERT(condition) ((void)0)
+#else
+#define PIER_ASSERT(condition) \
+    do { \
+        if (PIER__UNLIKELY(!(condition))) { \
+            pier__broken(__FILE__, __LINE__, #condition); \
+        } \
+    } while (0)
+#endif
+
+#endif

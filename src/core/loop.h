@@ -1,0 +1,352 @@
+/* loop.h - the loop's own state, and what the parts of the core share.
+ *
+ * Invariants:
+ *   - Callbacks run only below pier_loop_run(): from pier__loop_deliver() (completed ops and closed handles), from the backend's wait()
+ *     (direct delivery of events) and from expired timers. Nothing that a callback can call runs another callback.
+ *   - An op is in exactly one place: its handle's queue (QUEUED, or ACTIVE at its head), the backend (ACTIVE without handle),
+ *     the remote stack (REMOTE), or the completed queue (DONE).
+ *   - handle->next_ is used by one list at a time; PIER__LISTED says that some list has it. */
+
+#ifndef PIER_CORE_LOOP_H
+#define PIER_CORE_LOOP_H
+
+#include <assert.h>
+#include <string.h>
+
+#include "pier/pier.h"
+
+#include "backend/backend.h"
+#include "core/atomic.h"
+#include "core/buffers.h"
+#include "core/check.h"
+#include "core/error.h"
+#include "core/queue.h"
+#include "core/timer.h"
+#include "sys/sys.h"
+
+/* The state of an op. One function moves it: pier__op_move(). */
+enum pier__state {
+    PIER__IDLE,   /* the caller's */
+    PIER__QUEUED, /* waiting in its handle's queue */
+    PIER__ACTIVE, /* started */
+    PIER__REMOTE, /* posted, not yet seen by the loop */
+    PIER__DONE    /* outcome known, in the completed queue */
+};
+
+enum pier__op_kind {
+    PIER__OP_NONE,
+    PIER__OP_ACCEPT,
+    PIER__OP_CONNECT,
+    PIER__OP_RECEIVE,
+    PIER__OP_RECEIVE_LENT,
+    PIER__OP_SEND,
+    PIER__OP_SEND_VECTORED,
+    PIER__OP_SHUTDOWN,
+    PIER__OP_POLL,
+    PIER__OP_TIMER,
+    PIER__OP_POST,
+    PIER__OP_NOTIFY
+};
+
+enum pier__reason { PIER__REASON_NONE, PIER__REASON_CALLER, PIER__REASON_TIMEOUT, PIER__REASON_CLOSE };
+
+/* op->bits_ */
+enum {
+    PIER__MULTISHOT = 0x01,
+    PIER__PAUSED = 0x02,
+    PIER__COUNTED_BACKGROUND = 0x04,
+    PIER__TIMED = 0x08,   /* timer_ may be armed with the op's time limit */
+    PIER__TOKEN = 0x10,   /* token_ names a token */
+    PIER__HOLDS = 0x20,   /* a send that holds references on lent buffers */
+    PIER__ADDRESS = 0x40, /* extra_.pointer is a struct pier__address_block */
+    PIER__WANTED = 0x80,  /* backend: a cancel is on its way (uring, iocp) */
+    PIER__INTERNAL = 0x100, /* only passed to submit: an op of pier's own, let in while closing gracefully */
+    PIER__CLEAN_UP = PIER__TIMED | PIER__TOKEN | PIER__HOLDS | PIER__ADDRESS
+};
+
+/* handle->bits_. The low ones make a submit take the slow path. */
+enum {
+    PIER__CLOSING = 0x0001,    /* pier_close() was called */
+    PIER__GRACEFUL = 0x0002,   /* pier_close_gracefully() was called: only its own ops are let in */
+    PIER__CLOSED_TO_USER = PIER__CLOSING | PIER__GRACEFUL,
+    PIER__LISTED = 0x0004,     /* in the still-ready, starved or closing list */
+    PIER__CONNECTING = 0x0008, /* receiving ops wait for the connect at the head of the sending queue */
+    PIER__FAILED = 0x0010,     /* its connect failed: only close helps */
+    PIER__ADOPTED = 0x0020,    /* the descriptor may be shared with others */
+    PIER__CAUTIOUS = 0x0040,   /* not a socket, and without O_NONBLOCK */
+    PIER__BLOCKED = 0x0080,    /* readiness: a send would block */
+    PIER__REGISTERED = 0x0100, /* readiness: the poller knows it */
+    PIER__ALWAYS = 0x0200,     /* readiness: the poller can't watch it, it's always ready */
+    PIER__HUNG_UP = 0x0400,    /* readiness: an event said hang-up or end: short reads prove nothing */
+    PIER__IS_TCP = 0x0800,
+    PIER__SHARED = 0x1000,     /* exclusive wake-up wanted */
+    PIER__STARVED = 0x2000,    /* in the starved list */
+    PIER__BACKEND_BUSY = 0x4000, /* the backend has something of its own in flight on it */
+    PIER__UNCONNECTED = 0x8000, /* opened by pier_open_socket() and not yet connected */
+    PIER__STARTING = 0x10000 /* and twice that: start_direction() is at work on the direction */
+};
+
+/* handle->kind_ has the enum pier__sys_kind values, and one more: */
+enum { PIER__KIND_FOREIGN = 100 /* readiness: what stands for a descriptor of pier_poll() */ };
+
+struct pier__slot {
+    struct pier_handle *handle; /* NULL: free */
+    uint32_t generation;
+    uint32_t next_free;
+};
+
+/* A list of handles through handle->next_. */
+struct pier__handles {
+    struct pier_handle *head, *tail;
+};
+
+struct pier__address_block {
+    struct pier__address_block *next;
+    struct pier_address address;
+};
+
+struct pier__token;
+#define PIER__TOKEN_CHUNKS 26
+
+struct pier_loop {
+    /* Hot: used for every op. */
+    const void *thread; /* pier__thread() of the thread it's bound to, NULL before the first run */
+    const struct pier_backend *backend;
+    void *backend_data;
+    struct pier__queue completed;
+    int32_t budget;       /* callbacks left in this turn, <= 0 when it is used up */
+    int32_t clock_budget; /* budget when `now` was read: equal means it is fresh enough */
+    uint64_t now;
+    uint64_t in_flight;  /* ops between submit and terminal callback */
+    uint64_t background; /* of which don't keep the loop running */
+    struct pier__slot *slots;
+    struct pier__pool pool;
+    struct pier_loop_stats stats;
+
+    uint32_t slots_size, slots_used, slots_free;
+    uint32_t *by_descriptor; /* slot + 1 of the handle with this descriptor, 0 none */
+    size_t by_descriptor_size;
+
+    struct pier__handles serving; /* taken from one of the next two, being gone through */
+    struct pier__handles ready;   /* to be served in the next turn though no event comes */
+    struct pier__handles starved; /* waiting for buffers, descriptors or memory */
+    struct pier__handles closing; /* nothing left in flight: to be closed */
+    uint64_t handles_closing;     /* between pier_close() and its callback */
+    bool running, retry_now;
+    bool embedded; /* pier_loop_descriptor() was asked for */
+    struct pier_timer_link retry_link;
+    struct pier__timers timers;
+    struct pier_timer_link *others; /* polls and notifies without a time limit */
+    uint64_t sleep_most_ns;         /* bounds the next wait, 0: not at all */
+    int failure;                    /* why the backend can't go on, 0 while it can */
+
+    /* In an accept callback: the socket, until it is taken. */
+    struct pier_op *accepted_op;
+    pier_descriptor accepted;
+
+    struct pier__address_block *addresses_free;
+
+    /* Written by other threads. */
+    struct pier_op *remote;
+    struct pier__token *remote_cancels;
+    uint32_t sleeping, stop, wake;
+    uint64_t remote_wakeups;
+
+    struct pier__token *tokens[PIER__TOKEN_CHUNKS];
+    uint32_t tokens_used, tokens_free;
+
+    uint64_t forks;
+    struct pier_loop_options options;
+};
+
+/* ---- loop.c */
+
+/* An address that only this thread has. */
+const void *pier__thread(void);
+void *pier__allocate(struct pier_loop *loop, size_t size);
+/* Like realloc; on failure the old memory stays. */
+void *pier__reallocate(struct pier_loop *loop, void *memory, size_t old_size, size_t new_size);
+void pier__free(struct pier_loop *loop, void *memory, size_t size);
+/* The clock, read again only if a callback has begun since it was read. */
+static inline uint64_t pier__loop_clock(struct pier_loop *loop)
+{
+    if (loop->clock_budget != loop->budget || !loop->running) {
+        loop->clock_budget = loop->budget;
+        loop->now = pier__sys_clock();
+    }
+    return loop->now;
+}
+/* Runs the callbacks of what has completed up to now. False when the turn's budget ran out. */
+bool pier__loop_deliver(struct pier_loop *loop);
+/* A starved handle, to be tried again after retry_ns, a release or a close. */
+void pier__loop_starve(struct pier_loop *loop, struct pier_handle *handle);
+/* Something was released that starved handles may be waiting for. */
+static inline void pier__loop_retry(struct pier_loop *loop)
+{
+    loop->retry_now = loop->starved.head != NULL;
+}
+PIER__COLD void pier__loop_call_slow(struct pier_loop *loop, struct pier_op *op, pier_op_fn *fn);
+
+/* Runs a callback. The only place that does, for ops. */
+static inline void pier__loop_call(struct pier_loop *loop, struct pier_op *op)
+{
+    loop->budget--;
+    if (PIER__UNLIKELY(loop->options.slow_callback_ns != 0)) {
+        pier__loop_call_slow(loop, op, op->fn);
+    } else {
+        op->fn(op);
+    }
+}
+
+static inline bool pier__loop_on_thread(const struct pier_loop *loop)
+{
+    return loop->thread == NULL || loop->thread == pier__thread();
+}
+
+/* ---- op.c */
+
+/* Moves an op from one state to the next; the only writer of op->state_. */
+static inline void pier__op_move(struct pier_op *op, enum pier__state to)
+{
+    PIER_ASSERT(to <= PIER__DONE);
+    /* Row: from; bit: to. */
+    PIER_ASSERT(((const uint8_t[]){
+                     /* IDLE */ 1 << PIER__QUEUED | 1 << PIER__ACTIVE | 1 << PIER__REMOTE | 1 << PIER__DONE,
+                     /* QUEUED */ 1 << PIER__ACTIVE | 1 << PIER__DONE,
+                     /* ACTIVE */ 1 << PIER__DONE | 1 << PIER__IDLE | 1 << PIER__QUEUED,
+                     /* REMOTE */ 1 << PIER__IDLE | 1 << PIER__DONE,
+                     /* DONE */ 1 << PIER__IDLE}[op->state_] >>
+                 to) &
+                1);
+    op->state_ = (uint8_t)to;
+}
+
+/* Submits on a handle: checks, queues, starts when it's the first. */
+void pier__op_submit(struct pier_handle *handle, struct pier_op *op, unsigned kind, unsigned bits, pier_op_fn *fn,
+                     const char *function);
+/* Starts an op that has no handle; the caller sets it going afterwards. */
+void pier__op_begin(struct pier_loop *loop, struct pier_op *op, unsigned kind, unsigned bits, pier_op_fn *fn,
+                    const char *function);
+/* The op's outcome is known: queues its terminal completion and starts the next op of its direction. */
+void pier__op_finish(struct pier_loop *loop, struct pier_op *op, int64_t result);
+/* The same, for a backend inside wait(): calls back at once if nothing else is waiting to be delivered. Touch neither op nor handle afterwards without
+ * pier__slot_is(). */
+void pier__op_finish_now(struct pier_loop *loop, struct pier_op *op, int64_t result);
+/* Starts what waits at the head of a direction. */
+void pier__op_start_direction(struct pier_loop *loop, struct pier_handle *handle, unsigned direction);
+/* Ends an op for a reason, the first of which wins. */
+void pier__op_cancel(struct pier_loop *loop, struct pier_op *op, enum pier__reason reason);
+void pier__op_abandon(struct pier_loop *loop, struct pier_op *op, enum pier__reason reason);
+/* The result of a cancelled op. */
+int pier__op_reason(const struct pier_op *op);
+/* Pushes the idle limit of a multishot op back after an event. */
+void pier__op_refresh(struct pier_loop *loop, struct pier_op *op);
+/* The op's time limit has passed. */
+void pier__op_timed_out(struct pier_loop *loop, struct pier_op *op);
+/* Delivers a terminal completion. */
+void pier__op_deliver(struct pier_loop *loop, struct pier_op *op);
+
+static inline unsigned pier__op_direction(const struct pier_op *op)
+{
+    return op->kind_ == PIER__OP_CONNECT || op->kind_ >= PIER__OP_SEND ? PIER__SENDING : PIER__RECEIVING;
+}
+
+/* Delivers one event of a multishot op, inside wait(). The op and its handle's memory stay valid; whether
+ * the op is still to go on is op->reason_ == 0 && state ACTIVE && not PAUSED. */
+static inline void pier__op_event(struct pier_loop *loop, struct pier_op *op, int64_t result, uint32_t flags)
+{
+    op->result = result;
+    op->flags = (op->flags & PIER_BACKGROUND) | PIER_MORE | flags;
+    if (PIER__UNLIKELY(op->bits_ & PIER__TIMED)) {
+        pier__op_refresh(loop, op);
+    }
+    pier__loop_call(loop, op);
+}
+
+/* Whether a started multishot op takes more events now. */
+static inline bool pier__op_goes_on(const struct pier_op *op)
+{
+    return op->state_ == PIER__ACTIVE && op->reason_ == PIER__REASON_NONE && (op->bits_ & PIER__PAUSED) == 0;
+}
+
+/* Delivers an accepted socket with PIER_MORE and closes it if it isn't taken. */
+void pier__op_accepted(struct pier_loop *loop, struct pier_op *op, pier_descriptor socket);
+/* Finishes an op with an accepted socket. */
+void pier__op_finish_accepted(struct pier_loop *loop, struct pier_op *op, pier_descriptor socket);
+
+/* ---- gather.c */
+
+/* Bytes of a send in all. */
+uint64_t pier__send_total(const struct pier_op *op);
+/* What is still to be sent by the handle's sends, from the head on, as at most `most` vectors. Returns how many. */
+size_t pier__send_gather(const struct pier_handle *handle, struct pier_vector *vectors, size_t most);
+/* The system took `bytes` of what was gathered: finishes the sends that are complete. Starts none. */
+void pier__send_advance(struct pier_loop *loop, struct pier_handle *handle, uint64_t bytes);
+
+/* ---- handle.c */
+
+int pier__handle_open(struct pier_loop *loop, struct pier_handle *handle, pier_descriptor descriptor, unsigned kind,
+                      uint8_t family, uint32_t bits);
+/* The backend has closed the descriptor: frees the slot and calls back. */
+void pier__handle_closed(struct pier_handle *handle);
+/* If the handle is closing and nothing is in flight, has it closed. */
+void pier__handle_try_close(struct pier_handle *handle);
+/* Cancels everything and closes; handles_closing and closed_ are set already. */
+void pier__handle_close_now(struct pier_handle *handle);
+/* Misuse unless it is open. */
+void pier__handle_require_open(const struct pier_handle *handle, const char *function);
+
+static inline uint64_t pier__slot_key(const struct pier_loop *loop, uint32_t slot)
+{
+    return (uint64_t)loop->slots[slot].generation << 32 | slot;
+}
+
+/* The handle of a key, NULL when it's gone. */
+static inline struct pier_handle *pier__slot_handle(const struct pier_loop *loop, uint64_t key)
+{
+    const struct pier__slot *slot = &loop->slots[(uint32_t)key];
+    return PIER__LIKELY(slot->generation == key >> 32) ? slot->handle : NULL;
+}
+
+int pier__slot_take(struct pier_loop *loop, struct pier_handle *handle);
+void pier__slot_release(struct pier_loop *loop, struct pier_handle *handle);
+int pier__descriptor_note(struct pier_loop *loop, pier_descriptor descriptor, uint32_t slot);
+struct pier_handle *pier__descriptor_handle(const struct pier_loop *loop, pier_descriptor descriptor);
+
+static inline void pier__handles_push(struct pier__handles *list, struct pier_handle *handle)
+{
+    PIER_ASSERT((handle->bits_ & PIER__LISTED) == 0);
+    handle->bits_ |= PIER__LISTED;
+    handle->next_ = NULL;
+    if (list->head == NULL) {
+        list->head = handle;
+    } else {
+        list->tail->next_ = handle;
+    }
+    list->tail = handle;
+}
+
+static inline struct pier_handle *pier__handles_pop(struct pier__handles *list)
+{
+    struct pier_handle *handle = list->head;
+    if (handle != NULL) {
+        list->head = handle->next_;
+        handle->bits_ &= ~(uint32_t)(PIER__LISTED | PIER__STARVED);
+    }
+    return handle;
+}
+
+/* ---- post.c */
+
+/* Delivers what other threads have posted, notified and cancelled. */
+void pier__remote_deliver(struct pier_loop *loop);
+bool pier__remote_pending(struct pier_loop *loop);
+/* Delivers what came while the op was paused. */
+void pier__notify_resume(struct pier_op *op);
+/* Ends an armed notify op; false when a notification in flight will end it. */
+bool pier__notify_disarm(struct pier_op *op);
+void pier__token_release(struct pier_loop *loop, struct pier_op *op);
+void pier__tokens_free(struct pier_loop *loop);
+void pier__loop_wake(struct pier_loop *loop);
+
+#endif

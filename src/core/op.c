@@ -1,0 +1,498 @@
+/* op.c - the life of an operation: submit, start, finish, cancel, deliver.
+ *
+ * An op on a handle is appended to its direction's queue; the head is started by handing it to handle->calls_->start, the
+ * others wait. pier__op_finish() takes the op out, queues its terminal completion, and starts the next one. So at most one
+ * request per handle and direction is in the kernel, on every backend.
+ *
+ * Notions that are kept apart: *finish* is when the outcome is known (exactly once per op), *deliver* is when the callback
+ * runs (exactly once, later), *cancel* only asks for a finish. The first reason to cancel wins, and a real outcome that is
+ * known before wins over all. An op cancelled while it waits in the queue finishes at once, ahead of those before it:
+ * waiting for a stranger's slow receive is what the canceller wanted to avoid. */
+
+#include "core/loop.h"
+
+int pier__op_reason(const struct pier_op *op)
+{
+    return op->reason_ == PIER__REASON_TIMEOUT ? PIER_ETIMEDOUT
+           : op->reason_ == PIER__REASON_CLOSE ? PIER_ECLOSED
+                                               : PIER_ECANCELED;
+}
+
+/* ---- submit */
+
+static void arm_time_limit(struct pier_loop *loop, struct pier_op *op)
+{
+    uint64_t limit = op->timeout_ns;
+    uint64_t now = pier__loop_clock(loop);
+    op->timeout_ns = 0;
+    op->bits_ |= PIER__TIMED;
+    if (op->bits_ & PIER__MULTISHOT) {
+        op->extra_.number = limit;
+    }
+    pier__timers_insert(&loop->timers, &op->timer_, limit > UINT64_MAX - now ? UINT64_MAX : now + limit);
+}
+
+static inline void set_up(struct pier_loop *loop, struct pier_op *op, unsigned kind, unsigned bits, pier_op_fn *fn,
+                          void *owner)
+{
+    op->fn = fn;
+    op->result = 0;
+    op->done = 0;
+    op->flags &= PIER_BACKGROUND;
+    op->os_error = 0;
+    op->owner_ = owner;
+    op->kind_ = (uint8_t)kind;
+    op->reason_ = 0;
+    op->bits_ = (uint8_t)bits;
+    op->token_ = 0;
+    op->timer_.deadline_ns = loop->now; /* since when, for the dump, unless a time limit replaces it */
+    loop->in_flight++;
+    if (PIER__UNLIKELY(op->flags != 0)) {
+        op->bits_ |= PIER__COUNTED_BACKGROUND;
+        loop->background++;
+    }
+}
+
+PIER__COLD static void check_submit(const struct pier_handle *handle, const struct pier_op *op, const char *function)
+{
+    pier__handle_require_open(handle, function);
+    PIER_REQUIRE(pier__loop_on_thread(handle->loop_), function, "called from another thread than the loop's");
+    PIER_REQUIRE(op->state_ == PIER__IDLE, function, "the op is in flight already");
+}
+
+/* Puts an op that can't even be queued straight among the completed. */
+PIER__COLD static void refuse(struct pier_loop *loop, struct pier_op *op, int error)
+{
+    op->timeout_ns = 0;
+    op->result = error;
+    pier__op_move(op, PIER__DONE);
+    pier__queue_push(&loop->completed, op);
+}
+
+/* A transfer of nothing completes with 0, in its turn. */
+static bool is_empty(struct pier_op *op)
+{
+    return op->kind_ == PIER__OP_SEND || op->kind_ == PIER__OP_RECEIVE ||
+           (op->kind_ == PIER__OP_SEND_VECTORED && pier__send_total(op) == 0);
+}
+
+static inline void start(struct pier_handle *handle, struct pier_op *op)
+{
+    pier__op_move(op, PIER__ACTIVE);
+    if (PIER__UNLIKELY(op->size == 0) && is_empty(op)) {
+        pier__op_finish(handle->loop_, op, 0);
+        return;
+    }
+    handle->calls_->start(handle, op);
+}
+
+/* Starts the head of a direction, and those behind it for as long as they finish at once: a loop rather than a recursion
+ * through pier__op_finish(), since thousands may wait. */
+void pier__op_start_direction(struct pier_loop *loop, struct pier_handle *handle, unsigned direction)
+{
+    uint32_t starting = (uint32_t)PIER__STARTING << direction;
+    if (handle->bits_ & starting) {
+        return;
+    }
+    handle->bits_ |= starting;
+    struct pier_op *op;
+    while ((op = handle->head_[direction]) != NULL && op->state_ == PIER__QUEUED) {
+        if (handle->bits_ & PIER__FAILED) {
+            pier__op_finish(loop, op, PIER_ENOTCONN);
+        } else if ((handle->bits_ & PIER__CONNECTING) && direction == PIER__RECEIVING) {
+            break; /* the connect's end starts it */
+        } else {
+            start(handle, op);
+        }
+    }
+    handle->bits_ &= ~starting;
+}
+
+void pier__op_submit(struct pier_handle *handle, struct pier_op *op, unsigned kind, unsigned bits, pier_op_fn *fn,
+                     const char *function)
+{
+    struct pier_loop *loop = handle->loop_;
+    /* One test for everything that isn't the usual case. */
+    if (PIER__UNLIKELY(loop == NULL || op->state_ != PIER__IDLE || loop->thread != pier__thread())) {
+        check_submit(handle, op, function);
+    }
+    set_up(loop, op, kind, bits, fn, handle);
+    if (PIER__UNLIKELY((handle->bits_ & PIER__CLOSED_TO_USER) &&
+                       !((handle->bits_ & PIER__GRACEFUL) && (bits & PIER__INTERNAL)))) {
+        refuse(loop, op, PIER_ECLOSED);
+        return;
+    }
+    if (PIER__UNLIKELY(op->timeout_ns != 0)) {
+        arm_time_limit(loop, op);
+    }
+    unsigned direction = pier__op_direction(op);
+    op->next_ = NULL;
+    if (handle->head_[direction] != NULL) {
+        pier__op_move(op, PIER__QUEUED);
+        handle->tail_[direction]->next_ = op;
+        handle->tail_[direction] = op;
+        return;
+    }
+    handle->head_[direction] = handle->tail_[direction] = op;
+    if (PIER__UNLIKELY(handle->bits_ & (PIER__FAILED | PIER__CONNECTING))) {
+        pier__op_move(op, PIER__QUEUED);
+        pier__op_start_direction(loop, handle, direction);
+        return;
+    }
+    start(handle, op);
+}
+
+/* Ops of no handle that aren't in the timer wheel are listed, so that they can be found by drain and dump. The links
+ * are those of the wheel. */
+static void list_other(struct pier_loop *loop, struct pier_op *op)
+{
+    if (op->bits_ & PIER__TIMED) {
+        return;
+    }
+    op->timer_.next = loop->others;
+    op->timer_.back = &loop->others;
+    if (loop->others != NULL) {
+        loop->others->back = &op->timer_.next;
+    }
+    loop->others = &op->timer_;
+}
+
+static void unlist_other(struct pier_op *op)
+{
+    *op->timer_.back = op->timer_.next;
+    if (op->timer_.next != NULL) {
+        op->timer_.next->back = op->timer_.back;
+    }
+    op->timer_.back = NULL;
+}
+
+void pier__op_begin(struct pier_loop *loop, struct pier_op *op, unsigned kind, unsigned bits, pier_op_fn *fn,
+                    const char *function)
+{
+    PIER_REQUIRE(pier__loop_on_thread(loop), function, "called from another thread than the loop's");
+    PIER_REQUIRE(op->state_ == PIER__IDLE, function, "the op is in flight already");
+    PIER_REQUIRE(fn != NULL, function, "the completion function is NULL");
+    set_up(loop, op, kind, bits, fn, loop);
+    pier__op_move(op, PIER__ACTIVE);
+    if (op->timeout_ns != 0 && kind != PIER__OP_TIMER) {
+        arm_time_limit(loop, op);
+    }
+    op->timeout_ns = 0;
+    if (kind == PIER__OP_POLL || kind == PIER__OP_NOTIFY) {
+        list_other(loop, op);
+    }
+}
+
+/* ---- finish */
+
+/* What an op may have attached to it besides its queue. */
+PIER__COLD static void clean_up(struct pier_loop *loop, struct pier_op *op)
+{
+    if ((op->bits_ & PIER__TIMED) && pier__timer_armed(&op->timer_)) {
+        pier__timers_remove(&loop->timers, &op->timer_);
+    }
+    if (op->bits_ & PIER__TOKEN) {
+        pier__token_release(loop, op);
+    }
+    if (op->bits_ & PIER__HOLDS) {
+        pier__pool_unhold(loop, op);
+    }
+    if (op->bits_ & PIER__ADDRESS) {
+        struct pier__address_block *block = op->extra_.pointer;
+        block->next = loop->addresses_free;
+        loop->addresses_free = block;
+    }
+    op->bits_ &= (uint8_t)~PIER__CLEAN_UP;
+}
+
+/* Takes the op out of its handle's queue. Returns the op that became head, if another did. */
+static inline struct pier_op *leave_queue(struct pier_handle *handle, struct pier_op *op, unsigned direction)
+{
+    if (PIER__LIKELY(handle->head_[direction] == op)) {
+        handle->head_[direction] = op->next_;
+        return op->next_;
+    }
+    struct pier_op *before = handle->head_[direction];
+    while (before->next_ != op) {
+        before = before->next_;
+    }
+    before->next_ = op->next_;
+    if (handle->tail_[direction] == op) {
+        handle->tail_[direction] = before;
+    }
+    return NULL;
+}
+
+/* The connect's outcome decides about everything that waited for it. */
+static void connect_finished(struct pier_loop *loop, struct pier_handle *handle, int64_t result)
+{
+    handle->bits_ &= ~(uint32_t)PIER__CONNECTING;
+    if (result < 0) {
+        handle->bits_ |= PIER__FAILED;
+    } else {
+        handle->bits_ &= ~(uint32_t)PIER__UNCONNECTED;
+        loop->stats.connects++;
+    }
+    pier__op_start_direction(loop, handle, PIER__RECEIVING);
+}
+
+/* Everything of a finish but the delivery. */
+static inline void conclude(struct pier_loop *loop, struct pier_op *op, int64_t result)
+{
+    op->result = result;
+    if (PIER__LIKELY((op->bits_ & PIER__MULTISHOT) == 0)) {
+        op->flags &= PIER_BACKGROUND | PIER_EOF | PIER_LENT;
+    } else {
+        op->flags &= PIER_BACKGROUND | PIER_EOF; /* those of the last event go */
+        op->data = NULL;
+        op->size = 0;
+    }
+    if (PIER__UNLIKELY(result < 0)) {
+        if (op->reason_ != PIER__REASON_NONE && result == pier__op_reason(op)) {
+            op->os_error = 0;
+            loop->stats.cancels++;
+        }
+    }
+    if (PIER__UNLIKELY(op->bits_ & PIER__CLEAN_UP)) {
+        clean_up(loop, op);
+    }
+}
+
+/* An op has left the queue: the next one's turn, or a close's if there is none. */
+static inline void continue_queue(struct pier_loop *loop, struct pier_handle *handle, unsigned direction,
+                                  struct pier_op *next)
+{
+    if (next != NULL) {
+        pier__op_start_direction(loop, handle, direction);
+    } else if (PIER__UNLIKELY(handle->bits_ & PIER__CLOSED_TO_USER)) {
+        pier__handle_try_close(handle);
+    }
+}
+
+static inline bool has_handle(const struct pier_op *op)
+{
+    return op->kind_ <= PIER__OP_SHUTDOWN;
+}
+
+void pier__op_finish(struct pier_loop *loop, struct pier_op *op, int64_t result)
+{
+    conclude(loop, op, result);
+    pier__op_move(op, PIER__DONE);
+    if (!has_handle(op)) {
+        if ((op->kind_ == PIER__OP_POLL || op->kind_ == PIER__OP_NOTIFY) && op->timer_.back != NULL) {
+            unlist_other(op);
+        }
+        pier__queue_push(&loop->completed, op);
+        return;
+    }
+    struct pier_handle *handle = op->owner_;
+    unsigned direction = pier__op_direction(op);
+    struct pier_op *next = leave_queue(handle, op, direction);
+    if (PIER__UNLIKELY(op->kind_ == PIER__OP_CONNECT)) {
+        connect_finished(loop, handle, result);
+    }
+    if (PIER__LIKELY(op->fn != NULL)) {
+        pier__queue_push(&loop->completed, op);
+    } else {
+        pier__op_deliver(loop, op); /* silent: nobody is called, the op is the caller's at once */
+    }
+    continue_queue(loop, handle, direction, next);
+}
+
+void pier__op_finish_now(struct pier_loop *loop, struct pier_op *op, int64_t result)
+{
+    if (PIER__UNLIKELY(loop->completed.head != NULL || loop->budget <= 0 || op->fn == NULL)) {
+        pier__op_finish(loop, op, result);
+        return;
+    }
+    conclude(loop, op, result);
+    struct pier_handle *handle = op->owner_;
+    unsigned direction = pier__op_direction(op);
+    struct pier_op *next = leave_queue(handle, op, direction);
+    pier__op_move(op, PIER__DONE);
+    if (PIER__UNLIKELY(op->kind_ == PIER__OP_CONNECT)) {
+        connect_finished(loop, handle, result);
+    }
+    continue_queue(loop, handle, direction, next);
+    pier__op_deliver(loop, op);
+}
+
+/* ---- deliver */
+
+static void close_if_not_taken(struct pier_loop *loop)
+{
+    if (loop->accepted >= 0) {
+        loop->stats.system_calls++;
+        pier__sys_close(loop->accepted);
+        pier__loop_retry(loop);
+    }
+    loop->accepted_op = NULL;
+    loop->accepted = -1;
+}
+
+void pier__op_deliver(struct pier_loop *loop, struct pier_op *op)
+{
+    pier__op_move(op, PIER__IDLE);
+    loop->in_flight--;
+    if (PIER__UNLIKELY(op->bits_ & PIER__COUNTED_BACKGROUND)) {
+        loop->background--;
+    }
+    if (PIER__UNLIKELY(op->kind_ == PIER__OP_ACCEPT && op->result > 0)) {
+        loop->accepted_op = op;
+        loop->accepted = op->extra_.descriptor;
+        pier__loop_call(loop, op);
+        close_if_not_taken(loop);
+    } else if (PIER__UNLIKELY(op->kind_ == PIER__OP_RECEIVE_LENT && (op->flags & PIER_LENT) != 0)) {
+        /* The buffer was taken when the data came; the op may be gone when its callback returns. */
+        uint32_t index = (uint32_t)op->extra_.number;
+        pier__loop_call(loop, op);
+        pier__pool_drop(loop, index);
+    } else if (PIER__LIKELY(op->fn != NULL)) {
+        pier__loop_call(loop, op);
+    }
+}
+
+void pier__op_accepted(struct pier_loop *loop, struct pier_op *op, pier_descriptor socket)
+{
+    loop->stats.accepts++;
+    loop->accepted_op = op;
+    loop->accepted = socket;
+    pier__op_event(loop, op, 1, 0);
+    close_if_not_taken(loop);
+}
+
+void pier__op_finish_accepted(struct pier_loop *loop, struct pier_op *op, pier_descriptor socket)
+{
+    loop->stats.accepts++;
+    op->extra_.descriptor = socket;
+    pier__op_finish_now(loop, op, 1);
+}
+
+/* ---- cancel and time-out */
+
+/* Finishes an op that its caller has taken out of the handle's queue already. */
+void pier__op_abandon(struct pier_loop *loop, struct pier_op *op, enum pier__reason reason)
+{
+    op->reason_ = (uint8_t)reason;
+    conclude(loop, op, pier__op_reason(op));
+    pier__op_move(op, PIER__DONE);
+    pier__queue_push(&loop->completed, op);
+}
+
+void pier__op_cancel(struct pier_loop *loop, struct pier_op *op, enum pier__reason reason)
+{
+    if (op->state_ == PIER__IDLE || op->state_ == PIER__DONE || op->reason_ != PIER__REASON_NONE) {
+        return;
+    }
+    op->reason_ = (uint8_t)reason;
+    if (op->state_ == PIER__QUEUED) {
+        pier__op_finish(loop, op, pier__op_reason(op));
+        return;
+    }
+    switch (op->kind_) {
+    case PIER__OP_TIMER:
+        if (pier__timer_armed(&op->timer_)) {
+            pier__timers_remove(&loop->timers, &op->timer_);
+        }
+        pier__op_finish(loop, op, pier__op_reason(op));
+        break;
+    case PIER__OP_POLL: loop->backend->poll_cancel(loop, op); break;
+    case PIER__OP_POST: break; /* it has happened already, it only isn't here yet */
+    case PIER__OP_NOTIFY:
+        if (pier__notify_disarm(op)) {
+            pier__op_finish(loop, op, pier__op_reason(op));
+        }
+        break;
+    default: {
+        struct pier_handle *handle = op->owner_;
+        handle->calls_->cancel(handle, op);
+    }
+    }
+}
+
+void pier__op_timed_out(struct pier_loop *loop, struct pier_op *op)
+{
+    pier__op_cancel(loop, op, PIER__REASON_TIMEOUT);
+}
+
+PIER__COLD void pier__op_refresh(struct pier_loop *loop, struct pier_op *op)
+{
+    if (!(op->bits_ & PIER__MULTISHOT) || op->reason_ != PIER__REASON_NONE) {
+        return;
+    }
+    if (pier__timer_armed(&op->timer_)) {
+        pier__timers_remove(&loop->timers, &op->timer_);
+    }
+    uint64_t now = pier__loop_clock(loop);
+    uint64_t limit = op->extra_.number;
+    pier__timers_insert(&loop->timers, &op->timer_, limit > UINT64_MAX - now ? UINT64_MAX : now + limit);
+}
+
+static struct pier_loop *loop_of(const struct pier_op *op)
+{
+    return has_handle(op) ? ((struct pier_handle *)op->owner_)->loop_ : op->owner_;
+}
+
+void pier_cancel(struct pier_op *op)
+{
+    if (op->state_ == PIER__IDLE) {
+        return;
+    }
+    struct pier_loop *loop = loop_of(op);
+    PIER_REQUIRE(pier__loop_on_thread(loop), "pier_cancel", "called from another thread than the loop's");
+    pier__op_cancel(loop, op, PIER__REASON_CALLER);
+}
+
+/* Whether a multishot op is in flight and nothing has ended it. */
+static inline bool is_running(const struct pier_op *op)
+{
+    return op->state_ != PIER__IDLE && op->state_ != PIER__DONE && (op->bits_ & PIER__MULTISHOT) &&
+           op->reason_ == PIER__REASON_NONE;
+}
+
+void pier_pause(struct pier_op *op)
+{
+    if (!is_running(op) || (op->bits_ & PIER__PAUSED)) {
+        return;
+    }
+    op->bits_ |= PIER__PAUSED;
+    if (PIER__LIKELY(has_handle(op) && !(op->bits_ & PIER__TIMED))) {
+        return;
+    }
+    struct pier_loop *loop = loop_of(op);
+    if (((op->bits_ & PIER__TIMED) || op->kind_ == PIER__OP_TIMER) && pier__timer_armed(&op->timer_)) {
+        pier__timers_remove(&loop->timers, &op->timer_); /* a held op isn't idle */
+    }
+    if (op->kind_ == PIER__OP_POLL) {
+        loop->backend->poll_pause(loop, op);
+    }
+}
+
+PIER__COLD static void resume_other(struct pier_loop *loop, struct pier_op *op)
+{
+    if (op->bits_ & PIER__TIMED) {
+        pier__op_refresh(loop, op);
+    }
+    if (op->kind_ == PIER__OP_TIMER) {
+        pier__timers_insert(&loop->timers, &op->timer_, op->timer_.deadline_ns);
+    } else if (op->kind_ == PIER__OP_POLL) {
+        loop->backend->poll_resume(loop, op);
+    } else if (op->kind_ == PIER__OP_NOTIFY) {
+        pier__notify_resume(op);
+    }
+}
+
+void pier_resume(struct pier_op *op)
+{
+    if (!(op->bits_ & PIER__PAUSED) || !is_running(op)) {
+        return;
+    }
+    op->bits_ &= (uint8_t)~PIER__PAUSED;
+    if (PIER__UNLIKELY(!has_handle(op) || (op->bits_ & PIER__TIMED))) {
+        resume_other(loop_of(op), op);
+    }
+    if (has_handle(op) && op->state_ == PIER__ACTIVE) {
+        struct pier_handle *handle = op->owner_;
+        handle->calls_->resume(handle, op);
+    }
+}

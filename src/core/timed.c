@@ -1,0 +1,74 @@
+/* timed.c - timer operations, and pier_poll(): the ops that have no handle. */
+
+#include "core/loop.h"
+
+static uint64_t after(uint64_t now, uint64_t delay_ns)
+{
+    return delay_ns > UINT64_MAX - now ? UINT64_MAX : now + delay_ns;
+}
+
+void pier_timer(struct pier_loop *loop, struct pier_op *op, uint64_t delay_ns, pier_op_fn *fn)
+{
+    pier__op_begin(loop, op, PIER__OP_TIMER, 0, fn, "pier_timer");
+    pier__timers_insert(&loop->timers, &op->timer_, after(pier__loop_clock(loop), delay_ns));
+}
+
+void pier_timer_each(struct pier_loop *loop, struct pier_op *op, uint64_t delay_ns, uint64_t interval_ns, pier_op_fn *fn)
+{
+    pier__op_begin(loop, op, PIER__OP_TIMER, PIER__MULTISHOT, fn, "pier_timer_each");
+    op->extra_.number = interval_ns;
+    if (interval_ns == 0) {
+        op->reason_ = PIER__REASON_NONE;
+        pier__op_finish(loop, op, PIER_EINVAL);
+        return;
+    }
+    pier__timers_insert(&loop->timers, &op->timer_, after(pier__loop_clock(loop), delay_ns));
+}
+
+void pier_timer_reset(struct pier_op *op, uint64_t delay_ns)
+{
+    if (op->state_ != PIER__ACTIVE || op->kind_ != PIER__OP_TIMER || op->reason_ != PIER__REASON_NONE) {
+        return;
+    }
+    struct pier_loop *loop = op->owner_;
+    PIER_REQUIRE(pier__loop_on_thread(loop), "pier_timer_reset", "called from another thread than the loop's");
+    uint64_t deadline = after(pier__loop_clock(loop), delay_ns);
+    if (pier__timer_armed(&op->timer_)) {
+        pier__timers_remove(&loop->timers, &op->timer_);
+    }
+    if (op->bits_ & PIER__PAUSED) {
+        op->timer_.deadline_ns = deadline;
+    } else {
+        pier__timers_insert(&loop->timers, &op->timer_, deadline);
+    }
+}
+
+static void begin_poll(struct pier_loop *loop, struct pier_op *op, pier_descriptor descriptor, unsigned events,
+                       unsigned bits, pier_op_fn *fn, const char *function)
+{
+    struct pier_handle *owner = pier__descriptor_handle(loop, descriptor);
+    if (op->state_ == PIER__IDLE) {
+        op->data = (void *)descriptor; /* extra_ may hold an idle limit */
+        op->size = events;
+    }
+    pier__op_begin(loop, op, PIER__OP_POLL, bits, fn, function);
+    if ((events & (PIER_READABLE | PIER_PRIORITY | PIER_WRITABLE | PIER_HANGUP)) == 0 ||
+        (events & ~(unsigned)(PIER_READABLE | PIER_PRIORITY | PIER_WRITABLE | PIER_HANGUP)) != 0) {
+        pier__op_finish(loop, op, PIER_EINVAL);
+    } else if (owner != NULL && owner->kind_ != PIER__KIND_FOREIGN) {
+        pier__op_finish(loop, op, PIER_EBUSY);
+    } else {
+        loop->backend->poll_start(loop, op);
+    }
+}
+
+void pier_poll(struct pier_loop *loop, struct pier_op *op, pier_descriptor descriptor, unsigned events, pier_op_fn *fn)
+{
+    begin_poll(loop, op, descriptor, events, 0, fn, "pier_poll");
+}
+
+void pier_poll_each(struct pier_loop *loop, struct pier_op *op, pier_descriptor descriptor, unsigned events,
+                    pier_op_fn *fn)
+{
+    begin_poll(loop, op, descriptor, events, PIER__MULTISHOT, fn, "pier_poll_each");
+}

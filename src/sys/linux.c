@@ -1,0 +1,110 @@
+/* linux.c - epoll, event descriptors and /proc. */
+
+#include "sys/linux.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <limits.h>
+#include <stdlib.h>
+#include <sys/epoll.h>
+#include <sys/eventfd.h>
+#include <sys/syscall.h>
+#include <time.h>
+#include <unistd.h>
+
+#include "core/atomic.h"
+#include "sys/posix.h"
+
+#ifndef SYS_epoll_pwait2
+#define SYS_epoll_pwait2 441
+#endif
+
+pier_descriptor pier__sys_epoll_create(void)
+{
+    PIER__FAULT(EPOLL_CREATE);
+    int descriptor = epoll_create1(EPOLL_CLOEXEC);
+    return descriptor < 0 ? pier__sys_errno() : descriptor;
+}
+
+int pier__sys_epoll_control(pier_descriptor epoll, enum pier__epoll_change change, pier_descriptor descriptor,
+                            struct epoll_event *event)
+{
+    static const int operations[] = {EPOLL_CTL_ADD, EPOLL_CTL_MOD, EPOLL_CTL_DEL};
+    PIER__FAULT(EPOLL_CONTROL);
+    return epoll_ctl((int)epoll, operations[change], (int)descriptor, event) < 0 ? pier__sys_errno() : 0;
+}
+
+/* epoll_pwait2 came with 5.11; sandboxes and emulators may not know it still. */
+static int pwait2_missing;
+
+static int wait_nanoseconds(int epoll, struct epoll_event *events, int most, uint64_t timeout_ns)
+{
+    uint64_t seconds = timeout_ns / PIER_SECOND;
+    struct timespec limit = {.tv_sec = seconds > 1000000 ? 1000000 : (time_t)seconds,
+                             .tv_nsec = (long)(timeout_ns % PIER_SECOND)};
+    return (int)syscall(SYS_epoll_pwait2, epoll, events, most, &limit, NULL, 0);
+}
+
+int pier__sys_epoll_wait(pier_descriptor epoll, struct epoll_event *events, int most, uint64_t timeout_ns)
+{
+    int fault = pier__fault(PIER__CALL_EPOLL_WAIT);
+    if (fault != 0) {
+        return fault == PIER_EINTR ? 0 : fault;
+    }
+    int result;
+    if (timeout_ns != 0 && timeout_ns != PIER_FOREVER && !pier__atomic_load_relaxed(&pwait2_missing)) {
+        result = wait_nanoseconds((int)epoll, events, most, timeout_ns);
+        if (result >= 0 || errno == EINTR) {
+            return result >= 0 ? result : 0;
+        }
+        if (errno != ENOSYS && errno != EPERM) {
+            return pier__sys_errno();
+        }
+        pier__atomic_store(&pwait2_missing, 1);
+    }
+    /* Less than a millisecond must become one, never none (traps 30). */
+    uint64_t milliseconds = timeout_ns / PIER_MILLISECOND + (timeout_ns % PIER_MILLISECOND != 0);
+    int limit = timeout_ns == PIER_FOREVER ? -1 : milliseconds > INT_MAX ? INT_MAX : (int)milliseconds;
+    result = epoll_wait((int)epoll, events, most, limit);
+    return result >= 0 ? result : errno == EINTR ? 0 : pier__sys_errno();
+}
+
+pier_descriptor pier__sys_eventfd(void)
+{
+    PIER__FAULT(EVENTFD);
+    int descriptor = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
+    return descriptor < 0 ? pier__sys_errno() : descriptor;
+}
+
+void pier__sys_eventfd_signal(pier_descriptor descriptor)
+{
+    int saved = errno;
+    uint64_t one = 1;
+    /* A full counter is a signal already. */
+    ssize_t written = write((int)descriptor, &one, sizeof(one));
+    (void)written;
+    errno = saved;
+}
+
+void pier__sys_eventfd_drain(pier_descriptor descriptor)
+{
+    uint64_t count;
+    ssize_t taken = read((int)descriptor, &count, sizeof(count));
+    (void)taken;
+}
+
+int64_t pier__sys_read_number(const char *path)
+{
+    char text[32];
+    int descriptor = open(path, O_RDONLY | O_CLOEXEC);
+    if (descriptor < 0) {
+        return -1;
+    }
+    ssize_t size = read(descriptor, text, sizeof(text) - 1);
+    close(descriptor);
+    if (size <= 0) {
+        return -1;
+    }
+    text[size] = '\0';
+    return strtoll(text, NULL, 10);
+}

@@ -1,0 +1,412 @@
+/* posix.c - errors, clock, memory, and descriptors that aren't sockets, on POSIX systems.
+ *
+ * Sockets are in posix_socket.c. Errno is read here and there and nowhere else. A read or write of this file never blocks,
+ * also on descriptors whose O_NONBLOCK is off because pier doesn't own them alone: those are asked with poll() first, and a
+ * write is cut to the size that a writable pipe (PIPE_BUF) or terminal takes without waiting. */
+
+#include "sys/posix.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <limits.h>
+#include <poll.h>
+#include <pthread.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/select.h>
+#include <sys/socket.h>
+#include <sys/stat.h>
+#include <sys/uio.h>
+#include <time.h>
+#include <unistd.h>
+
+#include "core/check.h"
+
+/* Linux promises 256 bytes of room when a terminal polls writable; other systems at least as much. */
+#define TERMINAL_CHUNK 256
+
+static _Thread_local int native_code;
+static uint64_t forks;
+static pthread_once_t forks_once = PTHREAD_ONCE_INIT;
+
+int pier__sys_code(void)
+{
+    return native_code;
+}
+
+int pier__sys_map(int code)
+{
+    native_code = code;
+    switch (code) {
+    case 0: return 0;
+    case EAGAIN: return PIER_EAGAIN;
+#if EWOULDBLOCK != EAGAIN
+    case EWOULDBLOCK: return PIER_EAGAIN;
+#endif
+    case ECANCELED: return PIER_ECANCELED;
+    case ETIMEDOUT: return PIER_ETIMEDOUT;
+    case EINVAL: return PIER_EINVAL;
+    case ENOSYS:
+    case EOPNOTSUPP:
+#if defined(ENOTSUP) && ENOTSUP != EOPNOTSUPP
+    case ENOTSUP:
+#endif
+    case EPROTONOSUPPORT: return PIER_ENOTSUP;
+    case ENOMEM: return PIER_ENOMEM;
+    case EMFILE: return PIER_EMFILE;
+    case ENFILE: return PIER_ENFILE;
+    case ENOBUFS: return PIER_ENOBUFS;
+    case ECONNREFUSED: return PIER_ECONNREFUSED;
+    case ECONNRESET: return PIER_ECONNRESET;
+    case ECONNABORTED: return PIER_ECONNABORTED;
+    case EPIPE: return PIER_EPIPE;
+    case EADDRINUSE: return PIER_EADDRINUSE;
+    case EADDRNOTAVAIL: return PIER_EADDRNOTAVAIL;
+    case EACCES: return PIER_EACCES;
+    case EPERM: return PIER_EPERM;
+    case ENETUNREACH: return PIER_ENETUNREACH;
+    case EHOSTUNREACH: return PIER_EHOSTUNREACH;
+    case ENETDOWN: return PIER_ENETDOWN;
+    case ENOTCONN: return PIER_ENOTCONN;
+    case EISCONN: return PIER_EISCONN;
+    case EAFNOSUPPORT: return PIER_EAFNOSUPPORT;
+    case EBADF: return PIER_EBADF;
+    case ENOTSOCK: return PIER_ENOTSOCK;
+    case ENXIO:
+    case ENODEV: return PIER_ENODEV;
+    case ENOENT: return PIER_ENOENT;
+    case ENAMETOOLONG: return PIER_ENAMETOOLONG;
+    case EMSGSIZE: return PIER_EMSGSIZE;
+    case EIO: return PIER_EIO;
+    case EDQUOT:
+    case ENOSPC: return PIER_ENOSPC;
+    case EBUSY: return PIER_EBUSY;
+    case EEXIST: return PIER_EEXIST;
+    case ENOTDIR: return PIER_ENOTDIR;
+    case EISDIR: return PIER_EISDIR;
+    case ELOOP: return PIER_ELOOP;
+    case EPROTO: return PIER_EPROTO;
+    case EFBIG: return PIER_EFBIG;
+    case ESPIPE: return PIER_ESPIPE;
+    case EROFS: return PIER_EROFS;
+    case EFAULT: return PIER_EFAULT;
+    case EINTR: return PIER_EINTR;
+    default: return PIER_EOTHER;
+    }
+}
+
+PIER__COLD int pier__sys_errno(void)
+{
+    return pier__sys_map(errno);
+}
+
+uint64_t pier__sys_clock(void)
+{
+    struct timespec now;
+    clock_gettime(CLOCK_MONOTONIC, &now);
+    return (uint64_t)now.tv_sec * PIER_SECOND + (uint64_t)now.tv_nsec;
+}
+
+static void count_fork(void)
+{
+    forks++;
+}
+
+static void watch_forks(void)
+{
+    pthread_atfork(NULL, NULL, count_fork);
+}
+
+void pier__sys_watch_forks(void)
+{
+    pthread_once(&forks_once, watch_forks);
+}
+
+uint64_t pier__sys_forks(void)
+{
+    return forks;
+}
+
+void pier__sys_complain(const char *line)
+{
+    size_t size = strlen(line);
+    while (size > 0) {
+        ssize_t written = write(STDERR_FILENO, line, size);
+        if (written <= 0 && errno != EINTR) {
+            return;
+        }
+        if (written > 0) {
+            line += written;
+            size -= (size_t)written;
+        }
+    }
+}
+
+void pier__sys_abort(void)
+{
+    abort();
+}
+
+const char *pier__sys_environment(const char *name)
+{
+    return getenv(name);
+}
+
+void *pier__sys_allocate(void *context, void *memory, size_t old_size, size_t new_size)
+{
+    (void)context;
+    (void)old_size;
+    if (new_size == 0) {
+        free(memory);
+        return NULL;
+    }
+    return realloc(memory, new_size);
+}
+
+int pier__sys_close(pier_descriptor descriptor)
+{
+    /* Not restarted on EINTR: on Linux and the BSDs the descriptor is gone by then, and may be somebody else's. An injected failure
+     * still closes, as the kernel does. */
+    int fault = pier__fault(PIER__CALL_CLOSE);
+    int result = close((int)descriptor) == 0 || errno == EINTR ? 0 : pier__sys_errno();
+    return fault != 0 ? fault : result;
+}
+
+int pier__sys_set_nonblocking(pier_descriptor descriptor)
+{
+    int flags = fcntl((int)descriptor, F_GETFL);
+    if (flags < 0 || fcntl((int)descriptor, F_SETFL, flags | O_NONBLOCK) < 0) {
+        return pier__sys_errno();
+    }
+    return 0;
+}
+
+static int set_close_on_exec(int descriptor)
+{
+    return fcntl(descriptor, F_SETFD, FD_CLOEXEC) < 0 ? pier__sys_errno() : 0;
+}
+
+int pier__sys_pipe(pier_descriptor pair[2], bool nonblocking)
+{
+    PIER__FAULT(PIPE);
+    int descriptors[2];
+    if (pipe(descriptors) < 0) {
+        return pier__sys_errno();
+    }
+    for (int i = 0; i < 2; i++) {
+        int error = set_close_on_exec(descriptors[i]);
+        if (error == 0 && nonblocking) {
+            error = pier__sys_set_nonblocking(descriptors[i]);
+        }
+        if (error != 0) {
+            close(descriptors[0]);
+            close(descriptors[1]);
+            return error;
+        }
+        pair[i] = descriptors[i];
+    }
+    return 0;
+}
+
+/* Whether the descriptor is ready for `events` this instant. */
+static bool is_ready(pier_descriptor descriptor, short events)
+{
+    struct pollfd entry = {.fd = (int)descriptor, .events = events};
+    return poll(&entry, 1, 0) > 0;
+}
+
+bool pier__sys_can_read(pier_descriptor descriptor)
+{
+    return is_ready(descriptor, POLLIN);
+}
+
+int pier__sys_is_file(pier_descriptor descriptor)
+{
+    struct stat status;
+    if (descriptor < 0 || descriptor > INT_MAX) {
+        return pier__sys_map(EBADF);
+    }
+    if (fstat((int)descriptor, &status) < 0) {
+        return pier__sys_errno();
+    }
+    return S_ISREG(status.st_mode) || S_ISDIR(status.st_mode) || S_ISBLK(status.st_mode);
+}
+
+int64_t pier__sys_read(pier_descriptor descriptor, void *memory, size_t size, bool cautious)
+{
+    PIER__FAULT(READ);
+    if (cautious && !is_ready(descriptor, POLLIN)) {
+        return pier__sys_map(EAGAIN);
+    }
+    for (;;) {
+        ssize_t result = read((int)descriptor, memory, size);
+        if (result >= 0 || errno != EINTR) {
+            /* A pseudo-terminal whose other side is gone answers EIO: its end of stream. */
+            return result < 0 && errno == EIO && isatty((int)descriptor) ? 0 : pier__sys_result(result);
+        }
+    }
+}
+
+/* How many bytes a cautious write may try. */
+static size_t cautious_size(pier_descriptor descriptor, size_t size)
+{
+    struct stat status;
+    size_t most = PIPE_BUF;
+    if (fstat((int)descriptor, &status) == 0 && S_ISCHR(status.st_mode)) {
+        most = TERMINAL_CHUNK;
+    }
+    return size < most ? size : most;
+}
+
+int64_t pier__sys_write(pier_descriptor descriptor, const void *memory, size_t size, bool cautious)
+{
+    PIER__FAULT(WRITE);
+    if (cautious) {
+        if (!is_ready(descriptor, POLLOUT)) {
+            return pier__sys_map(EAGAIN);
+        }
+        size = cautious_size(descriptor, size);
+    }
+    for (;;) {
+        ssize_t result = write((int)descriptor, memory, size);
+        if (result >= 0 || errno != EINTR) {
+            return pier__sys_result(result);
+        }
+    }
+}
+
+int64_t pier__sys_write_vectored(pier_descriptor descriptor, const struct pier_vector *vectors, size_t count,
+                                 bool cautious)
+{
+    if (cautious) {
+        return pier__sys_write(descriptor, vectors[0].data, vectors[0].size, true);
+    }
+    PIER__FAULT(WRITE);
+    struct iovec pieces[PIER__VECTORS_MAX];
+    for (size_t i = 0; i < count; i++) {
+        pieces[i].iov_base = (void *)(uintptr_t)vectors[i].data;
+        pieces[i].iov_len = vectors[i].size;
+    }
+    for (;;) {
+        ssize_t result = writev((int)descriptor, pieces, (int)count);
+        if (result >= 0 || errno != EINTR) {
+            return pier__sys_result(result);
+        }
+    }
+}
+
+void pier__sys_signal_pipe(pier_descriptor descriptor)
+{
+    int saved = errno;
+    ssize_t written = write((int)descriptor, "", 1); /* a full pipe is a signal already */
+    (void)written;
+    errno = saved;
+}
+
+void pier__sys_drain_pipe(pier_descriptor descriptor)
+{
+    char bytes[256];
+    while (read((int)descriptor, bytes, sizeof(bytes)) == (ssize_t)sizeof(bytes)) {
+    }
+}
+
+/* A time-out that every kernel takes (traps 43). */
+static struct timespec to_timespec(uint64_t timeout_ns)
+{
+    uint64_t seconds = timeout_ns / PIER_SECOND;
+    return (struct timespec){.tv_sec = seconds > 1000000 ? 1000000 : (time_t)seconds,
+                             .tv_nsec = (long)(timeout_ns % PIER_SECOND)};
+}
+
+int pier__sys_poll(struct pollfd *entries, size_t count, uint64_t timeout_ns)
+{
+    PIER__FAULT(POLL);
+#if defined(__linux__) || defined(__FreeBSD__) || defined(__OpenBSD__)
+    struct timespec limit = to_timespec(timeout_ns);
+    int result = ppoll(entries, (nfds_t)count, timeout_ns == PIER_FOREVER ? NULL : &limit, NULL);
+#else
+    uint64_t milliseconds = timeout_ns / PIER_MILLISECOND + (timeout_ns % PIER_MILLISECOND != 0);
+    int result = poll(entries, (nfds_t)count,
+                      timeout_ns == PIER_FOREVER ? -1 : milliseconds > 1000000 ? 1000000 : (int)milliseconds);
+#endif
+    return result >= 0 ? result : errno == EINTR ? 0 : pier__sys_errno();
+}
+
+int pier__sys_select(int width, unsigned long *read_set, unsigned long *write_set, unsigned long *priority_set,
+                     uint64_t timeout_ns)
+{
+    PIER__FAULT(SELECT);
+    struct timespec limit = to_timespec(timeout_ns);
+    int result = pselect(width, (fd_set *)(void *)read_set, (fd_set *)(void *)write_set, (fd_set *)(void *)priority_set,
+                         timeout_ns == PIER_FOREVER ? NULL : &limit, NULL);
+    return result >= 0 ? result : errno == EINTR ? 0 : pier__sys_errno();
+}
+
+int pier__sys_socket_capabilities(void)
+{
+#if defined(__linux__)
+    return PIER_CAN_ABSTRACT | PIER_CAN_SHARE_PORT;
+#elif defined(SO_REUSEPORT_LB)
+    return PIER_CAN_SHARE_PORT;
+#else
+    return 0;
+#endif
+}
+
+static int describe_socket(int descriptor, struct pier__sys_description *description)
+{
+    int type = 0;
+    socklen_t size = sizeof(type);
+    if (getsockopt(descriptor, SOL_SOCKET, SO_TYPE, &type, &size) < 0) {
+        return pier__sys_errno();
+    }
+    if (type != SOCK_STREAM) {
+        return pier__sys_map(EINVAL);
+    }
+    int listening = 0;
+    size = sizeof(listening);
+    /* Systems without SO_ACCEPTCONN have only the socket's owner to tell. */
+    if (getsockopt(descriptor, SOL_SOCKET, SO_ACCEPTCONN, &listening, &size) < 0) {
+        listening = 0;
+    }
+    struct sockaddr_storage address;
+    size = sizeof(address);
+    description->family = PIER_ADDRESS_NONE;
+    if (getsockname(descriptor, (struct sockaddr *)&address, &size) == 0) {
+        description->family = address.ss_family == AF_INET    ? PIER_ADDRESS_IPV4
+                              : address.ss_family == AF_INET6 ? PIER_ADDRESS_IPV6
+                              : address.ss_family == AF_UNIX  ? PIER_ADDRESS_UNIX
+                                                              : PIER_ADDRESS_NONE;
+    }
+    description->kind = listening ? PIER__KIND_LISTENER : PIER__KIND_STREAM;
+    return 0;
+}
+
+int pier__sys_describe(pier_descriptor descriptor, struct pier__sys_description *description)
+{
+    PIER__FAULT(DESCRIBE);
+    struct stat status;
+    int flags;
+    memset(description, 0, sizeof(*description));
+    if (descriptor < 0 || descriptor > INT_MAX) {
+        return pier__sys_map(EBADF);
+    }
+    if (fstat((int)descriptor, &status) < 0 || (flags = fcntl((int)descriptor, F_GETFL)) < 0) {
+        return pier__sys_errno();
+    }
+    description->nonblocking = (flags & O_NONBLOCK) != 0;
+    if (S_ISSOCK(status.st_mode)) {
+        return describe_socket((int)descriptor, description);
+    }
+    if (S_ISFIFO(status.st_mode)) {
+        description->kind = PIER__KIND_PIPE;
+    } else if (S_ISCHR(status.st_mode)) {
+        description->kind = PIER__KIND_TERMINAL;
+    } else if (S_ISREG(status.st_mode) || S_ISBLK(status.st_mode)) {
+        description->kind = PIER__KIND_FILE;
+    } else {
+        /* Event descriptors and the like: whatever reads and writes and can be waited for. */
+        description->kind = S_ISDIR(status.st_mode) ? PIER__KIND_NONE : PIER__KIND_TERMINAL;
+    }
+    return 0;
+}
