@@ -190,6 +190,7 @@ static void wait(struct pier_loop *loop, uint64_t timeout_ns)
         loop->failure = pier__fail(left, "poll: %s", pier_error_text(left));
         return;
     }
+    loop->stats.events += (uint64_t)left;
     for (size_t i = 0; left > 0 && i < poller->count; i++) {
         unsigned events = (unsigned short)poller->entries[i].revents;
         if (PIER__LIKELY(events == 0)) {

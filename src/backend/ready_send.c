@@ -81,7 +81,7 @@ static void send_queued(struct pier_loop *loop, struct pier_handle *handle)
         } else if (is_wait(result)) {
             block(loop, handle, op, result);
             break;
-        } else {
+        } else if (result != PIER_EINTR) {
             fail(loop, op, result);
         }
     }
@@ -102,18 +102,31 @@ void pier__ready_start_send(struct pier_loop *loop, struct pier_handle *handle, 
         send_queued(loop, handle);
         return;
     }
-    int64_t result = transmit_one(loop, handle, op);
-    if (PIER__LIKELY(result == (int64_t)op->size)) {
-        op->done = op->size;
-        loop->stats.sends++;
-        loop->stats.sent_bytes += op->size;
-        pier__op_finish(loop, op, result);
-    } else if (result >= 0) {
+    pier__ready_tried(handle, op, transmit_one(loop, handle, op));
+}
+
+int64_t pier__ready_try_send(struct pier_handle *handle, const void *memory, size_t size)
+{
+    handle->loop_->stats.system_calls++;
+    return pier__sys_send(handle->descriptor_, memory, size);
+}
+
+void pier__ready_tried(struct pier_handle *handle, struct pier_op *op, int64_t result)
+{
+    struct pier_loop *loop = handle->loop_;
+    if (result >= 0) {
         op->done = (uint64_t)result;
         loop->stats.sent_bytes += op->done;
-        send_queued(loop, handle);
+        if (op->done == op->size) {
+            loop->stats.sends++;
+            pier__op_finish(loop, op, result);
+        } else {
+            send_queued(loop, handle);
+        }
     } else if (is_wait(result)) {
         block(loop, handle, op, result);
+    } else if (result == PIER_EINTR) {
+        send_queued(loop, handle);
     } else {
         fail(loop, op, result);
     }

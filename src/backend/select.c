@@ -227,6 +227,7 @@ static void wait(struct pier_loop *loop, uint64_t timeout_ns)
         loop->failure = pier__fail(left, "select: %s", pier_error_text(left));
         return;
     }
+    loop->stats.events += (uint64_t)left;
     for (size_t word = 0; left > 0 && word < words; word++) {
         unsigned long bits;
         /* Read again after each event, since its callbacks may have changed the sets, or moved them (then the

@@ -12,11 +12,13 @@
 #define PIER__UNLIKELY(x) __builtin_expect(!!(x), 0)
 #define PIER__COLD __attribute__((cold, noinline))
 #define PIER__NORETURN __attribute__((noreturn))
+#define PIER__NOINLINE __attribute__((noinline))
 #else
 #define PIER__LIKELY(x) (x)
 #define PIER__UNLIKELY(x) (x)
 #define PIER__COLD
 #define PIER__NORETURN
+#define PIER__NOINLINE
 #endif
 
 /* Writes "pier: FUNCTION: RULE" to standard error and aborts. In core/error.c. */

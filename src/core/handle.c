@@ -150,6 +150,7 @@ static void leave(struct pier_loop *loop, struct pier_handle *handle)
     }
     pier__slot_release(loop, handle);
     handle->loop_ = NULL;
+    handle->bits_ &= ~(uint32_t)(PIER__TRIES | PIER__QUICK);
     loop->stats.handles_open--;
 }
 

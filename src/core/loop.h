@@ -83,6 +83,8 @@ enum {
     PIER__STARVED = 0x2000,    /* in the starved list */
     PIER__BACKEND_BUSY = 0x4000, /* the backend has something of its own in flight on it */
     PIER__UNCONNECTED = 0x8000, /* opened by pier_open_socket() and not yet connected */
+    PIER__TRIES = 0x40000,      /* the backend's try_send() may be used */
+    PIER__QUICK = 0x80000,      /* readiness: receives of the usual kind take the short way */
     PIER__STARTING = 0x10000 /* and twice that: start_direction() is at work on the direction */
 };
 

@@ -142,6 +142,58 @@ void pier__op_submit(struct pier_handle *handle, struct pier_op *op, unsigned ki
     start(handle, op);
 }
 
+/* A send that was tried and isn't simply over: the system didn't take all of it, or a callback is due. fn, data and size are
+ * in the op. */
+PIER__COLD static void submit_tried(struct pier_handle *handle, struct pier_op *op, int64_t result)
+{
+    struct pier_loop *loop = handle->loop_;
+    pier_op_fn *fn = op->fn;
+    set_up(loop, op, PIER__OP_SEND, 0, fn, handle);
+    op->next_ = NULL;
+    handle->head_[PIER__SENDING] = handle->tail_[PIER__SENDING] = op;
+    pier__op_move(op, PIER__ACTIVE);
+    handle->calls_->tried(handle, op, result);
+}
+
+PIER__COLD static void send_by_queue(struct pier_handle *handle, struct pier_op *op, const void *memory, size_t size,
+                                     pier_op_fn *fn)
+{
+    if (op->state_ == PIER__IDLE) {
+        op->data = (void *)(uintptr_t)memory;
+        op->size = size;
+    }
+    pier__op_submit(handle, op, PIER__OP_SEND, 0, fn, "pier_send");
+}
+
+/* Here rather than in stream.c for its usual case: into an empty queue, by a backend that tries at once, and without a callback. Of the
+ * 200 instructions by way of the queue that leaves 60: no state is moved and nothing counted for an op that is over
+ * before anyone could see it in flight. The arguments wait in the op, not in saved registers. */
+void pier_send(struct pier_handle *handle, struct pier_op *op, const void *memory, size_t size, pier_op_fn *fn)
+{
+    const uint32_t plain = PIER__CLOSED_TO_USER | PIER__CONNECTING | PIER__FAILED | PIER__BLOCKED |
+                           PIER__STARTING << PIER__SENDING | PIER__TRIES;
+    if (PIER__UNLIKELY((handle->bits_ & plain) != PIER__TRIES || handle->head_[PIER__SENDING] != NULL ||
+                       handle->loop_->thread != pier__thread() || op->state_ != PIER__IDLE || size == 0 ||
+                       op->timeout_ns != 0)) {
+        send_by_queue(handle, op, memory, size, fn);
+        return;
+    }
+    op->fn = fn;
+    op->data = (void *)(uintptr_t)memory;
+    op->size = size;
+    op->os_error = 0;
+    int64_t result = handle->calls_->try_send(handle, memory, size);
+    if (PIER__UNLIKELY(result != (int64_t)op->size || op->fn != NULL)) {
+        submit_tried(handle, op, result);
+        return;
+    }
+    op->result = result;
+    op->done = (uint64_t)result;
+    op->flags &= PIER_BACKGROUND;
+    handle->loop_->stats.sends++;
+    handle->loop_->stats.sent_bytes += (uint64_t)result;
+}
+
 /* Ops of no handle that aren't in the timer wheel are listed, so that they can be found by drain and dump. The links
  * are those of the wheel. */
 static void list_other(struct pier_loop *loop, struct pier_op *op)

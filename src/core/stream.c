@@ -382,15 +382,6 @@ void pier_receive_each(struct pier_handle *handle, struct pier_op *op, pier_op_f
     pier__op_submit(handle, op, PIER__OP_RECEIVE_LENT, PIER__MULTISHOT, fn, "pier_receive_each");
 }
 
-void pier_send(struct pier_handle *handle, struct pier_op *op, const void *memory, size_t size, pier_op_fn *fn)
-{
-    if (PIER__LIKELY(op->state_ == PIER__IDLE)) {
-        op->data = (void *)(uintptr_t)memory;
-        op->size = size;
-    }
-    pier__op_submit(handle, op, PIER__OP_SEND, 0, fn, "pier_send");
-}
-
 void pier_send_vectored(struct pier_handle *handle, struct pier_op *op, const struct pier_vector *vectors, size_t count,
                         pier_op_fn *fn)
 {

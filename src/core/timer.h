@@ -94,8 +94,8 @@ static inline uint64_t pier__timers_next(const struct pier__timers *t)
 }
 
 /* The next link whose deadline's tick is over at now_ns, disarmed, or NULL when there is none. A
- * pass is a series of calls with one now_ns, best until NULL; a pass that was cut short is carried
- * on by the next one. It hands out what was armed when it began in the order of deadlines, equal
+ * pass is a series of calls with one now_ns until NULL; one that is cut short is carried on by the
+ * next call, whatever its now_ns. It hands out what was armed when it began in the order of deadlines, equal
  * ones in the order of insertion.
  *
  * Between two calls any link may be inserted and removed. What is inserted with a deadline after

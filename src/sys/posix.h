@@ -3,15 +3,16 @@
 #ifndef PIER_SYS_POSIX_H
 #define PIER_SYS_POSIX_H
 
+#include "core/check.h"
 #include "sys/sys.h"
 
 /* Reads errno, keeps it as the thread's native code, and returns the PIER_E* for it. */
-int pier__sys_errno(void);
+PIER__COLD int pier__sys_errno(void);
 
 /* Turns a call's result into pier's: itself when >= 0, else the error. */
 static inline int64_t pier__sys_result(int64_t result)
 {
-    return result >= 0 ? result : pier__sys_errno();
+    return PIER__LIKELY(result >= 0) ? result : pier__sys_errno();
 }
 
 /* Leaves the calling function when the tests make this call fail. */

@@ -200,26 +200,18 @@ int pier__sys_connect_result(pier_descriptor socket)
     return error == 0 ? 0 : pier__sys_map(error);
 }
 
+/* A call that can't sleep isn't interrupted on any system known; if one is, it says PIER_EINTR, and the caller tries again. To restart it here
+ * would cost saving its arguments, each time. */
 int64_t pier__sys_receive(pier_descriptor socket, void *memory, size_t size)
 {
     PIER__FAULT(RECEIVE);
-    for (;;) {
-        ssize_t result = recv((int)socket, memory, size, MSG_DONTWAIT);
-        if (result >= 0 || errno != EINTR) {
-            return pier__sys_result(result);
-        }
-    }
+    return pier__sys_result(recv((int)socket, memory, size, MSG_DONTWAIT));
 }
 
 int64_t pier__sys_send(pier_descriptor socket, const void *memory, size_t size)
 {
     PIER__FAULT(SEND);
-    for (;;) {
-        ssize_t result = send((int)socket, memory, size, MSG_DONTWAIT | MSG_NOSIGNAL);
-        if (result >= 0 || errno != EINTR) {
-            return pier__sys_result(result);
-        }
-    }
+    return pier__sys_result(send((int)socket, memory, size, MSG_DONTWAIT | MSG_NOSIGNAL));
 }
 
 int64_t pier__sys_send_vectored(pier_descriptor socket, const struct pier_vector *vectors, size_t count)
