@@ -33,10 +33,12 @@ number()
 # start_server OPTION...: sets $server and $address; false when it doesn't come up.
 start_server()
 {
+    # What the server before left must not be taken for this one's.
+    rm -f "$directory/server"
     "$pier" echo --json "$@" >"$directory/server" 2>"$directory/server.err" &
     server=$!
     tries=0
-    while ! grep -q '^listening on ' "$directory/server"; do
+    while ! grep -q '^listening on ' "$directory/server" 2>/dev/null; do
         if ! kill -0 "$server" 2>/dev/null || [ $tries -ge 200 ]; then
             return 1
         fi

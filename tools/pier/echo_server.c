@@ -288,6 +288,8 @@ static void run_worker(void *argument)
         exit(TOOL_FAILED);
     }
     pier_loop_stats(worker->loop, &worker->stats);
+    pier_loop_free(worker->loop);
+    worker->loop = NULL;
 }
 
 int echo_server_run(struct echo_server *server)
@@ -336,6 +338,7 @@ void echo_server_close(struct echo_server *server)
     for (uint64_t i = 0; server->workers != NULL && i < server->options->threads; i++) {
         struct echo_worker *worker = &server->workers[i];
         if (worker->loop != NULL) {
+            /* It never ran. */
             pier_loop_drain(worker->loop, STOP_TIME);
             pier_loop_free(worker->loop);
         }
