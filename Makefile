@@ -77,17 +77,17 @@ no-uring: ## run every test where the kernel forbids io_uring, as containers do
 .PHONY: test-windows
 test-windows: ## build with MinGW-w64 and run the tests under Wine
 	@$(deps) base windows
-	@tools/test-windows
+	@sh tools/ci/windows.sh $(TESTS)
 
 .PHONY: cross
 cross: ## compile and link for macOS, the BSDs and Windows on Arm
 	@$(deps) base cross
-	@tools/cross
+	@sh tools/ci/cross.sh
 
 .PHONY: test-qemu
 test-qemu: ## run the tests for aarch64, riscv64 and s390x Linux under qemu-user
 	@$(deps) base qemu
-	@tools/test-qemu
+	@sh tools/ci/qemu.sh $(TESTS)
 
 .PHONY: format format-check
 format: ## reformat every C file
