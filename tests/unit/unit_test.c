@@ -110,8 +110,13 @@ static int run_child(const char *name, char *output, size_t size)
         setenv("PIER_UNIT_CASE", name, 1);
         /* The leak is the harness's to find, not the leak sanitizer's. */
         setenv("ASAN_OPTIONS", "detect_leaks=0", 1);
-        execl(program, program, "--timeout", strcmp(name, "hang") == 0 ? "1" : "60",
-              "child_of_the_harness_test", (char *)NULL);
+        const char *seconds = strcmp(name, "hang") == 0 ? "1" : "60";
+        const char *test = "child_of_the_harness_test";
+        const char *emulator = getenv("PIER_EMULATOR");
+        if (emulator != NULL)
+            execl(emulator, emulator, program, "--timeout", seconds, test, (char *)NULL);
+        else
+            execl(program, program, "--timeout", seconds, test, (char *)NULL);
         _exit(127);
     }
     close(pipe_ends[1]);
