@@ -27,24 +27,24 @@
 #include <stdint.h>
 
 /* Defines and registers a test. The name says the behaviour that it pins. */
-#define TEST(test_name)                                                                            \
-    static void test_##test_name(void);                                                            \
-    __attribute__((constructor)) static void register_##test_name(void)                            \
-    {                                                                                              \
-        static struct unit_test test = {                                                           \
-            .name = #test_name, .file = __FILE__, .line = __LINE__, .run = test_##test_name};      \
-        unit_register(&test);                                                                      \
-    }                                                                                              \
+#define TEST(test_name) \
+    static void test_##test_name(void); \
+    __attribute__((constructor)) static void register_##test_name(void) \
+    { \
+        static struct unit_test test = { \
+            .name = #test_name, .file = __FILE__, .line = __LINE__, .run = test_##test_name}; \
+        unit_register(&test); \
+    } \
     static void test_##test_name(void)
 
 /* Fails the test unless the condition holds. Is itself true when it held. */
-#define CHECK(condition)                                                                           \
+#define CHECK(condition) \
     ((condition) ? true : unit_fail(__FILE__, __LINE__, "%s", "CHECK(" #condition ")"))
 
 /* As CHECK(), but a failure ends the test at once: for what the rest of the test needs. */
-#define REQUIRE(condition)                                                                         \
-    ((condition)                                                                                   \
-         ? (void)0                                                                                 \
+#define REQUIRE(condition) \
+    ((condition) \
+         ? (void)0 \
          : (unit_fail(__FILE__, __LINE__, "%s", "REQUIRE(" #condition ")"), unit_abandon()))
 
 /* Compare integers (of any two types, by their mathematical values) or pointers, and print both. */
@@ -56,11 +56,11 @@
 #define CHECK_GE(left, right) UNIT_COMPARE(left, right, UNIT_GE)
 
 /* Compare texts; NULL equals only NULL. */
-#define CHECK_STR(left, right)                                                                     \
+#define CHECK_STR(left, right) \
     unit_check_text(__FILE__, __LINE__, #left ", " #right, (left), (right))
 
 /* Compare memory, and print the first byte that differs. */
-#define CHECK_MEM(left, right, size)                                                               \
+#define CHECK_MEM(left, right, size) \
     unit_check_memory(__FILE__, __LINE__, #left ", " #right, (left), (right), (size))
 
 /* Fails the test with a message of its own, as printf() takes it. */
@@ -121,8 +121,8 @@ static inline struct unit_value unit_pointer(const volatile void *pointer)
     unsigned long: unit_unsigned, unsigned long long: unit_unsigned, default: unit_pointer)(x)
 /* clang-format on */
 
-#define UNIT_COMPARE(left, right, relation)                                                        \
-    unit_check_values(__FILE__, __LINE__, #left, #right, relation, UNIT_VALUE(left),               \
+#define UNIT_COMPARE(left, right, relation) \
+    unit_check_values(__FILE__, __LINE__, #left, #right, relation, UNIT_VALUE(left), \
                       UNIT_VALUE(right))
 
 void unit_register(struct unit_test *test);
