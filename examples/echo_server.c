@@ -2,9 +2,9 @@
  *
  * usage: echo_server [ADDRESS]
  *
- * A connection receives into a lent buffer, sends that buffer back, and receives again only when all
- * of it is sent. So an idle client holds no buffer, and one that doesn't read holds just one: it
- * slows down nobody but itself. */
+ * A connection receives into a lent buffer, sends that buffer back, and receives again only when
+ * all of it is sent. So an idle client holds no buffer, and one that doesn't read holds just one:
+ * it slows down nobody but itself. */
 
 #include <pier/pier.h>
 

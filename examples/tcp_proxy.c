@@ -5,8 +5,8 @@
  * Each connection is two streams, one per direction, that are alike: what arrives at one handle in
  * lent buffers is sent to the other handle from these buffers. While SENDS_MAX sends are in flight
  * the receiving op is paused, so that a slow reader makes its own writer wait, and nobody else. The
- * end of one stream is passed on by a shutdown, which queues behind the sends; the other stream goes
- * on. */
+ * end of one stream is passed on by a shutdown, which queues behind the sends; the other stream
+ * goes on. */
 
 #include <pier/pier.h>
 

@@ -2,8 +2,8 @@
  *
  * usage: timer [MILLISECONDS]
  *
- * A heartbeat beats every so many milliseconds, and each beat winds up a watchdog, which is a one-shot
- * timer of three beats. After five beats the heart stops, and the watchdog barks. */
+ * A heartbeat beats every so many milliseconds, and each beat winds up a watchdog, which is a
+ * one-shot timer of three beats. After five beats the heart stops, and the watchdog barks. */
 
 #include <pier/pier.h>
 

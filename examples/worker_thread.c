@@ -3,8 +3,8 @@
  * usage: worker_thread [ADDRESS]
  *
  * A client sends a number as a line, and is answered with the count of primes up to it. The loop's
- * thread reads and writes; the worker counts, and hands each answer back with pier_post(), which
- * is the one way from another thread into a callback. Everything in a job belongs to one thread at a
+ * thread reads and writes; the worker counts, and hands each answer back with pier_post(), which is
+ * the one way from another thread into a callback. Everything in a job belongs to one thread at a
  * time: to the worker from the queue until the post, else to the loop. */
 
 #include <pier/pier.h>

@@ -9,8 +9,8 @@
  * allocator after that moment. A write that finds nothing in flight is submitted at once; what is
  * written until that send completes goes out together in the next.
  *
- * The callbacks of a writer run inside pier_loop_run() only, never inside a call of the writer. They
- * may write, finish, and close the handle; they may not free the writer. */
+ * The callbacks of a writer run inside pier_loop_run() only, never inside a call of the writer.
+ * They may write, finish, and close the handle; they may not free the writer. */
 
 #ifndef PIER_WRITER_H
 #define PIER_WRITER_H
@@ -47,8 +47,8 @@ struct pier_writer_options {
     pier_writer_fn *on_error;
 };
 
-/* The caller's memory, often a member of a connection's struct. Fields that end in an underscore are
- * pier's own. */
+/* The caller's memory, often a member of a connection's struct. Fields that end in an underscore
+ * are pier's own. */
 struct pier_writer {
     int64_t error;    /* 0, or the negative PIER_E* that ended sending */
     uint64_t written; /* bytes the system has taken so far */
@@ -69,15 +69,15 @@ struct pier_writer {
 };
 
 /* Sets up a writer on an open handle, whatever its memory held before; takes no memory. `options`
- * may be NULL. Returns 0, PIER_EINVAL (low > high or high > limit), or PIER_ECLOSED (the handle isn't
- * open). Sends that the program submits on the same handle itself go between the writer's, in the
- * order submitted, and so may split what was written together. */
+ * may be NULL. Returns 0, PIER_EINVAL (low > high or high > limit), or PIER_ECLOSED (the handle
+ * isn't open). Sends that the program submits on the same handle itself go between the writer's, in
+ * the order submitted, and so may split what was written together. */
 PIER_API int pier_writer_open(struct pier_writer *writer, struct pier_handle *handle,
                               const struct pier_writer_options *options);
 
-/* Queues a copy of `size` bytes, all or nothing. Returns 0, or with nothing taken: PIER_ENOBUFS when
- * they don't fit under the limit now (on_low will be called), PIER_EMSGSIZE when they never will,
- * PIER_ENOMEM, PIER_ECLOSED after finish or close, or the error that ended the writer. */
+/* Queues a copy of `size` bytes, all or nothing. Returns 0, or with nothing taken: PIER_ENOBUFS
+ * when they don't fit under the limit now (on_low will be called), PIER_EMSGSIZE when they never
+ * will, PIER_ENOMEM, PIER_ECLOSED after finish or close, or the error that ended the writer. */
 PIER_API int pier_writer_write(struct pier_writer *writer, const void *data, size_t size);
 
 /* Queues several pieces as one: all or nothing. */
@@ -87,12 +87,13 @@ PIER_API int pier_writer_write_vectored(struct pier_writer *writer,
 /* Bytes queued and not yet known to be taken by the system. */
 PIER_API size_t pier_writer_queued(const struct pier_writer *writer);
 
-/* Ends writing: once everything queued is sent, the sending direction is shut down, and `op` completes
- * as pier_shutdown() does; then writer->error says whether all of it went out. Until the shutdown is
- * submitted the op isn't pending: its time-out counts from there, and pier_cancel() does nothing; to
- * give up on a reader that never reads, close the handle. Once per writer.
+/* Ends writing: once everything queued is sent, the sending direction is shut down, and `op`
+ * completes as pier_shutdown() does; then writer->error says whether all of it went out. Until the
+ * shutdown is submitted the op isn't pending: its time-out counts from there, and pier_cancel()
+ * does nothing; to give up on a reader that never reads, close the handle. Once per writer.
  *
- * pier_close_gracefully() knows nothing of a writer's queue, so finish first and call it in `fn`. */
+ * pier_close_gracefully() knows nothing of a writer's queue, so finish first and call it in
+ * `fn`. */
 PIER_API void pier_writer_finish(struct pier_writer *writer, struct pier_op *op, pier_op_fn *fn);
 
 /* Frees the writer's memory. Call it once the handle is closed, in the function given to

@@ -10,10 +10,10 @@
  *     Unix       unix:/run/a.sock     a path, relative ones too
  *     abstract   unix:@name           an abstract name, without the zero byte in front
  *
- * After "unix:" a backslash escapes: \\ is a backslash and \xHH is the byte with that number, so that
- * each address has a text. pier_address_format() writes IPv6 as RFC 5952 asks, and escapes every byte
- * outside printable ASCII, since a peer chooses its own abstract name and it ends up in logs. A path
- * that starts with '@' is written \x40..., which tells it from an abstract name.
+ * After "unix:" a backslash escapes: \\ is a backslash and \xHH is the byte with that number, so
+ * that each address has a text. pier_address_format() writes IPv6 as RFC 5952 asks, and escapes
+ * every byte outside printable ASCII, since a peer chooses its own abstract name and it ends up in
+ * logs. A path that starts with '@' is written \x40..., which tells it from an abstract name.
  *
  * Two kinds of address have a text that isn't read back, as there is nothing to listen on or to
  * connect to: PIER_ADDRESS_NONE ("none") and Unix sockets without a name ("unix:"). */
@@ -24,7 +24,8 @@
 
 #include "pier/address.h"
 
-/* ---- reading ------------------------------------------------------------------------------------
+/* ---- reading
+ *
  * The scanners take a cursor and the end of the text, and move the cursor past what they read. */
 
 static int decimal_digit(char c)
@@ -318,7 +319,7 @@ int pier_address_parse(struct pier_address *address, const char *text)
     return error;
 }
 
-/* ---- writing ------------------------------------------------------------------------------------ */
+/* ---- writing */
 
 /* A text that counts all and keeps what fits. */
 struct address_text {
@@ -366,8 +367,8 @@ static unsigned group_of(const uint8_t ip[16], int group)
     return (unsigned)ip[2 * group] << 8 | ip[2 * group + 1];
 }
 
-/* RFC 5952, section 4: the longest run of two or more zero groups becomes "::", the first of equals;
- * section 5: an IPv4-mapped address shows its IPv4 part as such. */
+/* RFC 5952, section 4: the longest run of two or more zero groups becomes "::", the first of
+ * equals; section 5: an IPv4-mapped address shows its IPv4 part as such. */
 static void put_ipv6(struct address_text *out, const uint8_t ip[16])
 {
     static const uint8_t mapped[12] = {0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0xff, 0xff};

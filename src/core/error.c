@@ -1,9 +1,9 @@
 /* error.c - names and texts of the error numbers, the line behind a failed set-up call, and the end
  * of a program that broke a rule.
  *
- * The detail line belongs to the thread whose call failed and stays until that thread's next failing
- * call; a success doesn't clear it, as with errno. It always is one line of printable ASCII: what
- * callers pass in may hold anything, and the line ends up in logs and on terminals. */
+ * The detail line belongs to the thread whose call failed and stays until that thread's next
+ * failing call; a success doesn't clear it, as with errno. It always is one line of printable
+ * ASCII: what callers pass in may hold anything, and the line ends up in logs and on terminals. */
 
 #include "core/error.h"
 
@@ -29,7 +29,7 @@ const char *pier_error_name(int64_t error)
     if (error >= 0)
         return "PIER_OK";
     switch (error) {
-#define ERROR_NAME(name, number, text)                                                             \
+#define ERROR_NAME(name, number, text) \
     case number: return #name;
         PIER_ERRORS(ERROR_NAME)
 #undef ERROR_NAME
@@ -42,7 +42,7 @@ const char *pier_error_text(int64_t error)
     if (error >= 0)
         return "success";
     switch (error) {
-#define ERROR_TEXT(name, number, text)                                                             \
+#define ERROR_TEXT(name, number, text) \
     case number: return text;
         PIER_ERRORS(ERROR_TEXT)
 #undef ERROR_TEXT

@@ -1,8 +1,9 @@
 /* error.h - how the library explains a failed set-up call.
  *
- * A set-up function that fails says why in one line, which pier_error_detail() hands to the program:
+ * A set-up function that fails says why in one line, which pier_error_detail() hands to the
+ * program:
  *
- *     return pier__fail(PIER_EINVAL, "backend %s is unknown: use one of uring, epoll, poll, select",
+ *     return pier__fail(PIER_EINVAL, "backend %s is unknown: use uring, epoll, poll or select",
  *                       PIER__QUOTE_TEXT(name));
  *
  * The line names the value and the remedy. Values that come from outside go through the quoting

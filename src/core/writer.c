@@ -1,20 +1,20 @@
 /* writer.c - a bounded ring of bytes in front of a handle's sends, on top of the public API.
  *
- * One send is in flight at most. It names the first `sending_` bytes of the ring, in one vector or in
- * two where they wrap, and these bytes stay put until it completes. So a ring that has to grow
- * meanwhile is copied and the old one retired, to be freed at the completion; should it grow
- * again before that, the ring in between goes at once, since no send knows it.
+ * One send is in flight at most. It names the first `sending_` bytes of the ring, in one vector or
+ * in two where they wrap, and these bytes stay put until it completes. So a ring that has to grow
+ * meanwhile is copied and the old one retired, to be freed at the completion; should it grow again
+ * before that, the ring in between goes at once, since no send knows it.
  *
  * Callbacks:
- *   - on_low, on_error and the submit of a waiting finish come out of the send's own completion. An op of the
- *     handle completes before the handle's close callback, in which the writer is freed.
- *   - on_high is due inside a write, where callbacks may not run, and may not wait for the send, which
- *     is stuck just then. It comes from a timer of no delay. That op belongs to the loop, so the
- *     close callback may run first; therefore it lives in memory of its own, and a writer that is freed
- *     before it leaves it to free itself. A post would do but for one thing: it doesn't keep the loop
- *     running, which could then be freed with the post still on its way.
- *   - on_high and on_low alternate, and a refused write counts as high, so that a program may always
- *     wait for on_low after PIER_ENOBUFS: whatever is queued then is in flight.
+ *   - on_low, on_error and the submit of a waiting finish come out of the send's own completion. An
+ *     op of the handle completes before the handle's close callback, in which the writer is freed.
+ *   - on_high is due inside a write, where callbacks may not run, and may not wait for the send,
+ *     which is stuck just then. It comes from a timer of no delay. That op belongs to the loop, so
+ *     the close callback may run first; therefore it lives in memory of its own, and a writer that
+ *     is freed before it leaves it to free itself. A post would do but for one thing: it doesn't
+ *     keep the loop running, which could then be freed with the post still on its way.
+ *   - on_high and on_low alternate, and a refused write counts as high, so that a program may
+ *     always wait for on_low after PIER_ENOBUFS: whatever is queued then is in flight.
  *
  * A send is cut to an eighth of the limit (and 64 KiB), since only its completion tells how far the
  * reader is: one send of the whole queue would make the low mark mean empty. */
@@ -76,7 +76,7 @@ int pier_writer_open(struct pier_writer *writer, struct pier_handle *handle,
     return 0;
 }
 
-/* ---- watermarks --------------------------------------------------------------------------------- */
+/* ---- watermarks */
 
 static void writer_tell_high(struct pier_writer *writer)
 {
@@ -122,7 +122,7 @@ static void writer_fall(struct pier_writer *writer)
         writer->options_.on_low(writer);
 }
 
-/* ---- the ring ----------------------------------------------------------------------------------- */
+/* ---- the ring */
 
 /* The offset of a byte in the ring, `index` bytes behind the first queued one. */
 static size_t writer_offset(const struct pier_writer *writer, size_t index)
@@ -141,7 +141,8 @@ static size_t writer_capacity_for(const struct pier_writer *writer, size_t size)
     return capacity < limit ? capacity : limit;
 }
 
-/* Makes the ring large enough for `size` bytes; what is queued moves to the front of the new one. */
+/* Makes the ring large enough for `size` bytes; what is queued moves to the front of the new
+ * one. */
 static int writer_grow(struct pier_writer *writer, size_t size)
 {
     struct pier_loop *loop = writer->loop_;
@@ -184,7 +185,7 @@ static void writer_free_retired(struct pier_writer *writer)
     writer->retired_ = NULL;
 }
 
-/* ---- writing ------------------------------------------------------------------------------------ */
+/* ---- writing */
 
 static void writer_send(struct pier_writer *writer)
 {
@@ -283,7 +284,7 @@ int pier_writer_write_vectored(struct pier_writer *writer, const struct pier_vec
     return 0;
 }
 
-/* ---- completions -------------------------------------------------------------------------------- */
+/* ---- completions */
 
 static void writer_submit_finish(struct pier_writer *writer)
 {
@@ -303,8 +304,9 @@ static void writer_fail(struct pier_writer *writer, int64_t error)
         writer->options_.on_error(writer);
 }
 
-/* Submits what comes next before it calls back, to keep the socket busy. The writer's memory is safe
- * until this returns, since the close callback runs later whatever a callback of the writer does. */
+/* Submits what comes next before it calls back, to keep the socket busy. The writer's memory is
+ * safe until this returns, since the close callback runs later whatever a callback of the writer
+ * does. */
 static void writer_sent(struct pier_op *op)
 {
     struct pier_writer *writer = PIER_OWNER(op, struct pier_writer, op_);

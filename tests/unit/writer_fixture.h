@@ -1,5 +1,5 @@
-/* writer_fixture.h - what the tests of the writer share: a socket pair on a loop, a writer on its near
- * end, and a far end that reads only as much as it is told to.
+/* writer_fixture.h - what the tests of the writer share: a socket pair on a loop, a writer on its
+ * near end, and a far end that reads only as much as it is told to.
  *
  * The bytes sent are a function of their place in the stream, so that one lost, doubled or moved
  * shows. The callbacks check what must always hold: they never run inside a write, nor once the
@@ -155,14 +155,14 @@ static inline void settle(struct fixture *f)
         turn(f);
 }
 
-#define RUN_UNTIL(f, condition)                                                                    \
-    do {                                                                                           \
-        while (!(condition)) {                                                                     \
-            if (pier_loop_run((f)->loop, PIER_RUN_ONCE) <= 0 && !(condition)) {                    \
-                FAIL("nothing is in flight, but not %s", #condition);                              \
-                break;                                                                             \
-            }                                                                                      \
-        }                                                                                          \
+#define RUN_UNTIL(f, condition) \
+    do { \
+        while (!(condition)) { \
+            if (pier_loop_run((f)->loop, PIER_RUN_ONCE) <= 0 && !(condition)) { \
+                FAIL("nothing is in flight, but not %s", #condition); \
+                break; \
+            } \
+        } \
     } while (0)
 
 static inline int write_some(struct fixture *f, size_t size)
@@ -230,12 +230,12 @@ static inline void on_each_backend(void (*body)(const char *backend))
     CHECK_GT(count, 0);
 }
 
-#define TEST_EACH(test_name)                                                                       \
-    static void test_name##_on(const char *backend);                                               \
-    TEST(test_name)                                                                                \
-    {                                                                                              \
-        on_each_backend(test_name##_on);                                                           \
-    }                                                                                              \
+#define TEST_EACH(test_name) \
+    static void test_name##_on(const char *backend); \
+    TEST(test_name) \
+    { \
+        on_each_backend(test_name##_on); \
+    } \
     static void test_name##_on(const char *backend)
 
 #endif

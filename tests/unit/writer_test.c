@@ -255,8 +255,8 @@ static void write_late(struct pier_op *op)
 
 TEST_EACH(on_high_is_told_though_the_queue_drained_before)
 {
-    /* All of it fits into the socket, so the send is over before a timer can fire: then on_high comes
-     * right in front of on_low. What it writes starts a pair of its own. */
+    /* All of it fits into the socket, so the send is over before a timer can fire: then on_high
+     * comes right in front of on_low. What it writes starts a pair of its own. */
     struct pier_writer_options options = all_callbacks(1 << 20, 50000, 0);
     struct fixture *f = open_fixture(backend, &options);
     pier_set_buffer_sizes(&f->near, 0, 1 << 20);
