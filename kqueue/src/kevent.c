@@ -1,0 +1,420 @@
+/*
+ * kevent(): apply the changes, wait, turn what epoll says into events.
+ *
+ * The wait is one epoll_wait on the program's own descriptor with no lock held, so any number of
+ * threads may wait while others make changes. What it brings is looked at under the lock: a tag
+ * leads to a knote, its filter decides whether there is an event and completes it. Sources of the
+ * library (second epoll, timers, inotify, signals, the bell) come after the plain knotes and share
+ * the room that is left, of which each brought at least one place.
+ *
+ * A wait may bring nothing worth an event (another thread was faster, a filter says no): then it
+ * goes on with what is left of the time.
+ */
+#include "kq.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <limits.h>
+#include <linux/time_types.h>
+#include <sys/syscall.h>
+#include <time.h>
+#include <unistd.h>
+
+#define BATCH 256
+#define NS_PER_SECOND 1000000000LL
+#define NS_PER_MS 1000000LL
+#define FOREVER INT64_MAX
+/* Waits in a row that bring only events of nobody, before epoll is rebuilt. */
+#define STALE_STREAK_MAX 4
+
+/* Changes. */
+
+static const struct pier__kq_filter *filter_of(short filter)
+{
+    switch (filter) {
+    case EVFILT_READ: return &pier__kq_read;
+    case EVFILT_WRITE: return &pier__kq_write;
+    case EVFILT_VNODE: return &pier__kq_vnode;
+    case EVFILT_PROC: return &pier__kq_process;
+    case EVFILT_SIGNAL: return &pier__kq_signal;
+    case EVFILT_TIMER: return &pier__kq_timer;
+    case EVFILT_USER: return &pier__kq_user;
+    default: return NULL;
+    }
+}
+
+static int add_note(struct kq *q, const struct pier__kq_filter *filter, const struct kevent *change)
+{
+    struct knote *note = pier__kq_note_new(q, filter, change);
+    int error;
+
+    if (!note)
+        return ENOMEM;
+    note->event.flags = (unsigned short)((change->flags & PIER__KQ_STICKY) | filter->implied);
+    note->disabled = (change->flags & EV_DISABLE) != 0;
+    error = filter->attach(q, note);
+    if (error != 0)
+        pier__kq_note_free(q, note);
+    return error;
+}
+
+static int change_note(struct kq *q, struct knote *note, const struct kevent *change)
+{
+    if (!(change->flags & EV_KEEPUDATA))
+        note->event.udata = change->udata;
+    for (int i = 0; i < 4; i++)
+        note->event.ext[i] = change->ext[i];
+    if (change->flags & EV_ADD)
+        note->event.flags = (unsigned short)((change->flags & PIER__KQ_STICKY) |
+                                             note->filter->implied);
+    if (change->flags & EV_DISABLE)
+        note->disabled = true;
+    else if (change->flags & (EV_ENABLE | EV_ADD))
+        note->disabled = false;
+    if (note->disabled)
+        pier__kq_deactivate(q, note);
+    return note->filter->modify(q, note, change);
+}
+
+static int apply_change(struct kq *q, const struct kevent *change)
+{
+    const struct pier__kq_filter *filter = filter_of(change->filter);
+    struct knote *note;
+
+    if (!filter)
+        return EINVAL;
+    if (filter->is_descriptor && change->ident > INT_MAX)
+        return EBADF;
+    note = pier__kq_find(q, filter, change->ident);
+    if (note && change->flags & EV_DELETE)
+        return pier__kq_drop(q, note, false);
+    if (note)
+        return change_note(q, note, change);
+    if (change->flags & EV_ADD)
+        return add_note(q, filter, change);
+    if (filter->is_descriptor && fcntl((int)change->ident, F_GETFD) == -1)
+        return EBADF;
+    return ENOENT;
+}
+
+/*
+ * Returns the number of events stored (errors and receipts), or -1 with *error set. `events` may be
+ * `changes`: a result is stored at the place of its change or before it, after the change was read.
+ */
+static int apply_changes(struct kq *q, const struct kevent *changes, int nchanges,
+                         struct kevent *events, int nevents, int *error)
+{
+    int stored = 0;
+
+    for (int i = 0; i < nchanges; i++) {
+        struct kevent change = changes[i];
+
+        if (change.filter == 0)
+            continue;
+        *error = apply_change(q, &change);
+        if (*error == 0 && !(change.flags & EV_RECEIPT))
+            continue;
+        if (stored == nevents) {
+            if (*error != 0)
+                return -1;
+            continue;
+        }
+        change.flags = EV_ERROR;
+        change.data = *error;
+        events[stored++] = change;
+    }
+    return stored;
+}
+
+/* Events. */
+
+bool pier__kq_deliver(struct kq *q, struct knote *note, uint32_t ready, struct kevent *out)
+{
+    if (note->disabled)
+        return false;
+    *out = note->event;
+    out->fflags = 0;
+    out->data = 0;
+    /* A report of false may have freed the knote, if its descriptor turned out to be closed. */
+    if (!note->filter->report(q, note, ready, out))
+        return false;
+    if (out->flags & EV_ONESHOT) {
+        pier__kq_drop(q, note, true);
+    } else if (out->flags & EV_DISPATCH) {
+        note->disabled = true;
+        pier__kq_deactivate(q, note);
+        note->filter->silence(q, note);
+    }
+    return true;
+}
+
+/* Knotes that are still ready afterwards (without EV_CLEAR) go to the end and keep the bell on. */
+static int collect_active(struct kq *q, struct kevent *out, int room)
+{
+    int stored = 0;
+
+    for (uint32_t left = q->active_count; left > 0 && stored < room; left--) {
+        struct knote *note = q->active_first;
+        uint32_t generation = note->generation;
+
+        pier__kq_deactivate(q, note);
+        if (!pier__kq_deliver(q, note, 0, &out[stored]))
+            continue;
+        stored++;
+        if (note->in_use && note->generation == generation && !(note->event.flags & EV_CLEAR))
+            pier__kq_activate(q, note);
+    }
+    if (q->active_count > 0)
+        pier__kq_ring(q);
+    return stored;
+}
+
+/* What a wait brought, apart from events. */
+struct catch
+{
+    uint32_t sources; /* the library's own that are ready, a bit each */
+    bool found;       /* a knote that exists */
+    bool strangers;   /* a tag of a knote that exists no more */
+};
+
+static int collect_notes(struct kq *q, const struct epoll_event *ready, int count,
+                         struct kevent *out, struct catch *catch)
+{
+    int stored = 0;
+
+    for (int i = 0; i < count; i++) {
+        struct knote *note;
+
+        if ((uint32_t)ready[i].data.u64 >= (uint32_t)pier__kq_source_tag(0)) {
+            catch->sources |= 1U << (ready[i].data.u64 - pier__kq_source_tag(0));
+            continue;
+        }
+        note = pier__kq_by_tag(q, ready[i].data.u64);
+        if (!note) {
+            catch->strangers = true;
+            continue;
+        }
+        catch->found = true;
+        if (pier__kq_deliver(q, note, ready[i].events, &out[stored]))
+            stored++;
+    }
+    return stored;
+}
+
+static int collect_side(struct kq *q, struct kevent *out, int room, struct catch *catch)
+{
+    struct epoll_event ready[BATCH];
+    int count = epoll_wait(q->sources[SOURCE_SIDE].fd, ready, room < BATCH ? room : BATCH, 0);
+
+    return count > 0 ? collect_notes(q, ready, count, out, catch) : 0;
+}
+
+static int collect_sources(struct kq *q, uint32_t sources, struct kevent *out, int room)
+{
+    int stored = 0;
+
+    if (sources & 1U << SOURCE_BELL)
+        q->bell_rung = false;
+    if (sources & 1U << SOURCE_INOTIFY)
+        pier__kq_inotify_read(q);
+    if (sources & 1U << SOURCE_CONNECTOR)
+        pier__kq_connector_read(q);
+    if (sources & 1U << SOURCE_SIGNAL_BLOCKED)
+        pier__kq_signal_take_blocked();
+    if (sources & (1U << SOURCE_SIGNAL | 1U << SOURCE_SIGNAL_BLOCKED))
+        pier__kq_signals_collect(q);
+    if (sources & 1U << SOURCE_TIMER)
+        stored += pier__kq_timers_collect(q, 0, &out[stored], room - stored);
+    if (sources & 1U << SOURCE_WALL_TIMER)
+        stored += pier__kq_timers_collect(q, 1, &out[stored], room - stored);
+    if (q->active_count > 0)
+        stored += collect_active(q, &out[stored], room - stored);
+    return stored;
+}
+
+static int collect(struct kq *q, const struct epoll_event *ready, int count, struct kevent *out,
+                   int room)
+{
+    struct catch catch = {0};
+    int stored = collect_notes(q, ready, count, out, &catch);
+
+    if (catch.sources & 1U << SOURCE_SIDE && stored < room)
+        stored += collect_side(q, &out[stored], room - stored, &catch);
+    catch.sources &= ~(1U << SOURCE_SIDE);
+    if (catch.sources != 0)
+        stored += collect_sources(q, catch.sources, &out[stored], room - stored);
+    /* Strangers and nothing else, again and again: epoll won't let go of them. */
+    if (!catch.strangers || catch.found || catch.sources != 0)
+        q->stale_streak = 0;
+    else
+        q->stale_streak++;
+    return stored;
+}
+
+/* Time. */
+
+static int64_t now_ns(void)
+{
+    struct timespec now;
+
+    clock_gettime(CLOCK_MONOTONIC, &now);
+    return now.tv_sec * NS_PER_SECOND + now.tv_nsec;
+}
+
+/* When to give up: 0 at once, FOREVER never; or -1 if `timeout` isn't a time. */
+static int64_t deadline_of(const struct timespec *timeout)
+{
+    int64_t ns;
+
+    if (!timeout)
+        return FOREVER;
+    if (timeout->tv_sec < 0 || timeout->tv_nsec < 0 || timeout->tv_nsec >= NS_PER_SECOND)
+        return -1;
+    if (timeout->tv_sec > INT_MAX)
+        return FOREVER; /* As FreeBSD has it: 68 years and more are for ever. */
+    ns = timeout->tv_sec * NS_PER_SECOND + timeout->tv_nsec;
+    return ns == 0 ? 0 : now_ns() + ns;
+}
+
+/* Waits `ns`; never shorter. Whole milliseconds go to the call that all kernels have. */
+static int wait_ready(int fd, struct epoll_event *ready, int room, int64_t ns)
+{
+    static atomic_bool has_no_pwait2;
+
+    if (ns == FOREVER)
+        return epoll_wait(fd, ready, room, -1);
+#ifdef SYS_epoll_pwait2
+    if ((ns % NS_PER_MS != 0 || ns / NS_PER_MS > INT_MAX) &&
+        !atomic_load_explicit(&has_no_pwait2, memory_order_relaxed)) {
+        struct __kernel_timespec time = {
+            .tv_sec = ns / NS_PER_SECOND,
+            .tv_nsec = ns % NS_PER_SECOND,
+        };
+        long count = syscall(SYS_epoll_pwait2, fd, ready, room, &time, NULL, (size_t)0);
+
+        if (count != -1 || errno != ENOSYS)
+            return (int)count;
+        /* Linux before 5.11, and some sandboxes. */
+        atomic_store_explicit(&has_no_pwait2, true, memory_order_relaxed);
+    }
+#endif
+    ns = (ns + NS_PER_MS - 1) / NS_PER_MS;
+    return epoll_wait(fd, ready, room, ns > INT_MAX ? INT_MAX : (int)ns);
+}
+
+/* The wait. */
+
+/* Stores events; true if the wait itself brought something, even if nothing came of it. */
+static int wait_and_collect(int fd, uint64_t life, struct kevent *events, int nevents, int64_t ns,
+                            bool *woken)
+{
+    struct epoll_event ready[BATCH];
+    int room = nevents < BATCH ? nevents : BATCH;
+    int count = wait_ready(fd, ready, room, ns);
+    struct kq *q;
+    bool is_rebuilt = false;
+
+    *woken = count > 0;
+    if (count <= 0) {
+        if (count == -1 && errno == EINVAL)
+            errno = EBADF; /* Closed meanwhile, and the number isn't an epoll now. */
+        return count;
+    }
+    q = pier__kq_lock(fd);
+    if (q && q->life != life) {
+        pier__kq_unlock(q);
+        q = NULL;
+    }
+    if (!q) {
+        errno = EBADF;
+        return -1;
+    }
+    count = collect(q, ready, count, events, room);
+    if (q->stale_streak >= STALE_STREAK_MAX) {
+        pier__kq_rebuild(q);
+        is_rebuilt = true;
+    }
+    pier__kq_unlock(q);
+    if (is_rebuilt)
+        pier__kq_refresh_watchers(fd);
+    return count;
+}
+
+static int wait_for_events(int fd, uint64_t life, struct kevent *events, int nevents,
+                           int64_t deadline)
+{
+    int64_t ns = deadline == 0 || deadline == FOREVER ? deadline : deadline - now_ns();
+
+    for (int passes = 0;; passes++) {
+        unsigned int swallowed = pier__kq_signals_swallowed();
+        bool woken;
+        int count = wait_and_collect(fd, life, events, nevents, ns > 0 ? ns : 0, &woken);
+
+        if (count > 0 || (count == -1 && errno != EINTR))
+            return count;
+        if (count == -1) {
+            /* BSD returns what the signal itself brought, rather than EINTR. */
+            count = wait_and_collect(fd, life, events, nevents, 0, &woken);
+            if (count != 0)
+                return count;
+            if (swallowed == pier__kq_signals_swallowed()) {
+                errno = EINTR;
+                return -1;
+            }
+        }
+        if (deadline == 0) {
+            /* What was there turned out to be nothing: there may be more behind it. */
+            if (!woken || passes > STALE_STREAK_MAX)
+                return 0;
+        } else if (deadline != FOREVER) {
+            ns = deadline - now_ns();
+            if (ns <= 0 && (!woken || passes > STALE_STREAK_MAX))
+                return 0;
+        }
+    }
+}
+
+int kevent(int kq, const struct kevent *changelist, int nchanges, struct kevent *eventlist,
+           int nevents, const struct timespec *timeout)
+{
+    struct kq *q;
+    uint64_t life;
+    int64_t deadline;
+    int error = 0, stored;
+
+    if (nchanges < 0 || nevents < 0) {
+        errno = EINVAL;
+        return -1;
+    }
+    if ((nchanges > 0 && !changelist) || (nevents > 0 && !eventlist)) {
+        errno = EFAULT;
+        return -1;
+    }
+    q = pier__kq_lock(kq);
+    if (!q) {
+        errno = EBADF;
+        return -1;
+    }
+    life = q->life;
+    stored = apply_changes(q, changelist, nchanges, eventlist, nevents, &error);
+    if (stored == 0 && nevents > 0) {
+        if (q->signal_count > 0)
+            pier__kq_signals_refresh(q);
+        if (q->files)
+            pier__kq_files_check(q);
+    }
+    pier__kq_unlock(q);
+    if (stored == -1) {
+        errno = error;
+        return -1;
+    }
+    if (stored > 0 || nevents == 0)
+        return stored;
+
+    deadline = deadline_of(timeout);
+    if (deadline == -1) {
+        errno = EINVAL;
+        return -1;
+    }
+    return wait_for_events(kq, life, eventlist, nevents, deadline);
+}
