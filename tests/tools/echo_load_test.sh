@@ -111,7 +111,7 @@ test_backend()
     round "$backend-churn" "--backend $backend" \
         "--backend $client --churn --messages 1000 --connections 20"
     round "$backend-rate" "--backend $backend" \
-        "--backend $client --rate 2000 --duration 500ms --connections 20"
+        "--backend $client --rate 2000 --duration 1 --connections 20"
     round "$backend-threads" "--backend $backend --threads 3" \
         "--backend $client --messages 5000 --threads 2 --connections 40"
     round "$backend-processes" "--backend $backend --processes 2" \

@@ -48,6 +48,7 @@ struct echo_server {
     struct pier_address address; /* with the real port */
     bool hands_over;             /* the first worker accepts for all */
     atomic_flag stopped;
+    atomic_uint telling; /* threads that are telling others to stop, and so still use their loops */
     atomic_bool failed;
     uint64_t next_worker; /* whose turn it is to be handed a connection */
     struct pier_op orphan_check;

@@ -18,7 +18,7 @@
 enum {
     MEMORY_SIZE = 16 * 1024,
     BEHIND_MAX = 4,
-    BEHIND_MANY = 8 * 1024 /* of the pool of 32768 buffers, see echo_server.c */
+    BEHIND_MANY = 4 * 1024 /* of the pool of 16384 buffers, see echo_server.c */
 };
 
 struct echo_connection {

@@ -72,10 +72,12 @@ void echo_server_stop(struct echo_server *server)
     if (atomic_flag_test_and_set(&server->stopped)) {
         return;
     }
+    atomic_fetch_add(&server->telling, 1);
     uint64_t count = server->hands_over ? 1 : server->options->threads;
     for (uint64_t i = 0; i < count; i++) {
         pier_notify(&server->workers[i].interrupt);
     }
+    atomic_fetch_sub(&server->telling, 1);
 }
 
 static void on_orphan_check(struct pier_op *op)
@@ -96,10 +98,12 @@ static void accept_ended(struct echo_worker *worker)
         atomic_store(&server->failed, true);
         echo_server_stop(server);
     }
+    atomic_fetch_add(&server->telling, 1);
     for (uint64_t i = 1; server->hands_over && i < server->options->threads; i++) {
         struct echo_worker *other = &server->workers[i];
         pier_post(other->loop, &other->handed_all, on_handed_all);
     }
+    atomic_fetch_sub(&server->telling, 1);
 }
 
 static void on_accept(struct pier_op *op)
@@ -172,7 +176,7 @@ static int open_loop(struct echo_worker *worker)
      * keep a few buffers each, leave enough for the others. */
     const struct pier_loop_options loop_options = {.backend = options->backend,
                                                    .trigger = (enum pier_trigger)options->trigger,
-                                                   .buffers_max = 32768};
+                                                   .buffers_max = 16384};
     int error = pier_loop_new(&worker->loop, &loop_options);
     if (error < 0) {
         tool_say("cannot make a loop: %s", pier_error_detail());
@@ -288,6 +292,10 @@ static void run_worker(void *argument)
         exit(TOOL_FAILED);
     }
     pier_loop_stats(worker->loop, &worker->stats);
+    /* A thread that has just told this one may be about to wake its loop, which was awake. */
+    while (atomic_load(&worker->server->telling) > 0) {
+        platform_sleep_ns(PIER_MICROSECOND);
+    }
     pier_loop_free(worker->loop);
     worker->loop = NULL;
 }

@@ -171,7 +171,7 @@ static int check_descriptors(const struct load_options *options)
 struct starter {
     const struct load_options *options;
     struct load_shared *shared;
-    const unsigned char *pattern;
+    unsigned char *pattern;
     uint64_t first; /* client of the process */
     struct platform_thread *threads;
 };
@@ -385,6 +385,27 @@ static int conclude(const struct load_options *options, const struct load_shared
     return load_report_errors(shared) > 0 ? TOOL_FAILED : TOOL_DONE;
 }
 
+static int prepare(struct starter *starter)
+{
+    const struct load_options *options = starter->options;
+    uint64_t clients = options->processes * options->threads;
+    size_t size = sizeof(*starter->shared) + clients * sizeof(starter->shared->results[0]);
+    starter->shared = platform_shared_memory(size);
+    starter->pattern = load_pattern_new();
+    starter->threads = calloc(options->threads, sizeof(*starter->threads));
+    if (starter->shared == NULL || starter->pattern == NULL || starter->threads == NULL) {
+        tool_say("no memory for %" PRIu64 " clients: use fewer --processes and --threads", clients);
+        return TOOL_FAILED;
+    }
+    starter->shared->clients_count = clients;
+    int error = platform_on_interrupt(on_interrupt);
+    if (error != 0) {
+        tool_say("cannot handle signals: %s", platform_error_text(error));
+        return TOOL_FAILED;
+    }
+    return TOOL_GO_ON;
+}
+
 int pier_tool_load(int argc, char **argv)
 {
     struct load_options options;
@@ -398,21 +419,16 @@ int pier_tool_load(int argc, char **argv)
     if (status != TOOL_GO_ON) {
         return status;
     }
-    uint64_t clients = options.processes * options.threads;
-    struct load_shared *shared = platform_shared_memory(sizeof(*shared) +
-                                                        clients * sizeof(shared->results[0]));
-    struct starter starter = {.options = &options, .shared = shared, .pattern = load_pattern_new()};
-    starter.threads = calloc(options.threads, sizeof(*starter.threads));
-    if (shared == NULL || starter.pattern == NULL || starter.threads == NULL) {
-        tool_say("no memory for %" PRIu64 " clients: use fewer --processes and --threads", clients);
-        return TOOL_FAILED;
+    struct starter starter = {.options = &options};
+    status = prepare(&starter);
+    if (status == TOOL_GO_ON) {
+        status = options.processes == 1 ? load_with_threads(&starter)
+                                        : load_with_processes(&starter);
     }
-    shared->clients_count = clients;
-    int error = platform_on_interrupt(on_interrupt);
-    if (error != 0) {
-        tool_say("cannot handle signals: %s", platform_error_text(error));
-        return TOOL_FAILED;
+    if (status == TOOL_GO_ON) {
+        status = conclude(&options, starter.shared);
     }
-    status = options.processes == 1 ? load_with_threads(&starter) : load_with_processes(&starter);
-    return status == TOOL_GO_ON ? conclude(&options, shared) : status;
+    free(starter.pattern);
+    free(starter.threads);
+    return status;
 }
