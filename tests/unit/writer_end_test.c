@@ -162,6 +162,26 @@ TEST_EACH(an_error_is_told_once_and_refuses_writes)
     close_fixture(f);
 }
 
+static void write_late(struct pier_op *op)
+{
+    CHECK_EQ(write_some(PIER_OWNER(op, struct fixture, post), 60000), 0);
+}
+
+TEST_EACH(an_error_silences_a_watermark_on_its_way)
+{
+    struct pier_writer_options options = all_callbacks(100000, 50000, 0);
+    struct fixture *f = open_fixture(backend, &options);
+    pier_close(&f->far, on_far_closed);
+    RUN_UNTIL(f, f->far_closed == 1);
+    pier_post(f->loop, &f->post, write_late);
+    RUN_UNTIL(f, f->errors == 1);
+    int highs = f->highs; /* 0, unless the backend tells of the error a turn later */
+    RUN_UNTIL(f, pier_loop_next_timeout(f->loop) == PIER_FOREVER);
+    CHECK_EQ(f->highs, highs);
+    CHECK_EQ(f->lows, 0);
+    close_fixture(f);
+}
+
 TEST_EACH(an_error_completes_a_waiting_finish)
 {
     struct pier_writer_options options = all_callbacks(100000, 20000, 0);

@@ -33,7 +33,9 @@ struct fixture {
     void (*when_low)(struct fixture *f);
     void (*when_error)(struct fixture *f);
     uint64_t written_at_finish;
-    int64_t deny; /* allocations from this many bytes on fail; 0: none */
+    int64_t deny;   /* allocations from this many bytes on fail; 0: none */
+    size_t largest; /* the largest allocation so far */
+    size_t queued_at_low;
 };
 
 static inline unsigned char byte_at(uint64_t place)
@@ -49,6 +51,8 @@ static inline void *allocate(void *context, void *memory, size_t old_size, size_
         free(memory);
         return NULL;
     }
+    if (new_size > f->largest)
+        f->largest = new_size;
     if (f->deny > 0 && new_size >= (size_t)f->deny)
         return NULL;
     return realloc(memory, new_size);
@@ -71,6 +75,7 @@ static inline void on_low(struct pier_writer *writer)
     CHECK(!f->inside_write);
     CHECK(!f->writer_freed);
     f->lows++;
+    f->queued_at_low = pier_writer_queued(writer);
     if (writer->options_.on_high != NULL)
         CHECK_EQ(f->highs, f->lows);
     if (f->when_low != NULL)

@@ -42,15 +42,14 @@ TEST_EACH(a_writer_never_written_to_takes_no_memory)
     close_fixture(f);
 }
 
-TEST_EACH(bytes_arrive_in_order_through_growth_and_wrapping)
+/* Writes and reads a stream in random steps. */
+static void run_stream(struct fixture *f, unsigned seed, uint64_t size)
 {
-    struct pier_writer_options options = all_callbacks(40000, 0, 0);
-    struct fixture *f = open_fixture(backend, &options);
-    unsigned state = 1;
-    while (f->produced < 3000000) {
+    unsigned state = seed * 2654435761u + 1;
+    while (f->produced < size) {
         state = state * 1103515245u + 12345u;
-        size_t size = (state >> 16) % 5 == 0 ? (state >> 8) % 30000 : (state >> 8) % 300;
-        int error = write_some(f, size);
+        size_t part = (state >> 16) % 5 == 0 ? (state >> 8) % 30000 : (state >> 8) % 300;
+        int error = write_some(f, part);
         if (error != 0)
             CHECK_EQ(error, PIER_ENOBUFS);
         CHECK_LE(pier_writer_queued(&f->writer), 40000);
@@ -58,13 +57,24 @@ TEST_EACH(bytes_arrive_in_order_through_growth_and_wrapping)
             let_read(f, (state >> 4) % 20000 + 1);
         turn(f);
     }
-    let_read(f, 10000000);
-    RUN_UNTIL(f, f->consumed == f->produced);
-    CHECK_GT(f->highs, 0);
+    let_read(f, 1 << 20);
+    RUN_UNTIL(f, f->consumed == f->produced && pier_writer_queued(&f->writer) == 0);
     CHECK_EQ(f->highs, f->lows);
-    RUN_UNTIL(f, pier_writer_queued(&f->writer) == 0);
     CHECK_EQ(f->writer.written, f->produced);
+}
+
+TEST_EACH(bytes_arrive_in_order_through_growth_and_wrapping)
+{
+    struct pier_writer_options options = all_callbacks(40000, 0, 0);
+    struct fixture *f = open_fixture(backend, &options);
+    run_stream(f, 1, 3000000);
+    CHECK_GT(f->highs, 0);
     close_fixture(f);
+    for (unsigned seed = 2; seed < 60; seed++) {
+        f = open_fixture(backend, &options);
+        run_stream(f, seed, 50000);
+        close_fixture(f);
+    }
 }
 
 TEST_EACH(the_ring_may_grow_twice_while_a_send_is_in_flight)
@@ -145,8 +155,10 @@ TEST_EACH(small_writes_are_merged)
 
 TEST_EACH(a_busy_writer_allocates_nothing)
 {
-    struct pier_writer_options options = all_callbacks(65536, 20000, 5000);
+    struct pier_writer_options options = all_callbacks(60000, 20000, 5000);
     struct fixture *f = open_fixture(backend, &options);
+    settle(f);
+    f->largest = 0;
     struct pier_loop_stats before, after;
     uint64_t count = 0;
     for (int round = 0; round < 200; round++) {
@@ -163,6 +175,7 @@ TEST_EACH(a_busy_writer_allocates_nothing)
     CHECK_EQ(after.allocations, before.allocations);
     CHECK_EQ(unit_allocation_count(), count);
     CHECK_GE(f->highs, 200);
+    CHECK_LE(f->largest, 60000);
     close_fixture(f);
 }
 
@@ -195,6 +208,26 @@ TEST_EACH(watermarks_are_told_once_each_way)
     CHECK_EQ(f->highs, 2);
     RUN_UNTIL(f, f->consumed == f->produced);
     close_fixture(f);
+}
+
+static void expect_low_at(const char *backend, size_t limit, size_t part)
+{
+    struct pier_writer_options options = all_callbacks(limit, 4 * part, 2 * part);
+    struct fixture *f = open_fixture(backend, &options);
+    CHECK_EQ(write_some(f, 4 * part), 0);
+    let_read(f, 1 << 20);
+    RUN_UNTIL(f, f->lows == 1);
+    CHECK_EQ(f->queued_at_low, 2 * part);
+    RUN_UNTIL(f, f->consumed == 4 * part);
+    CHECK_EQ(f->highs, 1);
+    close_fixture(f);
+}
+
+TEST_EACH(marks_are_inclusive_and_sends_are_parts_of_the_limit)
+{
+    expect_low_at(backend, 80000, 10000);
+    expect_low_at(backend, 8 << 20, 65536);
+    expect_low_at(backend, 20000, 4096);
 }
 
 TEST_EACH(a_refused_write_is_followed_by_on_low)
@@ -253,18 +286,49 @@ static void write_late(struct pier_op *op)
     CHECK_EQ(write_some(PIER_OWNER(op, struct fixture, post), 60000), 0);
 }
 
-TEST_EACH(on_high_is_told_though_the_queue_drained_before)
+/* All of it fits into the socket and posts come late in a turn, so the send is over before a timer
+ * can fire: then on_high comes right in front of on_low. */
+static struct fixture *write_and_drain(const char *backend)
 {
-    /* All of it fits into the socket, so the send is over before a timer can fire: then on_high
-     * comes right in front of on_low. What it writes starts a pair of its own. */
     struct pier_writer_options options = all_callbacks(1 << 20, 50000, 0);
     struct fixture *f = open_fixture(backend, &options);
     pier_set_buffer_sizes(&f->near, 0, 1 << 20);
-    f->when_high = write_once_more;
     pier_post(f->loop, &f->post, write_late);
     let_read(f, 1 << 20);
+    return f;
+}
+
+TEST_EACH(on_high_is_told_though_the_queue_drained_before)
+{
+    struct fixture *f = write_and_drain(backend);
+    RUN_UNTIL(f, f->consumed == 60000 && f->lows == 1);
+    RUN_UNTIL(f, pier_loop_next_timeout(f->loop) == PIER_FOREVER);
+    CHECK_EQ(f->highs, 1);
+    CHECK_EQ(f->lows, 1);
+    close_fixture(f);
+}
+
+TEST_EACH(a_late_on_high_may_write)
+{
+    struct fixture *f = write_and_drain(backend);
+    f->when_high = write_once_more; /* which starts a pair of its own */
     RUN_UNTIL(f, f->consumed == 180000 && f->lows == f->highs && f->lows > 0);
-    settle(f);
+    RUN_UNTIL(f, pier_loop_next_timeout(f->loop) == PIER_FOREVER);
     CHECK_EQ(f->highs, f->lows);
+    close_fixture(f);
+}
+
+static void close_near(struct fixture *f)
+{
+    pier_close(&f->near, on_near_closed);
+}
+
+TEST_EACH(a_late_on_high_may_close)
+{
+    struct fixture *f = write_and_drain(backend);
+    f->when_high = close_near;
+    RUN_UNTIL(f, f->near_closed == 1);
+    CHECK_EQ(f->highs, 1);
+    CHECK_EQ(f->lows, 0);
     close_fixture(f);
 }
