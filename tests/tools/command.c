@@ -109,7 +109,7 @@ void command_read_line(struct command *command, char *line, size_t size)
         char byte;
         if (!wait_readable(command->out, COMMAND_TIME_MS) || read(command->out, &byte, 1) != 1) {
             line[length] = '\0';
-            command_finish(command, 0);
+            command_finish(command, 1000);
             FAIL("no line from pier, only \"%s\" and \"%s\"", line, command->errors);
             unit_abandon();
         }

@@ -3,11 +3,13 @@
 #
 # usage: tests/tools/echo_load_test.sh PIER-COMMAND
 #
-# Every byte is checked by `pier load`, and the server's counters have to agree with what the client sent. Exit code 0 when all
-# is well, 1 when not, 77 when no backend works. Prints a line for each case and a closing line, as all tests do.
+# Every byte is checked by `pier load`, and the server's counters have to agree with what the client
+# sent. Exit code 0 when all is well, 1 when not, 77 when no backend works. Prints a line for each
+# case and a closing line, as all tests do.
 set -u
 
 pier=${1:?usage: echo_load_test.sh PIER-COMMAND}
+"$pier" --version >/dev/null || { echo "not ok pier: $pier doesn't run"; exit 1; }
 directory=$(mktemp -d) || exit 1
 passed=0 failed=0 skipped=0
 server=
@@ -121,7 +123,8 @@ test_backend()
     round "$backend-ipv6" "--backend $backend --listen [::1]:0" "--backend $client --messages 2000"
 }
 
-# refuse NAME STATUS TEXT COMMAND...: the command has to end with the status, say one line that has the text, and print nothing else.
+# refuse NAME STATUS TEXT COMMAND...: the command has to end with the status, say one line that has
+# the text, and print nothing else.
 refuse()
 {
     name=$1 want=$2 text=$3
@@ -151,7 +154,8 @@ test_bad_input()
     refuse bad-number-sign 2 'not "-1"' echo --processes -1
     refuse bad-number-rest 2 'not "3x"' echo --threads=3x
     refuse bad-number-blank 2 'not " 3"' echo --threads ' 3'
-    refuse bad-number-overflow 2 'not "99999999999999999999999"' load --depth 99999999999999999999999
+    refuse bad-number-overflow 2 'not "99999999999999999999999"' \
+        load --depth 99999999999999999999999
     refuse bad-size 2 'not "1q"' load --size 1q
     refuse bad-size-large 2 'from 1 to 64M' load --size 1G
     refuse bad-duration 2 'such as 10, 0.5 or 500ms, not "soon"' load --duration soon
@@ -185,7 +189,8 @@ test_bad_input()
         if [ "$bound" -gt 81 ]; then
             real=$pier
             pier=$directory/unprivileged
-            printf '#!/bin/sh\nexec setpriv --bounding-set=-net_bind_service "%s" "$@"\n' "$real" >"$pier"
+            printf '#!/bin/sh\nexec setpriv --bounding-set=-net_bind_service "%s" "$@"\n' \
+                "$real" >"$pier"
             chmod +x "$pier"
             refuse bad-port-privileged 1 'from 1024 up' echo --listen 127.0.0.1:81
             pier=$real

@@ -34,6 +34,7 @@ struct echo_worker {
     struct pier_op handed_all;
     struct pier_op watch; /* after the stop: looks whether anything is still going on */
     bool stopping;
+    bool completes; /* the backend can PIER_CAN_COMPLETE */
     uint64_t stop_deadline_ns;
     uint64_t behind;          /* sends of all its connections that wait behind another */
     struct slab *connections; /* its own, or where connections are handed over the first worker's */

@@ -9,6 +9,8 @@
  * for the others however many peers don't read.
  *
  * With memory of its own (--receive memory) a connection alternates between receiving and sending.
+ * Where the kernel completes operations each send has a completion function. Where the library
+ * sends it usually is done when pier_send() returns, and needs none.
  *
  * An end of stream is answered by the end of ours once everything before it is sent. An error
  * closes the connection at once. */
@@ -135,13 +137,47 @@ static void on_echoed(struct pier_op *op)
     pier_receive(&c->socket, &c->receive, c->memory, MEMORY_SIZE, on_filled);
 }
 
+static void on_sent_before(struct pier_op *op)
+{
+    struct echo_send *send = PIER_OWNER(op, struct echo_send, op);
+    struct echo_connection *c = send->connection;
+    int64_t result = op->result;
+    slab_give(&worker->sends, send);
+    if (result < 0) {
+        pier_close(&c->socket, on_closed);
+        return;
+    }
+    pier_receive(&c->socket, &c->receive, c->memory, MEMORY_SIZE, on_filled);
+}
+
+/* The send has no completion function: a send of nothing behind it has. */
+static void wait_for_send(struct echo_connection *c)
+{
+    struct echo_send *send = slab_take(&worker->sends);
+    if (send == NULL) {
+        pier_close(&c->socket, on_closed);
+        return;
+    }
+    send->connection = c;
+    pier_send(&c->socket, &send->op, c->memory, 0, on_sent_before);
+}
+
 static void on_filled(struct pier_op *op)
 {
     struct echo_connection *c = PIER_OWNER(op, struct echo_connection, receive);
     if (op->result <= 0) {
         finish(c);
-    } else {
+        return;
+    }
+    if (worker->completes) {
         pier_send(&c->socket, &c->send, c->memory, (size_t)op->result, on_echoed);
+        return;
+    }
+    pier_send(&c->socket, &c->send, c->memory, (size_t)op->result, NULL);
+    if (pier_op_pending(&c->send)) {
+        wait_for_send(c);
+    } else {
+        pier_receive(&c->socket, &c->receive, c->memory, MEMORY_SIZE, on_filled);
     }
 }
 

@@ -183,6 +183,7 @@ static int open_loop(struct echo_worker *worker)
         return TOOL_FAILED;
     }
     pier_notify_each(worker->loop, &worker->interrupt, on_interrupt);
+    worker->completes = (pier_loop_capabilities(worker->loop) & PIER_CAN_COMPLETE) != 0;
 
     size_t cleared, size = echo_connection_size((enum echo_receive)options->receive, &cleared);
     struct echo_worker *first = worker->server->workers;
