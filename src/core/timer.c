@@ -10,12 +10,13 @@
  *   - a level's slots are empty when a slot is split into them;
  *   - what is in a lower level, or in a lower slot of a level, is due earlier: the first link is
  *     in the slot of the first bit set in `occupied`, two bit scans away, however far it is.
+ *     (Removing a link leaves the bit of a slot that gets empty; the search clears it.)
  *
  * With many timers armed, the cost of all this is the cache misses of walking the lists when a
  * slot is split, one after the other. Therefore a slot of levels 2 to 4, where the links have
  * been out of sight for long, is divided into 8 lists by time, which are walked side by side with
- * the next link of each already on its way. (Walking one list, a million timers of up to 10 s
- * take three times as long to fire.) The levels below work on what has just been touched.
+ * the next link of each already on its way. (With single lists, a million timers of up to 10 s
+ * took four times as long to fire.) The levels below work on what has just been touched.
  *
  * The longest step is splitting one slot: some 25 ns for each link in it. With a million timers
  * of a minute armed that is 25 ms once in 69 s, when nearly all are in the slot entered. */
@@ -35,20 +36,20 @@ enum {
 struct timer_level {
     uint16_t first; /* its first list in `slots` */
     uint16_t mask;  /* the number of its lists - 1 */
-    uint8_t shift;  /* from a tick to a list's number */
-    uint8_t lists;  /* for each slot */
+    uint16_t shift; /* from a tick to a list's number */
+    uint16_t lists; /* for each slot */
 };
 
 static const struct timer_level timer_levels[] = {
-    {.first = 0 * 64, .mask = 1 * 64 - 1, .shift = 0, .lists = 1},      /* 4 us, 262 us in all */
-    {.first = 1 * 64, .mask = 1 * 64 - 1, .shift = 6, .lists = 1},      /* 262 us, 17 ms */
-    {.first = 2 * 64, .mask = 8 * 64 - 1, .shift = 12 - 3, .lists = 8}, /* 17 ms, 1.07 s */
+    {.first = 0 * 64, .mask = 1 * 64 - 1, .shift = 0, .lists = 1},       /* 4 us, 262 us in all */
+    {.first = 1 * 64, .mask = 1 * 64 - 1, .shift = 6, .lists = 1},       /* 262 us, 17 ms */
+    {.first = 2 * 64, .mask = 8 * 64 - 1, .shift = 12 - 3, .lists = 8},  /* 17 ms, 1.07 s */
     {.first = 10 * 64, .mask = 8 * 64 - 1, .shift = 18 - 3, .lists = 8}, /* 1.07 s, 69 s */
     {.first = 18 * 64, .mask = 8 * 64 - 1, .shift = 24 - 3, .lists = 8}, /* 69 s, 73 min */
-    {.first = 26 * 64, .mask = 1 * 64 - 1, .shift = 30, .lists = 1},    /* 73 min, 78 h */
-    {.first = 27 * 64, .mask = 1 * 64 - 1, .shift = 36, .lists = 1},    /* 78 h, 209 days */
-    {.first = 28 * 64, .mask = 1 * 64 - 1, .shift = 42, .lists = 1},    /* 209 days, 37 years */
-    {.first = 29 * 64, .mask = 1 * 64 - 1, .shift = 48, .lists = 1},    /* 37 years, all of time */
+    {.first = 26 * 64, .mask = 1 * 64 - 1, .shift = 30, .lists = 1},     /* 73 min, 78 h */
+    {.first = 27 * 64, .mask = 1 * 64 - 1, .shift = 36, .lists = 1},     /* 78 h, 209 days */
+    {.first = 28 * 64, .mask = 1 * 64 - 1, .shift = 42, .lists = 1},     /* 209 days, 37 years */
+    {.first = 29 * 64, .mask = 1 * 64 - 1, .shift = 48, .lists = 1},     /* 37 years, all of time */
 };
 
 static_assert(sizeof timer_levels / sizeof timer_levels[0] * 6 >= 64 - PIER__TIMER_TICK_SHIFT,
@@ -112,10 +113,8 @@ static void prefetch_op(const struct pier_timer_link *link)
 /* The tick whose end is the first boundary at or after the deadline. */
 static uint64_t tick_of_deadline(uint64_t deadline_ns)
 {
-    if (deadline_ns > UINT64_MAX - (PIER__TIMER_TICK_NS - 1)) {
-        return TIMER_TICK_LAST;
-    }
-    return (deadline_ns + (PIER__TIMER_TICK_NS - 1)) >> PIER__TIMER_TICK_SHIFT;
+    uint64_t inside_ns = deadline_ns + (PIER__TIMER_TICK_NS - 1);
+    return inside_ns < deadline_ns ? TIMER_TICK_LAST : inside_ns >> PIER__TIMER_TICK_SHIFT;
 }
 
 /* The last tick that is over. */
@@ -142,21 +141,39 @@ static void mark_slot(struct pier__timers *t, size_t slot)
     t->words |= UINT32_C(1) << slot / 64;
 }
 
-static struct pier_timer_link *empty_slot(struct pier__timers *t, size_t slot)
+static void clear_mark(struct pier__timers *t, size_t slot)
 {
-    struct pier_timer_link *links = t->slots[slot];
-    t->slots[slot] = NULL;
     t->occupied[slot / 64] &= ~(UINT64_C(1) << slot % 64);
     if (t->occupied[slot / 64] == 0) {
         t->words &= ~(UINT32_C(1) << slot / 64);
     }
+}
+
+static struct pier_timer_link *empty_slot(struct pier__timers *t, size_t slot)
+{
+    struct pier_timer_link *links = t->slots[slot];
+    t->slots[slot] = NULL;
+    clear_mark(t, slot);
     return links;
+}
+
+/* Sees to it that a pass when this tick is over finds it. */
+static void lead_to_tick(struct pier__timers *t, uint64_t tick)
+{
+    uint64_t end_ns = end_of_tick(tick);
+    if (end_ns < t->next_ns) {
+        t->next_ns = end_ns;
+        if (end_ns < t->look_ns) {
+            t->look_ns = end_ns;
+        }
+    }
 }
 
 void pier__timers_open(struct pier__timers *t, uint64_t now_ns)
 {
     memset(t, 0, sizeof *t);
     t->tick = tick_of_clock(now_ns);
+    t->next_ns = UINT64_MAX;
 }
 
 void pier__timers_insert(struct pier__timers *t, struct pier_timer_link *link, uint64_t deadline_ns)
@@ -180,12 +197,9 @@ void pier__timers_insert(struct pier__timers *t, struct pier_timer_link *link, u
     } else {
         mark_slot(t, slot);
     }
-    uint64_t end_ns = end_of_tick(tick);
-    if (t->count++ == 0 || end_ns < t->next_ns) {
-        t->next_ns = end_ns;
-        if (end_ns < t->look_ns) {
-            t->look_ns = end_ns;
-        }
+    t->count++;
+    if (deadline_ns < t->next_ns) {
+        lead_to_tick(t, tick);
     }
 }
 
@@ -213,6 +227,7 @@ static void open_rings(struct pier__timers *t, const struct timer_level *level)
         for (uint64_t bits = t->occupied[word]; bits != 0; bits &= bits - 1) {
             struct pier_timer_link **head = &t->slots[word * 64 + lowest_set_bit(bits)];
             struct pier_timer_link *last = *head;
+            PIER_ASSERT(last != NULL);
             *head = last->next;
             (*head)->back = head;
             last->next = NULL;
@@ -220,9 +235,9 @@ static void open_rings(struct pier__timers *t, const struct timer_level *level)
     }
 }
 
-/* Splits the slot whose lists begin at `first` over the level below, which is empty. Links of
- * different lists come into different slots, so that walking the lists side by side keeps the
- * order in each. */
+/* Splits the slot whose lists begin at `first` over the level below, which is empty and unmarked.
+ * Links of different lists come into different slots, so that walking the lists side by side keeps
+ * the order in each. */
 static void split_slot(struct pier__timers *t, const struct timer_level *from, size_t first)
 {
     const struct timer_level *to = from - 1;
@@ -230,8 +245,9 @@ static void split_slot(struct pier__timers *t, const struct timer_level *from, s
     size_t live = 0;
 
     for (size_t slot = first; slot < first + from->lists; slot++) {
-        if (t->slots[slot] != NULL) {
-            walks[live++] = empty_slot(t, slot);
+        struct pier_timer_link *links = empty_slot(t, slot);
+        if (links != NULL) {
+            walks[live++] = links;
         }
     }
     bool soon = to->lists == 1;
@@ -345,31 +361,37 @@ static struct pier_timer_link *sort_links(struct pier_timer_link *rest)
     return run;
 }
 
-/* The first slot with links: its place, and the tick that it begins with. */
-struct first_slot {
+/* A slot with links: its level, its place, and the tick that it begins with. */
+struct timer_slot {
     const struct timer_level *level;
     size_t slot;
     uint64_t tick;
 };
 
-static struct first_slot find_first(const struct pier__timers *t)
+/* Finds the first slot that has links. The marks of slots that have lost theirs end here. */
+static bool find_first(struct pier__timers *t, struct timer_slot *first)
 {
-    struct first_slot first = {.level = timer_levels};
-    unsigned word = lowest_set_bit(t->words);
-
-    first.slot = word * 64 + lowest_set_bit(t->occupied[word]);
-    while (first.slot > (size_t)first.level->first + first.level->mask) {
-        first.level++;
+    for (; t->words != 0; clear_mark(t, first->slot)) {
+        unsigned word = lowest_set_bit(t->words);
+        first->slot = word * 64 + lowest_set_bit(t->occupied[word]);
+        if (t->slots[first->slot] == NULL) {
+            continue;
+        }
+        first->level = timer_levels;
+        while (first->slot > (size_t)first->level->first + first->level->mask) {
+            first->level++;
+        }
+        uint64_t lists = (uint64_t)first->level->mask + 1;
+        uint64_t block = t->tick >> first->level->shift & ~(lists - 1);
+        first->tick = (block + (first->slot - first->level->first)) << first->level->shift;
+        return true;
     }
-    uint64_t lists = (uint64_t)first.level->mask + 1;
-    uint64_t block = t->tick >> first.level->shift & ~(lists - 1);
-    first.tick = (block + (first.slot - first.level->first)) << first.level->shift;
-    return first;
+    return false;
 }
 
 /* The tick of the first link in a slot if it has few, so that a loop with few timers doesn't wake
  * up on the way to a far one; else the slot's own first tick. */
-static uint64_t first_tick(const struct pier__timers *t, const struct first_slot *first)
+static uint64_t first_tick(const struct pier__timers *t, const struct timer_slot *first)
 {
     const struct pier_timer_link *link = t->slots[first->slot];
     uint64_t least = TIMER_TICK_LAST;
@@ -405,9 +427,9 @@ static void end_pass(struct pier__timers *t, uint64_t over, uint64_t next_tick)
 static bool fill_due(struct pier__timers *t, uint64_t now_ns)
 {
     uint64_t over = tick_of_clock(now_ns);
+    struct timer_slot first;
 
-    while (t->words != 0) {
-        struct first_slot first = find_first(t);
+    while (find_first(t, &first)) {
         if (first.tick > over) {
             end_pass(t, over, first_tick(t, &first));
             return false;
@@ -416,7 +438,6 @@ static bool fill_due(struct pier__timers *t, uint64_t now_ns)
             struct pier_timer_link *links = empty_slot(t, first.slot);
             advance_tick(t, first.tick < TIMER_TICK_LAST ? first.tick + 1 : first.tick);
             t->due = sort_links(links);
-            t->due->back = &t->due;
             t->next_ns = t->look_ns = end_of_tick(first.tick);
             return true;
         }

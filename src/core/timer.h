@@ -40,14 +40,15 @@ struct pier__timers {
     uint64_t tick;               /* the first tick not yet handed out; all in the slots are >= it */
     size_t count;                /* armed links, due ones included */
     uint32_t words;              /* which words of `occupied` aren't 0 */
-    uint64_t occupied[PIER__TIMER_WORDS]; /* which slots have links */
+    uint64_t occupied[PIER__TIMER_WORDS];             /* which slots have links, or had some */
     struct pier_timer_link *slots[PIER__TIMER_SLOTS]; /* lists, newest first */
 };
 
 void pier__timers_open(struct pier__timers *t, uint64_t now_ns);
 
 /* Arms a link that isn't armed. */
-void pier__timers_insert(struct pier__timers *t, struct pier_timer_link *link, uint64_t deadline_ns);
+void pier__timers_insert(struct pier__timers *t, struct pier_timer_link *link,
+                         uint64_t deadline_ns);
 
 /* The slow part of pier__timers_expire(). */
 struct pier_timer_link *pier__timers_take(struct pier__timers *t, uint64_t now_ns);
@@ -57,8 +58,9 @@ static inline bool pier__timer_armed(const struct pier_timer_link *link)
     return link->back != NULL;
 }
 
-/* Disarms an armed link, also one that is due. `next_ns` is left alone: a wake-up that finds
- * nothing, at most one for each deadline that was the first, is cheaper than a search per cancel. */
+/* Disarms an armed link, also one that is due. The slot's mark and `next_ns` are left alone: a
+ * search and a wake-up that find nothing, at most one for each deadline that was the first, cost
+ * less than the care in each cancel. */
 static inline void pier__timers_remove(struct pier__timers *t, struct pier_timer_link *link)
 {
     struct pier_timer_link *next = link->next;
@@ -70,17 +72,6 @@ static inline void pier__timers_remove(struct pier__timers *t, struct pier_timer
     t->count--;
     if (next != NULL) {
         next->back = back;
-        return;
-    }
-    /* The end of a list. If what led to the link was a slot, rather than another link or `due`,
-     * the slot is empty now. */
-    uintptr_t offset = (uintptr_t)back - (uintptr_t)t->slots;
-    if (offset < sizeof t->slots) {
-        size_t slot = offset / sizeof t->slots[0];
-        t->occupied[slot / 64] &= ~(UINT64_C(1) << slot % 64);
-        if (t->occupied[slot / 64] == 0) {
-            t->words &= ~(UINT32_C(1) << slot / 64);
-        }
     }
 }
 
@@ -94,9 +85,9 @@ static inline uint64_t pier__timers_next(const struct pier__timers *t)
 }
 
 /* The next link whose deadline's tick is over at now_ns, disarmed, or NULL when there is none. A
- * pass is a series of calls with one now_ns until NULL; one that is cut short is carried on by the
- * next call, whatever its now_ns. It hands out what was armed when it began in the order of deadlines, equal
- * ones in the order of insertion.
+ * pass is a series of calls with one now_ns until NULL; what one that was cut short has left is
+ * where the next begins. It hands out what was armed before in the order of deadlines, equal ones
+ * in the order of insertion.
  *
  * Between two calls any link may be inserted and removed. What is inserted with a deadline after
  * now_ns waits for a later pass. What is inserted with one that is past takes part in this pass if
