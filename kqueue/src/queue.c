@@ -15,6 +15,7 @@
 #include <fcntl.h>
 #include <stdlib.h>
 #include <sys/eventfd.h>
+#include <sys/mman.h>
 #include <sys/syscall.h>
 #include <unistd.h>
 
@@ -43,6 +44,14 @@ static struct kq *queue_at(int fd)
     return page ? atomic_load_explicit(&page[fd % PAGE_SLOTS], memory_order_acquire) : NULL;
 }
 
+/* Memory for ever; not of the heap, where it would look like a leak. */
+static void *allocate_forever(size_t size)
+{
+    void *memory = mmap(NULL, size, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+
+    return memory == MAP_FAILED ? NULL : memory;
+}
+
 /* With list_lock held. */
 static int set_queue_at(int fd, struct kq *q)
 {
@@ -52,7 +61,7 @@ static int set_queue_at(int fd, struct kq *q)
         return EMFILE;
     page = atomic_load_explicit(&pages[fd / PAGE_SLOTS], memory_order_relaxed);
     if (!page) {
-        page = calloc(PAGE_SLOTS, sizeof(*page));
+        page = allocate_forever(PAGE_SLOTS * sizeof(*page));
         if (!page)
             return ENOMEM;
         atomic_store_explicit(&pages[fd / PAGE_SLOTS], page, memory_order_release);
@@ -120,14 +129,20 @@ static void end_queue(struct kq *q)
         free(q->chunks[i]);
     free(q->chunks);
     free(q->buckets);
+    for (int i = 0; i < 2; i++) {
+        free(q->heaps[i].notes);
+        q->heaps[i] = (struct pier__kq_heap){.timerfd = -1};
+    }
     q->chunks = NULL;
     q->buckets = NULL;
     q->chunk_count = q->bucket_count = 0;
 }
 
-/* With list_lock held: ends the queues that the program has closed. */
-static void reclaim(void)
+/* With list_lock held: ends the queues that the program has closed. Whether others are open. */
+static bool reclaim(void)
 {
+    bool any_alive = false;
+
     for (struct kq *q = all_queues; q; q = q->next) {
         bool alive = false;
 
@@ -146,8 +161,20 @@ static void reclaim(void)
                 end_queue(q);
             }
         }
+        any_alive = any_alive || q->open;
         pthread_mutex_unlock(&q->lock);
     }
+    return any_alive;
+}
+
+void pier_kqueue_reclaim(void)
+{
+    pthread_mutex_lock(&list_lock);
+    if (bell != -1 && !reclaim()) {
+        close(bell);
+        bell = -1;
+    }
+    pthread_mutex_unlock(&list_lock);
 }
 
 /* Fork: a child has no queues. */
@@ -222,7 +249,7 @@ static struct kq *take_memory(void)
         q = q->next;
     if (q)
         return q;
-    q = calloc(1, sizeof(*q));
+    q = allocate_forever(sizeof(*q));
     if (!q)
         return NULL;
     pthread_mutex_init(&q->lock, NULL);
@@ -248,10 +275,8 @@ static int begin_queue(int fd)
     q->files = NULL;
     for (int i = 0; i < SOURCE_COUNT; i++)
         q->sources[i].fd = -1;
-    for (int i = 0; i < 2; i++) {
-        q->heaps[i].timerfd = -1;
-        q->heaps[i].armed_ns = 0;
-    }
+    for (int i = 0; i < 2; i++)
+        q->heaps[i] = (struct pier__kq_heap){.timerfd = -1};
     error = pier__kq_source_add(q, SOURCE_BELL, bell, EPOLLET | EPOLLONESHOT);
     if (error == 0)
         error = set_queue_at(fd, q);

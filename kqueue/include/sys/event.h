@@ -210,6 +210,12 @@ PIER_KQUEUE_API int kqueue1(int flags);
 PIER_KQUEUE_API int kevent(int kq, const struct kevent *changelist, int nchanges,
                            struct kevent *eventlist, int nevents, const struct timespec *timeout);
 
+/*
+ * Not of BSD: frees at once what the library keeps for closed queues, its hidden descriptors among
+ * it, as the next kqueue() would. For programs that count their descriptors.
+ */
+PIER_KQUEUE_API void pier_kqueue_reclaim(void);
+
 #ifdef __cplusplus
 }
 #endif
