@@ -44,7 +44,11 @@ else()
     set(sys_sources src/sys/posix.c src/sys/posix_socket.c src/sys/bsd.c)
   endif()
   if(PIER_HAVE_URING)
-    list(APPEND backend_sources src/backend/uring.c)
+    list(APPEND backend_sources
+      src/backend/uring.c
+      src/backend/uring_ops.c
+      src/backend/uring_receive.c)
+    list(APPEND sys_sources src/sys/linux_uring.c)
   endif()
 endif()
 

@@ -58,6 +58,9 @@ struct pier_backend {
     /* Whether there is work that wait() must not sleep on. */
     bool (*busy)(struct pier_loop *loop);
 
+    /* Hands over what is still on its way to the kernel: the loop won't wait, a foreign one does. May be NULL. */
+    void (*flush)(struct pier_loop *loop);
+
     /* pier_poll(). poll_cancel leaves nothing in the kernel and finishes the op. */
     void (*poll_start)(struct pier_loop *loop, struct pier_op *op);
     void (*poll_cancel)(struct pier_loop *loop, struct pier_op *op);

@@ -51,14 +51,6 @@ static int set_interest(struct pier_loop *loop, struct pier_handle *handle, unsi
     return error;
 }
 
-/* Hands a handle to the next turn. */
-static void serve_later(struct pier_loop *loop, struct pier_handle *handle)
-{
-    if (!(handle->bits_ & PIER__LISTED)) {
-        pier__handles_push(&loop->ready, handle);
-    }
-}
-
 int pier__ready_want(struct pier_loop *loop, struct pier_handle *handle)
 {
     unsigned interest = wanted(handle);
@@ -79,7 +71,7 @@ int pier__ready_want(struct pier_loop *loop, struct pier_handle *handle)
     }
     int error = set_interest(loop, handle, interest);
     if (handle->bits_ & PIER__ALWAYS) {
-        serve_later(loop, handle);
+        pier__handle_serve_later(loop, handle);
     }
     return error;
 }
@@ -131,7 +123,7 @@ PIER__COLD static void no_data(struct pier_loop *loop, struct pier_handle *handl
         return;
     }
     if (result == PIER_EINTR) {
-        serve_later(loop, handle);
+        pier__handle_serve_later(loop, handle);
         return;
     }
     if (result == PIER_ENOMEM || result == PIER_ENOBUFS) {
@@ -196,19 +188,6 @@ static inline void receive_memory(struct pier_loop *loop, struct pier_handle *ha
     pier__op_finish_now(loop, op, result);
 }
 
-/* Errors of accept that belong to the connection that failed, not to the listener: Linux hands on what is pending on the new socket
- * (accept(2)). ECONNABORTED is the classic one (traps 59). */
-static bool is_passing(int64_t error)
-{
-    return error == PIER_ECONNABORTED || error == PIER_EPROTO || error == PIER_ENETDOWN || error == PIER_ENETUNREACH ||
-           error == PIER_EHOSTUNREACH || error == PIER_ETIMEDOUT || error == PIER_ECONNRESET || error == PIER_EPERM;
-}
-
-static bool is_shortage(int64_t error)
-{
-    return error == PIER_EMFILE || error == PIER_ENFILE || error == PIER_ENOBUFS || error == PIER_ENOMEM;
-}
-
 static void accept_one(struct pier_loop *loop, struct pier_handle *handle, struct pier_op *op)
 {
     loop->stats.system_calls++;
@@ -223,10 +202,10 @@ static void accept_one(struct pier_loop *loop, struct pier_handle *handle, struc
         }
     } else if (socket == PIER_EAGAIN) {
         handle->ready_ &= (uint8_t)~PIER__READ;
-    } else if (is_shortage(socket)) {
+    } else if (pier__accept_starves(socket)) {
         loop->stats.accept_pauses++;
         pier__loop_starve(loop, handle);
-    } else if (!is_passing(socket)) {
+    } else if (!pier__accept_passes(socket)) {
         op->os_error = pier__sys_code();
         pier__op_finish_now(loop, op, socket);
     }
@@ -265,7 +244,7 @@ static inline bool run_receiving(struct pier_loop *loop, struct pier_handle *han
         }
     }
     if (handle->head_[PIER__RECEIVING] != NULL) {
-        serve_later(loop, handle);
+        pier__handle_serve_later(loop, handle);
     }
     return true;
 }
@@ -293,7 +272,7 @@ PIER__COLD static void unusual_result(struct pier_loop *loop, struct pier_handle
         loop->pool.current = PIER__NO_BUFFER;
         no_data(loop, handle, op, result);
     } else {
-        serve_later(loop, handle);
+        pier__handle_serve_later(loop, handle);
     }
 }
 
@@ -360,7 +339,7 @@ PIER__NOINLINE static void other_event(struct pier_loop *loop, struct pier_handl
     if (events & PIER__READ) {
         handle->ready_ |= PIER__READ;
         if (PIER__UNLIKELY(loop->budget <= 0)) {
-            serve_later(loop, handle);
+            pier__handle_serve_later(loop, handle);
         } else if (PIER__LIKELY((handle->bits_ & PIER__LISTED) == 0) && !run_receiving(loop, handle, key)) {
             return;
         }
@@ -439,7 +418,7 @@ void pier__ready_start(struct pier_handle *handle, struct pier_op *op)
         return;
     }
     if (handle->ready_ & PIER__READ) {
-        serve_later(loop, handle);
+        pier__handle_serve_later(loop, handle);
         return;
     }
     int error = pier__ready_want(loop, handle);
@@ -461,7 +440,7 @@ void pier__ready_resume(struct pier_handle *handle, struct pier_op *op)
     struct pier_loop *loop = handle->loop_;
     (void)op;
     if (handle->ready_ & PIER__READ) {
-        serve_later(loop, handle);
+        pier__handle_serve_later(loop, handle);
     } else if (!(handle->interest_ & PIER__READ) && pier__ready_want(loop, handle) < 0) {
         pier__loop_starve(loop, handle);
     }
@@ -481,7 +460,7 @@ void pier__ready_retry(struct pier_handle *handle)
         return;
     }
     if (handle->ready_ & PIER__READ) {
-        serve_later(loop, handle);
+        pier__handle_serve_later(loop, handle);
     } else if (pier__ready_want(loop, handle) < 0) {
         pier__loop_starve(loop, handle);
     }

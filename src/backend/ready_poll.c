@@ -151,16 +151,6 @@ void pier__foreign_start(struct pier_loop *loop, struct pier_op *op)
     pier_descriptor descriptor = (pier_descriptor)op->data;
     struct pier__foreign *foreign = find_foreign(loop, descriptor);
     if (foreign == NULL) {
-        int is_file = pier__sys_is_file(descriptor);
-        if (is_file != 0) {
-            unsigned ready = (unsigned)op->size & (PIER_READABLE | PIER_WRITABLE);
-            op->os_error = is_file < 0 ? pier__sys_code() : 0;
-            pier__op_finish(loop, op,
-                            is_file < 0                                          ? is_file
-                            : (op->bits_ & PIER__MULTISHOT) != 0 || ready == 0 ? PIER_ENOTSUP
-                                                                                 : (int64_t)ready);
-            return;
-        }
         foreign = make_foreign(loop, descriptor);
         if (foreign == NULL) {
             pier__op_finish(loop, op, PIER_ENOMEM);

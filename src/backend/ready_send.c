@@ -41,7 +41,8 @@ static void fail(struct pier_loop *loop, struct pier_op *op, int64_t error)
 static int64_t transmit_vectored(struct pier_loop *loop, struct pier_handle *handle)
 {
     struct pier_vector vectors[PIER__VECTORS_MAX];
-    size_t count = pier__send_gather(handle, vectors, PIER__VECTORS_MAX);
+    struct pier_op *last;
+    size_t count = pier__send_gather(handle, vectors, PIER__VECTORS_MAX, &last);
     loop->stats.system_calls++;
     if (PIER__LIKELY(handle->kind_ == PIER__KIND_STREAM)) {
         return pier__sys_send_vectored(handle->descriptor_, vectors, count);

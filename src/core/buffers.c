@@ -69,12 +69,16 @@ uint32_t pier__pool_peek(struct pier_loop *loop)
     return PIER__LIKELY(index != PIER__NO_BUFFER) ? index : make_buffer(loop);
 }
 
-void pier__pool_take(struct pier_loop *loop, uint32_t index, struct pier_handle *handle)
+void pier__pool_pop(struct pier_loop *loop, uint32_t index)
 {
     struct pier__pool *pool = &loop->pool;
     PIER_ASSERT(pool->free == index);
-    struct pier_buffer *buffer = &pool->buffers[index];
-    pool->free = buffer->next;
+    pool->free = pool->buffers[index].next;
+}
+
+void pier__pool_take(struct pier_loop *loop, uint32_t index, struct pier_handle *handle)
+{
+    pier__pool_pop(loop, index);
     pier__pool_give(loop, index, handle);
 }
 

@@ -19,7 +19,10 @@ struct pier_buffer {
     uint32_t size; /* bytes received */
     uint32_t next; /* in the free list */
     uint32_t offset; /* of the data, from the buffer's start */
+    int32_t outcome; /* uring, held data: how the op ends after it, PIER__NO_OUTCOME while it goes on */
 };
+
+#define PIER__NO_OUTCOME INT32_MAX
 
 struct pier__pool {
     unsigned char *memory; /* NULL before the first use */
@@ -39,6 +42,8 @@ void pier__pool_close(struct pier_loop *loop);
 uint32_t pier__pool_peek(struct pier_loop *loop);
 /* Takes the buffer that pier__pool_peek() has shown, with one reference, for a handle. */
 void pier__pool_take(struct pier_loop *loop, uint32_t index, struct pier_handle *handle);
+/* Takes it without an owner or reference: the backend has it now. */
+void pier__pool_pop(struct pier_loop *loop, uint32_t index);
 /* The same for a buffer that isn't in the free list, since the backend had it. */
 void pier__pool_give(struct pier_loop *loop, uint32_t index, struct pier_handle *handle);
 /* Back into the free list. */

@@ -4,11 +4,6 @@
 
 #include "core/loop.h"
 
-static inline bool is_send(const struct pier_op *op)
-{
-    return op->kind_ == PIER__OP_SEND || op->kind_ == PIER__OP_SEND_VECTORED;
-}
-
 uint64_t pier__send_total(const struct pier_op *op)
 {
     if (op->kind_ == PIER__OP_SEND) {
@@ -46,12 +41,13 @@ static size_t gather_one(const struct pier_op *op, struct pier_vector *vectors, 
     return count;
 }
 
-size_t pier__send_gather(const struct pier_handle *handle, struct pier_vector *vectors, size_t most)
+size_t pier__send_gather(const struct pier_handle *handle, struct pier_vector *vectors, size_t most,
+                         struct pier_op **last)
 {
     size_t count = 0;
-    for (const struct pier_op *op = handle->head_[PIER__SENDING]; op != NULL && is_send(op) && count < most;
-         op = op->next_) {
+    for (struct pier_op *op = handle->head_[PIER__SENDING]; op != NULL && pier__op_is_send(op) && count < most; op = op->next_) {
         count += gather_one(op, vectors + count, most - count);
+        *last = op;
     }
     return count;
 }
@@ -63,7 +59,7 @@ void pier__send_advance(struct pier_loop *loop, struct pier_handle *handle, uint
     loop->stats.sent_bytes += bytes;
     handle->bits_ |= starting;
     struct pier_op *op = handle->head_[PIER__SENDING];
-    while (op != NULL && is_send(op)) {
+    while (op != NULL && pier__op_is_send(op)) {
         uint64_t left = pier__send_total(op) - op->done;
         if (left > bytes) {
             op->done += bytes;

@@ -256,21 +256,26 @@ void pier__handle_closed(struct pier_handle *handle)
     }
 }
 
-/* Ends all ops of a direction. Those that wait are taken off first, so that none is started when the head finishes. */
+/* Ends all ops of a direction. Those that wait are taken off first, so that none is started when the started ones finish:
+ * that is the head, and what the backend has merged with it. */
 static void cancel_all(struct pier_loop *loop, struct pier_handle *handle, unsigned direction)
 {
-    struct pier_op *head = handle->head_[direction];
-    struct pier_op *waiting = head;
-    if (head == NULL) {
-        return;
+    struct pier_op *last = NULL, *waiting = handle->head_[direction];
+    while (waiting != NULL && waiting->state_ == PIER__ACTIVE) {
+        last = waiting;
+        waiting = waiting->next_;
     }
-    if (head->state_ == PIER__ACTIVE) {
-        waiting = head->next_;
-        head->next_ = NULL;
-        handle->tail_[direction] = head;
-        pier__op_cancel(loop, head, PIER__REASON_CLOSE);
-    } else {
+    if (last == NULL) {
         handle->head_[direction] = NULL;
+    } else {
+        last->next_ = NULL;
+        handle->tail_[direction] = last;
+    }
+    struct pier_op *started = handle->head_[direction];
+    while (started != NULL) {
+        struct pier_op *next = started->next_;
+        pier__op_cancel(loop, started, PIER__REASON_CLOSE);
+        started = next;
     }
     while (waiting != NULL) {
         struct pier_op *next = waiting->next_;

@@ -395,6 +395,9 @@ int pier_loop_run(struct pier_loop *loop, enum pier_run mode)
     pier__atomic_store(&loop->stop, 0);
     loop->running = false;
     if (loop->embedded) {
+        if (loop->backend->flush != NULL) {
+            loop->backend->flush(loop);
+        }
         pier__atomic_store(&loop->sleeping, 1); /* what comes now must show at the descriptor */
         pier__atomic_fence();
     }

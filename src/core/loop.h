@@ -248,6 +248,11 @@ void pier__op_timed_out(struct pier_loop *loop, struct pier_op *op);
 /* Delivers a terminal completion. */
 void pier__op_deliver(struct pier_loop *loop, struct pier_op *op);
 
+static inline bool pier__op_is_send(const struct pier_op *op)
+{
+    return op->kind_ == PIER__OP_SEND || op->kind_ == PIER__OP_SEND_VECTORED;
+}
+
 static inline unsigned pier__op_direction(const struct pier_op *op)
 {
     return op->kind_ == PIER__OP_CONNECT || op->kind_ >= PIER__OP_SEND ? PIER__SENDING : PIER__RECEIVING;
@@ -280,10 +285,29 @@ void pier__op_finish_accepted(struct pier_loop *loop, struct pier_op *op, pier_d
 
 /* Bytes of a send in all. */
 uint64_t pier__send_total(const struct pier_op *op);
-/* What is still to be sent by the handle's sends, from the head on, as at most `most` vectors. Returns how many. */
-size_t pier__send_gather(const struct pier_handle *handle, struct pier_vector *vectors, size_t most);
+/* What is still to be sent by the handle's sends, from the head on, as at most `most` vectors. Returns how many; *last is the last
+ * op that is part of it. */
+size_t pier__send_gather(const struct pier_handle *handle, struct pier_vector *vectors, size_t most,
+                         struct pier_op **last);
 /* The system took `bytes` of what was gathered: finishes the sends that are complete. Starts none. */
 void pier__send_advance(struct pier_loop *loop, struct pier_handle *handle, uint64_t bytes);
+
+/* ---- accepting */
+
+/* Errors of accept that belong to the connection that failed, not to the listener: Linux hands on what is pending on the new
+ * socket (accept(2)); ECONNABORTED is the classic one (traps 59). */
+static inline bool pier__accept_passes(int64_t error)
+{
+    return error == PIER_ECONNABORTED || error == PIER_EPROTO || error == PIER_ENETDOWN || error == PIER_ENETUNREACH ||
+           error == PIER_EHOSTUNREACH || error == PIER_ETIMEDOUT || error == PIER_ECONNRESET || error == PIER_EPERM ||
+           error == PIER_EINTR;
+}
+
+/* Errors that go away when something is released. */
+static inline bool pier__accept_starves(int64_t error)
+{
+    return error == PIER_EMFILE || error == PIER_ENFILE || error == PIER_ENOBUFS || error == PIER_ENOMEM;
+}
 
 /* ---- handle.c */
 
@@ -336,6 +360,14 @@ static inline struct pier_handle *pier__handles_pop(struct pier__handles *list)
         handle->bits_ &= ~(uint32_t)(PIER__LISTED | PIER__STARVED);
     }
     return handle;
+}
+
+/* Hands a handle to the next turn. */
+static inline void pier__handle_serve_later(struct pier_loop *loop, struct pier_handle *handle)
+{
+    if (!(handle->bits_ & PIER__LISTED)) {
+        pier__handles_push(&loop->ready, handle);
+    }
 }
 
 /* ---- post.c */

@@ -43,6 +43,24 @@ void pier_timer_reset(struct pier_op *op, uint64_t delay_ns)
     }
 }
 
+/* Whether a descriptor is one to wait for. If not, finishes the op: a regular file is ready at once, and what isn't open is an
+ * error on every backend. */
+static bool can_wait(struct pier_op *op, pier_descriptor descriptor)
+{
+    struct pier_loop *loop = op->owner_;
+    int is_file = pier__sys_is_file(descriptor);
+    if (is_file == 0) {
+        return true;
+    }
+    unsigned ready = (unsigned)op->size & (PIER_READABLE | PIER_WRITABLE);
+    op->os_error = is_file < 0 ? pier__sys_code() : 0;
+    if (is_file > 0) {
+        is_file = (op->bits_ & PIER__MULTISHOT) || ready == 0 ? PIER_ENOTSUP : (int)ready;
+    }
+    pier__op_finish(loop, op, is_file);
+    return false;
+}
+
 static void begin_poll(struct pier_loop *loop, struct pier_op *op, pier_descriptor descriptor, unsigned events,
                        unsigned bits, pier_op_fn *fn, const char *function)
 {
@@ -57,6 +75,8 @@ static void begin_poll(struct pier_loop *loop, struct pier_op *op, pier_descript
         pier__op_finish(loop, op, PIER_EINVAL);
     } else if (owner != NULL && owner->kind_ != PIER__KIND_FOREIGN) {
         pier__op_finish(loop, op, PIER_EBUSY);
+    } else if (owner == NULL && !can_wait(op, descriptor)) {
+        /* finished already */
     } else {
         loop->backend->poll_start(loop, op);
     }

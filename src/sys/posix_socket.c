@@ -86,6 +86,18 @@ static void from_native(const union native_address *native, socklen_t size, stru
     }
 }
 
+#ifdef __linux__
+unsigned pier__sys_native_address(const struct pier_address *address, void *memory);
+
+unsigned pier__sys_native_address(const struct pier_address *address, void *memory)
+{
+    union native_address native;
+    socklen_t size = to_native(address, &native);
+    memcpy(memory, &native, sizeof(native) < 128 ? sizeof(native) : 128);
+    return size;
+}
+#endif
+
 static int native_family(uint8_t family)
 {
     return family == PIER_ADDRESS_IPV4   ? AF_INET

@@ -1,0 +1,569 @@
+/* uring.c - the io_uring backend: the ring, waiting and waking.
+ *
+ * One enter per turn submits what the callbacks asked for and waits. The ring has a single issuer and deferred task work where the
+ * kernel knows them, and is made disabled, so that the thread of the first run becomes the issuer (traps 20). Time-outs
+ * come from the loop's wheel with an asynchronous cancel. Each completion entry is copied and released before anything is called (traps 13).
+ *
+ * Other threads wake the loop by a message to the ring (Linux 6.13) or through an eventfd that the ring polls (not reads: traps 15). */
+
+#include "backend/uring.h"
+
+#include <poll.h>
+
+static int probe(void)
+{
+    struct io_uring ring;
+    struct pier__uring_features features;
+    int error = pier__sys_uring_open(&ring, 4, 8, &features);
+    if (error < 0) {
+        return error;
+    }
+    pier__sys_uring_close(&ring);
+    return PIER_CAN_COMPLETE | (features.buffer_ring ? PIER_CAN_BIND_LATE : 0) | PIER_CAN_UNIX | PIER_CAN_ABSTRACT |
+           PIER_CAN_SHARE_PORT | PIER_CAN_EXCLUSIVE | PIER_CAN_POLL | PIER_CAN_EMBED | PIER_CAN_FORK;
+}
+
+/* ---- the submission queue */
+
+static int enter(struct pier_loop *loop, unsigned wait, bool get_events, uint64_t timeout_ns)
+{
+    struct pier__uring *uring = pier__uring_of(loop);
+    loop->stats.system_calls++;
+    int result = pier__sys_uring_enter(&uring->ring, uring->unsubmitted, wait, get_events, timeout_ns);
+    if (result > 0) {
+        uring->unsubmitted -= (unsigned)result < uring->unsubmitted ? (unsigned)result : uring->unsubmitted;
+    }
+    return result;
+}
+
+struct io_uring_sqe *pier__uring_entry(struct pier_loop *loop)
+{
+    struct pier__uring *uring = pier__uring_of(loop);
+    struct io_uring_sq *queue = &uring->ring.sq;
+    unsigned tail = queue->sqe_tail;
+    if (PIER__UNLIKELY(tail - __atomic_load_n(queue->khead, __ATOMIC_ACQUIRE) == queue->ring_entries)) {
+        loop->stats.queue_full++;
+        /* Completions may come of it; they wait in their queue for the turn that takes them. */
+        if (!uring->enabled || !loop->running || enter(loop, 0, false, 0) < 0 ||
+            tail - __atomic_load_n(queue->khead, __ATOMIC_ACQUIRE) == queue->ring_entries) {
+            return NULL;
+        }
+    }
+    struct io_uring_sqe *entry = &queue->sqes[tail & queue->ring_mask];
+    memset(entry, 0, sizeof(*entry));
+    queue->sqe_tail = tail + 1;
+    uring->unsubmitted++;
+    /* Visible to the kernel with the next enter, by the same thread: no fence is needed without a polling thread. */
+    *queue->ktail = tail + 1;
+    return entry;
+}
+
+struct pier__uring_scratch *pier__uring_scratch_of(struct pier_loop *loop, const struct io_uring_sqe *entry)
+{
+    struct pier__uring *uring = pier__uring_of(loop);
+    if (uring->scratch == NULL) {
+        size_t bytes = uring->ring.sq.ring_entries * sizeof(*uring->scratch);
+        uring->scratch = pier__allocate(loop, bytes);
+        if (uring->scratch == NULL) {
+            return NULL;
+        }
+    }
+    return &uring->scratch[entry - uring->ring.sq.sqes];
+}
+
+bool pier__uring_cancel_request(struct pier_loop *loop, uint64_t key)
+{
+    struct io_uring_sqe *entry = pier__uring_entry(loop);
+    if (entry == NULL) {
+        return false;
+    }
+    entry->opcode = IORING_OP_ASYNC_CANCEL;
+    entry->fd = -1;
+    entry->addr = key;
+    entry->user_data = PIER__TAG_IGNORE;
+    return true;
+}
+
+bool pier__uring_wait_ready(struct pier_loop *loop, struct pier_op *op, pier_descriptor descriptor, unsigned events)
+{
+    struct io_uring_sqe *entry = pier__uring_entry(loop);
+    if (entry == NULL) {
+        return false;
+    }
+    entry->opcode = IORING_OP_POLL_ADD;
+    entry->fd = (int)descriptor;
+    entry->poll32_events = events;
+    if (__BYTE_ORDER__ == __ORDER_BIG_ENDIAN__) {
+        entry->poll32_events = events << 16 | events >> 16; /* the kernel's layout of the field */
+    }
+    entry->user_data = pier__uring_key(op, op->kind_ == PIER__OP_POLL ? PIER__TAG_OP : PIER__TAG_READY);
+    return true;
+}
+
+/* ---- pier_poll() */
+
+static void arm_poll(struct pier_loop *loop, struct pier_op *op)
+{
+    struct pier__uring *uring = pier__uring_of(loop);
+    unsigned events = (unsigned)op->size;
+    unsigned native = (events & PIER_READABLE ? POLLIN : 0u) | (events & PIER_PRIORITY ? POLLPRI : 0u) |
+                      (events & PIER_WRITABLE ? POLLOUT : 0u);
+    if (pier__uring_wait_ready(loop, op, (pier_descriptor)op->data, native)) {
+        op->bits_ |= PIER__WANTED; /* in the kernel */
+        return;
+    }
+    op->next_ = NULL;
+    if (uring->polls_unsent == NULL) {
+        uring->polls_unsent = op;
+    } else {
+        uring->polls_unsent_last->next_ = op;
+    }
+    uring->polls_unsent_last = op;
+}
+
+static void poll_start(struct pier_loop *loop, struct pier_op *op)
+{
+    arm_poll(loop, op);
+}
+
+static bool unlist_poll(struct pier__uring *uring, struct pier_op *op)
+{
+    struct pier_op *before = NULL;
+    for (struct pier_op *at = uring->polls_unsent; at != NULL; before = at, at = at->next_) {
+        if (at == op) {
+            *(before == NULL ? &uring->polls_unsent : &before->next_) = at->next_;
+            if (uring->polls_unsent_last == at) {
+                uring->polls_unsent_last = before;
+            }
+            return true;
+        }
+    }
+    return false;
+}
+
+static void poll_cancel(struct pier_loop *loop, struct pier_op *op)
+{
+    struct pier__uring *uring = pier__uring_of(loop);
+    if (!(op->bits_ & PIER__WANTED)) {
+        unlist_poll(uring, op);
+        pier__op_finish(loop, op, pier__op_reason(op));
+        return;
+    }
+    /* The owner may close the descriptor when this returns: submit now, and let the kernel drop its reference. */
+    if (!pier__uring_cancel_request(loop, pier__uring_key(op, PIER__TAG_OP))) {
+        op->bits_ |= PIER__PAUSED; /* the queue is full: found and cancelled by resubmit() */
+        loop->retry_now = true;
+        uring->cancels_unsent = true;
+        return;
+    }
+    if (uring->enabled && loop->thread == pier__thread()) {
+        enter(loop, 0, true, 0);
+    }
+}
+
+static void poll_pause(struct pier_loop *loop, struct pier_op *op)
+{
+    (void)loop; /* if it fires, it isn't armed again before resume */
+    (void)op;
+}
+
+static void poll_resume(struct pier_loop *loop, struct pier_op *op)
+{
+    if (!(op->bits_ & PIER__WANTED)) {
+        unlist_poll(pier__uring_of(loop), op);
+        arm_poll(loop, op);
+    }
+}
+
+static void polled(struct pier_loop *loop, struct pier_op *op, int result)
+{
+    op->bits_ &= (uint8_t)~PIER__WANTED;
+    if (op->reason_ != PIER__REASON_NONE && (result < 0 || (op->bits_ & PIER__MULTISHOT))) {
+        pier__op_finish(loop, op, pier__op_reason(op));
+        return;
+    }
+    if (result < 0) {
+        pier__op_finish(loop, op, pier__sys_map(-result));
+        op->os_error = -result;
+        return;
+    }
+    unsigned seen = (unsigned)result;
+    int64_t events = ((seen & POLLIN) && (op->size & PIER_READABLE) ? PIER_READABLE : 0) |
+                     ((seen & POLLPRI) && (op->size & PIER_PRIORITY) ? PIER_PRIORITY : 0) |
+                     ((seen & POLLOUT) && (op->size & PIER_WRITABLE) ? PIER_WRITABLE : 0) |
+                     ((seen & (POLLHUP | POLLERR)) ? PIER_HANGUP : 0);
+    if (!(op->bits_ & PIER__MULTISHOT)) {
+        pier__op_finish(loop, op, events);
+        return;
+    }
+    if (op->bits_ & PIER__PAUSED) {
+        return; /* level-triggered: it shows again when resumed */
+    }
+    pier__op_event(loop, op, events, 0);
+    if (op->reason_ != PIER__REASON_NONE) {
+        return; /* cancelled in its callback: finished there, since it wasn't in the kernel */
+    }
+    if (!(op->bits_ & (PIER__PAUSED | PIER__WANTED))) {
+        arm_poll(loop, op);
+    }
+}
+
+/* ---- waiting */
+
+static void arm_eventfd(struct pier_loop *loop)
+{
+    struct pier__uring *uring = pier__uring_of(loop);
+    struct io_uring_sqe *entry = pier__uring_entry(loop);
+    if (entry != NULL) {
+        entry->opcode = IORING_OP_POLL_ADD;
+        entry->fd = (int)uring->wake;
+        entry->poll32_events = __BYTE_ORDER__ == __ORDER_BIG_ENDIAN__ ? (unsigned)POLLIN << 16 : (unsigned)POLLIN;
+        entry->user_data = PIER__TAG_EVENTFD;
+        uring->eventfd_armed = true;
+    }
+}
+
+static void complete(struct pier_loop *loop, uint64_t key, int result, unsigned flags)
+{
+    struct pier__uring *uring = pier__uring_of(loop);
+    void *pointer = (void *)(uintptr_t)(key & ~(uint64_t)PIER__TAG_MASK);
+    switch (key & PIER__TAG_MASK) {
+    case PIER__TAG_OP:
+        if (PIER__UNLIKELY(((struct pier_op *)pointer)->kind_ == PIER__OP_POLL)) {
+            polled(loop, pointer, result);
+        } else {
+            pier__uring_completed(loop, pointer, result, flags);
+        }
+        break;
+    case PIER__TAG_READY: pier__uring_ready(loop, pointer, result); break;
+    case PIER__TAG_CLOSED: pier__handle_closed(pointer); break;
+    case PIER__TAG_EVENTFD:
+        pier__sys_eventfd_drain(uring->wake);
+        uring->eventfd_armed = false;
+        break;
+    default: break;
+    }
+}
+
+static void take_completions(struct pier_loop *loop)
+{
+    struct pier__uring *uring = pier__uring_of(loop);
+    struct io_uring_cq *queue = &uring->ring.cq;
+    unsigned head = *queue->khead;
+    while (head != __atomic_load_n(queue->ktail, __ATOMIC_ACQUIRE)) {
+        if (PIER__UNLIKELY(loop->completed.head != NULL)) {
+            pier__loop_deliver(loop);
+        }
+        if (PIER__UNLIKELY(loop->budget <= 0)) {
+            return;
+        }
+        const struct io_uring_cqe *completion = &queue->cqes[head & queue->ring_mask];
+        uint64_t key = completion->user_data;
+        int result = completion->res;
+        unsigned flags = completion->flags;
+        __atomic_store_n(queue->khead, ++head, __ATOMIC_RELEASE);
+        loop->stats.events++;
+        complete(loop, key, result, flags);
+    }
+}
+
+static bool has_completions(const struct pier__uring *uring)
+{
+    return *uring->ring.cq.khead != __atomic_load_n(uring->ring.cq.ktail, __ATOMIC_ACQUIRE);
+}
+
+PIER__COLD static void enable(struct pier_loop *loop)
+{
+    struct pier__uring *uring = pier__uring_of(loop);
+    int error = pier__sys_uring_enable(&uring->ring);
+    if (error < 0) {
+        loop->failure = pier__fail(error, "io_uring can't be enabled: %s", pier_error_text(error));
+        return;
+    }
+    uring->enabled = true;
+}
+
+/* Polls and cancels that found the submission queue full. */
+PIER__COLD static void resubmit(struct pier_loop *loop)
+{
+    struct pier__uring *uring = pier__uring_of(loop);
+    struct pier_op *op = uring->polls_unsent;
+    uring->polls_unsent = NULL;
+    while (op != NULL) {
+        struct pier_op *next = op->next_;
+        arm_poll(loop, op);
+        op = next;
+    }
+    if (uring->cancels_unsent) {
+        uring->cancels_unsent = false;
+        for (struct pier_timer_link *link = loop->others; link != NULL; link = link->next) {
+            op = PIER_OWNER(link, struct pier_op, timer_);
+            if (op->kind_ == PIER__OP_POLL && op->reason_ != PIER__REASON_NONE && (op->bits_ & PIER__WANTED) &&
+                !pier__uring_cancel_request(loop, pier__uring_key(op, PIER__TAG_OP))) {
+                uring->cancels_unsent = true;
+            }
+        }
+    }
+}
+
+static void wait(struct pier_loop *loop, uint64_t timeout_ns)
+{
+    struct pier__uring *uring = pier__uring_of(loop);
+    if (PIER__UNLIKELY(!uring->enabled)) {
+        enable(loop);
+        if (loop->failure != 0) {
+            return;
+        }
+    }
+    if (PIER__UNLIKELY(uring->polls_unsent != NULL || uring->cancels_unsent)) {
+        resubmit(loop);
+    }
+    if (PIER__UNLIKELY(uring->wake >= 0 && !uring->eventfd_armed)) {
+        arm_eventfd(loop);
+    }
+    if (PIER__UNLIKELY(uring->embed >= 0)) {
+        pier__sys_eventfd_drain(uring->embed);
+    }
+    loop->serving = loop->ready;
+    loop->ready.head = NULL;
+    if (PIER__UNLIKELY(*uring->ring.sq.kflags & IORING_SQ_CQ_OVERFLOW)) {
+        loop->stats.queue_overflows++;
+    }
+    bool sleep = timeout_ns != 0 && !has_completions(uring) && uring->polls_unsent == NULL && !uring->cancels_unsent;
+    int result = enter(loop, sleep, true, timeout_ns);
+    pier__atomic_store(&loop->sleeping, 0);
+    /* Completions to be taken first, or memory short for the moment (traps 12): the next turn tries again. */
+    if (PIER__UNLIKELY(result < 0 && result != PIER_EBUSY && result != PIER_EAGAIN && result != PIER_ENOMEM)) {
+        loop->failure = pier__fail(result, "io_uring_enter: %s", pier_error_text(result));
+        return;
+    }
+    take_completions(loop);
+    struct pier_handle *handle;
+    while ((handle = pier__handles_pop(&loop->serving)) != NULL) {
+        if (loop->completed.head != NULL) {
+            pier__loop_deliver(loop);
+        }
+        if (handle->bits_ & PIER__CLOSING) {
+            pier__handle_try_close(handle);
+        } else if (loop->budget <= 0) {
+            pier__handles_push(&loop->ready, handle);
+        } else {
+            pier__uring_serve(loop, handle);
+        }
+    }
+}
+
+static bool busy(struct pier_loop *loop)
+{
+    const struct pier__uring *uring = pier__uring_of(loop);
+    return loop->ready.head != NULL || has_completions(uring);
+}
+
+static void flush(struct pier_loop *loop)
+{
+    struct pier__uring *uring = pier__uring_of(loop);
+    if (uring->enabled && uring->unsubmitted != 0) {
+        enter(loop, 0, true, 0);
+    }
+}
+
+static void wake(struct pier_loop *loop)
+{
+    struct pier__uring *uring = pier__uring_of(loop);
+    if (uring->features.message && pier__sys_uring_message(uring->descriptor, PIER__TAG_WAKE) == 0) {
+        return;
+    }
+    if (uring->wake >= 0) {
+        pier__sys_eventfd_signal(uring->wake);
+    }
+    if (uring->embed >= 0) {
+        pier__sys_eventfd_signal(uring->embed); /* the ring may not have been enabled yet */
+    }
+}
+
+/* ---- opening and closing */
+
+/* Messages to a ring from threads without one can't be probed by number: tries on a ring of its own. */
+static bool can_message(void)
+{
+    struct io_uring ring;
+    struct pier__uring_features features;
+    if (pier__sys_uring_open(&ring, 4, 8, &features) < 0) {
+        return false;
+    }
+    bool can = pier__sys_uring_enable(&ring) == 0 && pier__sys_uring_message(ring.ring_fd, PIER__TAG_WAKE) == 0;
+    pier__sys_uring_close(&ring);
+    return can;
+}
+
+static int open_ring(struct pier_loop *loop, struct pier__uring *uring)
+{
+    unsigned entries = loop->options.queue_size;
+    unsigned completions = entries * 8 < 1024 ? 1024 : entries * 8 > 65536 ? 65536 : entries * 8;
+    int error = pier__sys_uring_open(&uring->ring, entries, completions, &uring->features);
+    if (error < 0) {
+        return error;
+    }
+    uring->descriptor = uring->ring.ring_fd;
+    uring->features.message = can_message();
+    if (!uring->features.message) {
+        uring->wake = pier__sys_eventfd();
+        if (uring->wake < 0) {
+            pier__sys_uring_close(&uring->ring);
+            return pier__fail((int)uring->wake, "the eventfd that wakes the uring backend: %s",
+                              pier_error_text(uring->wake));
+        }
+    }
+    return 0;
+}
+
+static int open_uring(struct pier_loop *loop, const struct pier_loop_options *options)
+{
+    (void)options;
+    struct pier__uring *uring = pier__allocate(loop, sizeof(*uring));
+    if (uring == NULL) {
+        return pier__fail(PIER_ENOMEM, "no memory for the uring backend");
+    }
+    memset(uring, 0, sizeof(*uring));
+    uring->wake = uring->embed = -1;
+    int error = open_ring(loop, uring);
+    if (error < 0) {
+        pier__free(loop, uring, sizeof(*uring));
+        return error;
+    }
+    loop->backend_data = uring;
+    return 0;
+}
+
+static void close_descriptors(struct pier__uring *uring)
+{
+    if (uring->wake >= 0) {
+        pier__sys_close(uring->wake);
+    }
+    if (uring->embed >= 0) {
+        pier__sys_close(uring->embed);
+    }
+    uring->wake = uring->embed = -1;
+}
+
+static void close_uring(struct pier_loop *loop)
+{
+    struct pier__uring *uring = pier__uring_of(loop);
+    unsigned entries = uring->ring.sq.ring_entries;
+    pier__sys_uring_close(&uring->ring);
+    pier__uring_buffers_close(loop);
+    close_descriptors(uring);
+    pier__free(loop, uring->scratch, entries * sizeof(*uring->scratch));
+    while (uring->accepted_free != NULL) {
+        struct pier__uring_accepted *next = uring->accepted_free->next;
+        pier__free(loop, uring->accepted_free, sizeof(*uring->accepted_free));
+        uring->accepted_free = next;
+    }
+    pier__free(loop, uring, sizeof(*uring));
+}
+
+static int attach(struct pier_handle *handle)
+{
+    handle->ready_ = handle->interest_ = 0;
+    handle->extra_ = NULL;
+    return 0;
+}
+
+static void detach(struct pier_handle *handle)
+{
+    (void)handle; /* with nothing in flight the ring knows nothing of it */
+}
+
+static void shut(struct pier_handle *handle)
+{
+    struct pier_loop *loop = handle->loop_;
+    struct io_uring_sqe *entry = pier__uring_entry(loop);
+    if (entry == NULL) {
+        loop->stats.system_calls++;
+        pier__sys_close(handle->descriptor_);
+        pier__handle_closed(handle);
+        return;
+    }
+    entry->opcode = IORING_OP_CLOSE;
+    entry->fd = (int)handle->descriptor_;
+    entry->user_data = pier__uring_key(handle, PIER__TAG_CLOSED);
+}
+
+static pier_descriptor descriptor(struct pier_loop *loop)
+{
+    struct pier__uring *uring = pier__uring_of(loop);
+    if (uring->embed >= 0) {
+        return uring->embed;
+    }
+    /* The ring's own descriptor doesn't become readable for work that is deferred. */
+    pier_descriptor eventfd = pier__sys_eventfd();
+    if (eventfd < 0) {
+        return eventfd;
+    }
+    int error = pier__sys_uring_register_eventfd(&uring->ring, eventfd);
+    if (error < 0) {
+        pier__sys_close(eventfd);
+        return error;
+    }
+    uring->embed = eventfd;
+    pier__sys_eventfd_signal(eventfd); /* the first run arms what was submitted before */
+    return eventfd;
+}
+
+static int after_fork(struct pier_loop *loop)
+{
+    struct pier__uring *uring = pier__uring_of(loop);
+    unsigned entries = uring->ring.sq.ring_entries;
+    close_descriptors(uring);
+    pier__sys_uring_close(&uring->ring);
+    pier__free(loop, uring->scratch, entries * sizeof(*uring->scratch));
+    uring->scratch = NULL;
+    uring->unsubmitted = 0;
+    uring->enabled = uring->eventfd_armed = false;
+    uring->polls_unsent = NULL;
+    loop->embedded = false;
+    int error = open_ring(loop, uring);
+    if (error < 0) {
+        return error;
+    }
+    pier__uring_buffers_after_fork(loop);
+    for (uint32_t i = 0; i < loop->slots_used; i++) {
+        struct pier_handle *handle = loop->slots[i].handle;
+        if (handle != NULL) {
+            handle->ready_ &= PIER__ENDED;
+            pier__uring_postpone(loop, handle);
+        }
+    }
+    for (struct pier_timer_link *link = loop->others; link != NULL; link = link->next) {
+        struct pier_op *op = PIER_OWNER(link, struct pier_op, timer_);
+        if (op->kind_ == PIER__OP_POLL) {
+            op->bits_ &= (uint8_t)~PIER__WANTED;
+            arm_poll(loop, op);
+        }
+    }
+    return 0;
+}
+
+const struct pier_backend pier__uring_backend = {
+    .name = "uring",
+    .calls = {.start = pier__uring_start, .cancel = pier__uring_cancel, .resume = pier__uring_resume},
+    .nonblocking = false,
+    .probe = probe,
+    .open = open_uring,
+    .close = close_uring,
+    .attach = attach,
+    .detach = detach,
+    .shut = shut,
+    .wait = wait,
+    .wake = wake,
+    .busy = busy,
+    .flush = flush,
+    .poll_start = poll_start,
+    .poll_cancel = poll_cancel,
+    .poll_pause = poll_pause,
+    .poll_resume = poll_resume,
+    .retry = pier__uring_retry,
+    .buffer_returned = pier__uring_buffer_returned,
+    .descriptor = descriptor,
+    .after_fork = after_fork,
+};

@@ -1,0 +1,118 @@
+/* uring.h - what the files of the io_uring backend share.
+ *
+ * uring.c owns the ring: entries, waiting, waking, polls, fork. uring_ops.c starts the ops of handles and takes their
+ * completions. uring_receive.c owns lent receives: provided buffers and what is held back. */
+
+#ifndef PIER_BACKEND_URING_H
+#define PIER_BACKEND_URING_H
+
+#include <sys/socket.h>
+#include <sys/uio.h>
+
+#include "backend/backend.h"
+#include "core/loop.h"
+#include "sys/linux.h"
+#include "sys/linux_uring.h"
+
+/* The low bits of user_data say what a completion belongs to; the rest is the address. An op's address may be used as key since the
+ * op lives until its terminal completion, which comes after this. */
+enum pier__uring_tag {
+    PIER__TAG_OP,     /* the request of an op */
+    PIER__TAG_READY,  /* the descriptor of an op is ready: do it by a system call */
+    PIER__TAG_IGNORE, /* a cancel: what it cancels has its own completion (traps 1) */
+    PIER__TAG_CLOSED, /* a handle's descriptor is closed */
+    PIER__TAG_WAKE,   /* a message from another thread */
+    PIER__TAG_EVENTFD, /* the wake-up eventfd is ready */
+    PIER__TAG_MASK = 7
+};
+
+/* handle->ready_ here */
+enum {
+    PIER__RECEIVE_IN_KERNEL = 1,
+    PIER__SEND_IN_KERNEL = 2,
+    PIER__STOPPING = 4,        /* the receive request is being cancelled to hold it, not to end the op */
+    PIER__ENDED = 8,           /* the multishot op's outcome is known and noted in the last held buffer */
+    PIER__RECEIVE_POLLING = 16, /* what is in the kernel is a poll for PIER__TAG_READY */
+    PIER__SEND_POLLING = 32
+};
+
+#define PIER__URING_VECTORS 16
+
+/* What a request refers to while it is submitted: one beside each submission entry. The kernel copies it at submission. */
+struct pier__uring_scratch {
+    struct msghdr message;
+    union {
+        struct iovec vectors[PIER__URING_VECTORS];
+        char address[128];
+    } u;
+};
+
+struct pier__uring_accepted {
+    struct pier__uring_accepted *next;
+    pier_descriptor socket;
+};
+
+struct pier__uring {
+    struct io_uring ring;
+    struct pier__uring_features features;
+    unsigned unsubmitted;
+    bool enabled, eventfd_armed;
+    int descriptor; /* of the ring: for messages from other threads */
+    pier_descriptor wake, embed; /* eventfds: -1 when not in use */
+    struct pier__uring_scratch *scratch;
+    bool cancels_unsent; /* and cancels of polls */
+    struct pier_op *polls_unsent, *polls_unsent_last; /* polls that found the queue full */
+    struct pier__uring_accepted *accepted_free;
+
+    struct io_uring_buf_ring *buffers; /* NULL before the first lent receive */
+    unsigned buffers_size;             /* entries, a power of two */
+    unsigned provided, target;         /* buffers that the kernel has; that it should have */
+    uint16_t buffers_tail;
+    bool buffers_refused; /* the kernel has no buffer rings */
+};
+
+static inline struct pier__uring *pier__uring_of(const struct pier_loop *loop)
+{
+    return loop->backend_data;
+}
+
+static inline uint64_t pier__uring_key(const void *pointer, enum pier__uring_tag tag)
+{
+    return (uint64_t)(uintptr_t)pointer | (uint64_t)tag;
+}
+
+/* The next submission entry, cleared, or NULL when the queue is full and can't be submitted now. */
+struct io_uring_sqe *pier__uring_entry(struct pier_loop *loop);
+/* The scratch beside an entry. */
+struct pier__uring_scratch *pier__uring_scratch_of(struct pier_loop *loop, const struct io_uring_sqe *entry);
+/* Asks the kernel to cancel the request with this key; without an entry to spare, tries again later. */
+bool pier__uring_cancel_request(struct pier_loop *loop, uint64_t key);
+/* Waits for a descriptor on behalf of an op, to go on with PIER__TAG_READY. False when the queue is full. */
+bool pier__uring_wait_ready(struct pier_loop *loop, struct pier_op *op, pier_descriptor descriptor, unsigned events);
+
+/* uring_ops.c */
+void pier__uring_start(struct pier_handle *handle, struct pier_op *op);
+void pier__uring_cancel(struct pier_handle *handle, struct pier_op *op);
+void pier__uring_resume(struct pier_handle *handle, struct pier_op *op);
+void pier__uring_retry(struct pier_handle *handle);
+void pier__uring_completed(struct pier_loop *loop, struct pier_op *op, int result, unsigned flags);
+void pier__uring_ready(struct pier_loop *loop, struct pier_op *op, int result);
+void pier__uring_serve(struct pier_loop *loop, struct pier_handle *handle);
+/* The queue is full: the handle's op is started again later. */
+void pier__uring_postpone(struct pier_loop *loop, struct pier_handle *handle);
+
+/* uring_receive.c */
+void pier__uring_start_lent(struct pier_loop *loop, struct pier_handle *handle, struct pier_op *op);
+void pier__uring_received_lent(struct pier_loop *loop, struct pier_handle *handle, struct pier_op *op, int result,
+                               unsigned flags);
+/* Delivers held data, as far as the turn's share goes; then the outcome if it's known, or asks for more. */
+void pier__uring_serve_lent(struct pier_loop *loop, struct pier_handle *handle, struct pier_op *op);
+void pier__uring_drop_held(struct pier_loop *loop, struct pier_handle *handle);
+/* Data that was read into a buffer of the pool by a system call. */
+void pier__uring_read_lent(struct pier_loop *loop, struct pier_handle *handle, struct pier_op *op);
+bool pier__uring_holds(const struct pier_handle *handle);
+void pier__uring_buffers_close(struct pier_loop *loop);
+void pier__uring_buffers_after_fork(struct pier_loop *loop);
+bool pier__uring_buffer_returned(struct pier_loop *loop, uint32_t index);
+
+#endif

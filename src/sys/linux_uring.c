@@ -1,0 +1,210 @@
+/* linux_uring.c - io_uring's system calls.
+ *
+ * liburing maps the rings; entering is done here, so that one call both submits and waits and the tests can make it fail.
+ * Names that Debian 12's liburing (2.3) doesn't have yet are given by number. */
+
+#include "sys/linux_uring.h"
+
+#include <errno.h>
+#include <string.h>
+#include <sys/mman.h>
+#include <sys/syscall.h>
+#include <unistd.h>
+
+#include "core/error.h"
+#include "sys/linux.h"
+#include "sys/posix.h"
+
+#define REGISTER_SEND_MSG_RING 31 /* IORING_REGISTER_SEND_MSG_RING, Linux 6.13 */
+#define ENTER_REGISTERED_RING (1u << 4)
+#define FEATURE_EXT_ARG (1u << 8)
+#define FEATURE_NODROP (1u << 1)
+#define FEATURE_FAST_POLL (1u << 5)
+#define RING_IS_REGISTERED 1 /* liburing's INT_FLAG_REG_RING in io_uring.int_flags */
+
+static int explain_setup(int error, int code)
+{
+    int64_t disabled = pier__sys_read_number("/proc/sys/kernel/io_uring_disabled");
+    if (code == EPERM && disabled > 0) {
+        return pier__fail(PIER_ENOTSUP, "io_uring is switched off: kernel.io_uring_disabled = %d (sysctl -w "
+                                        "kernel.io_uring_disabled=0 allows it)", (int)disabled);
+    }
+    if (code == EPERM) {
+        return pier__fail(PIER_ENOTSUP, "io_uring is forbidden here (EPERM): a seccomp filter or security policy of the container");
+    }
+    if (code == ENOSYS) {
+        return pier__fail(PIER_ENOTSUP, "this kernel has no io_uring, or a sandbox hides it (ENOSYS)");
+    }
+    if (code == ENOMEM) {
+        return pier__fail(PIER_ENOMEM, "no memory for an io_uring: the limit on locked memory (ulimit -l) may be too low");
+    }
+    return pier__fail(error, "io_uring_setup: %s (code %d)", pier_error_text(error), code);
+}
+
+static int try_setup(struct io_uring *ring, unsigned entries, unsigned completions, unsigned flags)
+{
+    int fault = pier__fault(PIER__CALL_URING_SETUP);
+    if (fault != 0) {
+        return fault;
+    }
+    struct io_uring_params parameters;
+    memset(&parameters, 0, sizeof(parameters));
+    parameters.flags = flags | IORING_SETUP_CQSIZE | IORING_SETUP_CLAMP | IORING_SETUP_R_DISABLED;
+    parameters.cq_entries = completions;
+    int result = io_uring_queue_init_params(entries, ring, &parameters);
+    if (result < 0) {
+        return pier__sys_map(-result);
+    }
+    if ((parameters.features & (FEATURE_EXT_ARG | FEATURE_NODROP | FEATURE_FAST_POLL)) !=
+        (FEATURE_EXT_ARG | FEATURE_NODROP | FEATURE_FAST_POLL)) {
+        io_uring_queue_exit(ring);
+        return pier__sys_map(ENOSYS);
+    }
+    return 0;
+}
+
+/* Flags from the best down; a kernel refuses those it doesn't know with EINVAL (traps 19). */
+static const unsigned ladder[] = {
+    IORING_SETUP_SINGLE_ISSUER | IORING_SETUP_DEFER_TASKRUN | IORING_SETUP_SUBMIT_ALL,
+    IORING_SETUP_COOP_TASKRUN | IORING_SETUP_SUBMIT_ALL,
+    0,
+};
+
+static void find_features(struct io_uring *ring, struct pier__uring_features *features)
+{
+    struct {
+        struct io_uring_probe head;
+        struct io_uring_probe_op ops[64];
+    } probe;
+    memset(&probe, 0, sizeof(probe));
+    bool probed = io_uring_register_probe(ring, &probe.head, 64) == 0;
+    unsigned last = probed ? probe.head.last_op : 0;
+    /* Multishot requests have no probe of their own: they came with the opcodes next to them. */
+    features->multishot_accept = last >= IORING_OP_SOCKET;   /* 5.19 */
+    features->multishot_receive = last >= IORING_OP_SEND_ZC; /* 6.0 */
+    features->deferred = (ring->flags & IORING_SETUP_DEFER_TASKRUN) != 0;
+    features->single_issuer = (ring->flags & IORING_SETUP_SINGLE_ISSUER) != 0;
+    features->buffer_ring = features->multishot_accept;
+}
+
+int pier__sys_uring_open(struct io_uring *ring, unsigned entries, unsigned completions,
+                         struct pier__uring_features *features)
+{
+    int error = PIER_EINVAL;
+    for (;;) {
+        for (size_t i = 0; i < sizeof(ladder) / sizeof(ladder[0]); i++) {
+            error = try_setup(ring, entries, completions, ladder[i]);
+            if (error != PIER_EINVAL) {
+                break;
+            }
+        }
+        if (error != PIER_ENOMEM || entries <= 4) {
+            break;
+        }
+        entries /= 2;
+        completions /= 2;
+    }
+    if (error < 0) {
+        return explain_setup(error, pier__sys_code());
+    }
+    for (unsigned i = 0; i < ring->sq.ring_entries; i++) {
+        ring->sq.array[i] = i;
+    }
+    io_uring_ring_dontfork(ring); /* a child that touched the rings would corrupt them (traps 16) */
+    find_features(ring, features);
+    return 0;
+}
+
+void pier__sys_uring_close(struct io_uring *ring)
+{
+    io_uring_queue_exit(ring);
+}
+
+int pier__sys_uring_enable(struct io_uring *ring)
+{
+    PIER__FAULT(URING_REGISTER);
+    /* Not io_uring_enable_rings(): Debian 12's liburing declares it but doesn't export it. */
+    if (syscall(SYS_io_uring_register, ring->ring_fd, IORING_REGISTER_ENABLE_RINGS, NULL, 0) < 0) {
+        return pier__sys_errno();
+    }
+    io_uring_register_ring_fd(ring); /* saves a look-up per enter; works without */
+    return 0;
+}
+
+int pier__sys_uring_enter(struct io_uring *ring, unsigned submit, unsigned wait, bool get_events, uint64_t timeout_ns)
+{
+    int fault = pier__fault(PIER__CALL_URING_ENTER);
+    if (fault != 0) {
+        return fault == PIER_EINTR ? 0 : fault;
+    }
+    struct __kernel_timespec limit;
+    struct io_uring_getevents_arg argument;
+    unsigned flags = get_events ? IORING_ENTER_GETEVENTS : 0;
+    void *extra = NULL;
+    size_t size = 0;
+    if (wait != 0 && timeout_ns != PIER_FOREVER) {
+        limit.tv_sec = (int64_t)(timeout_ns / PIER_SECOND);
+        limit.tv_nsec = (long long)(timeout_ns % PIER_SECOND);
+        memset(&argument, 0, sizeof(argument));
+        argument.ts = (uint64_t)(uintptr_t)&limit;
+        flags |= IORING_ENTER_EXT_ARG;
+        extra = &argument;
+        size = sizeof(argument);
+    }
+    if (ring->int_flags & RING_IS_REGISTERED) {
+        flags |= ENTER_REGISTERED_RING;
+    }
+    int result = (int)syscall(SYS_io_uring_enter, ring->enter_ring_fd, submit, wait, flags, extra, size);
+    if (PIER__LIKELY(result >= 0)) {
+        return result;
+    }
+    return errno == ETIME || errno == EINTR ? 0 : pier__sys_errno();
+}
+
+void *pier__sys_pages(size_t size)
+{
+    if (pier__fault(PIER__CALL_ALLOCATE) != 0) {
+        return NULL;
+    }
+    void *memory = mmap(NULL, size, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+    return memory == MAP_FAILED ? NULL : memory;
+}
+
+void pier__sys_free_pages(void *memory, size_t size)
+{
+    if (memory != NULL) {
+        munmap(memory, size);
+    }
+}
+
+int pier__sys_uring_register_buffers(struct io_uring *ring, void *memory, unsigned entries)
+{
+    PIER__FAULT(URING_REGISTER);
+    struct io_uring_buf_reg registration;
+    memset(&registration, 0, sizeof(registration));
+    registration.ring_addr = (uint64_t)(uintptr_t)memory;
+    registration.ring_entries = entries;
+    int result = io_uring_register_buf_ring(ring, &registration, 0);
+    return result < 0 ? pier__sys_map(-result) : 0;
+}
+
+int pier__sys_uring_message(int ring_descriptor, uint64_t user_data)
+{
+    int saved = errno;
+    struct io_uring_sqe request;
+    memset(&request, 0, sizeof(request));
+    request.opcode = IORING_OP_MSG_RING;
+    request.fd = ring_descriptor;
+    request.off = user_data;
+    int result = (int)syscall(SYS_io_uring_register, -1, REGISTER_SEND_MSG_RING, &request, 1);
+    int error = result < 0 ? errno : 0;
+    errno = saved;
+    return error == 0 ? 0 : error == EINVAL || error == ENOSYS ? PIER_ENOTSUP : PIER_EOTHER;
+}
+
+int pier__sys_uring_register_eventfd(struct io_uring *ring, pier_descriptor eventfd)
+{
+    PIER__FAULT(URING_REGISTER);
+    int result = io_uring_register_eventfd(ring, (int)eventfd);
+    return result < 0 ? pier__sys_map(-result) : 0;
+}
