@@ -347,7 +347,7 @@ PIER_API uint64_t pier_op_token(struct pier_op *op);
 /* pier_cancel() from any thread: if the op behind the token is still in flight it is cancelled on the loop's thread. */
 PIER_API void pier_cancel_remote(struct pier_loop *loop, uint64_t token);
 
-/* Completes once, delay_ns from now: never early, at most one tick (65.536 us) and the scheduler's delay late. result 0. */
+/* Completes once, delay_ns from now: never early, at most one tick (4.096 us) and the scheduler's delay late. result 0. */
 PIER_API void pier_timer(struct pier_loop *loop, struct pier_op *op, uint64_t delay_ns, pier_op_fn *fn);
 
 /* Completes with PIER_MORE after delay_ns and then every interval_ns (at least 1), on the grid that the first expiry set.

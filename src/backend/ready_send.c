@@ -9,9 +9,7 @@
 /* The buffer is full: holds lent memory until the send is over, and waits. */
 PIER__COLD static void block(struct pier_loop *loop, struct pier_handle *handle, struct pier_op *op, int64_t why)
 {
-    if (!(op->bits_ & PIER__HOLDS)) {
-        pier__pool_hold(loop, op);
-    }
+    pier__pool_hold(loop, op);
     if (why != PIER_EAGAIN) {
         pier__loop_starve(loop, handle); /* the system is short of memory: no event will tell when that's over */
         return;

@@ -283,6 +283,15 @@ PIER__COLD static void enable(struct pier_loop *loop)
     uring->enabled = true;
 }
 
+static void cancel_poll_again(struct pier_loop *loop, struct pier_op *op, void *context)
+{
+    struct pier__uring *uring = context;
+    if (op->kind_ == PIER__OP_POLL && op->reason_ != PIER__REASON_NONE && (op->bits_ & PIER__WANTED) &&
+        !pier__uring_cancel_request(loop, pier__uring_key(op, PIER__TAG_OP))) {
+        uring->cancels_unsent = true;
+    }
+}
+
 /* Polls and cancels that found the submission queue full. */
 PIER__COLD static void resubmit(struct pier_loop *loop)
 {
@@ -296,13 +305,7 @@ PIER__COLD static void resubmit(struct pier_loop *loop)
     }
     if (uring->cancels_unsent) {
         uring->cancels_unsent = false;
-        for (struct pier_timer_link *link = loop->others; link != NULL; link = link->next) {
-            op = PIER_OWNER(link, struct pier_op, timer_);
-            if (op->kind_ == PIER__OP_POLL && op->reason_ != PIER__REASON_NONE && (op->bits_ & PIER__WANTED) &&
-                !pier__uring_cancel_request(loop, pier__uring_key(op, PIER__TAG_OP))) {
-                uring->cancels_unsent = true;
-            }
-        }
+        pier__loop_visit(loop, cancel_poll_again, uring);
     }
 }
 
@@ -510,6 +513,15 @@ static pier_descriptor descriptor(struct pier_loop *loop)
     return eventfd;
 }
 
+static void poll_in_child(struct pier_loop *loop, struct pier_op *op, void *context)
+{
+    (void)context;
+    if (op->kind_ == PIER__OP_POLL) {
+        op->bits_ &= (uint8_t)~PIER__WANTED;
+        arm_poll(loop, op);
+    }
+}
+
 static int after_fork(struct pier_loop *loop)
 {
     struct pier__uring *uring = pier__uring_of(loop);
@@ -534,13 +546,7 @@ static int after_fork(struct pier_loop *loop)
             pier__uring_postpone(loop, handle);
         }
     }
-    for (struct pier_timer_link *link = loop->others; link != NULL; link = link->next) {
-        struct pier_op *op = PIER_OWNER(link, struct pier_op, timer_);
-        if (op->kind_ == PIER__OP_POLL) {
-            op->bits_ &= (uint8_t)~PIER__WANTED;
-            arm_poll(loop, op);
-        }
-    }
+    pier__loop_visit(loop, poll_in_child, NULL);
     return 0;
 }
 

@@ -62,9 +62,7 @@ static bool fill_vectored(struct pier_loop *loop, struct pier_handle *handle, st
         if (op->state_ == PIER__QUEUED) {
             pier__op_move(op, PIER__ACTIVE);
         }
-        if (!(op->bits_ & PIER__HOLDS)) {
-            pier__pool_hold(loop, op);
-        }
+        pier__pool_hold(loop, op);
         if (op == last) {
             break;
         }
@@ -90,9 +88,7 @@ static void fill_single(struct pier_loop *loop, struct pier_handle *handle, stru
                         struct io_uring_sqe *entry)
 {
     size_t left = op->size - (size_t)op->done;
-    if (!(op->bits_ & PIER__HOLDS)) {
-        pier__pool_hold(loop, op);
-    }
+    pier__pool_hold(loop, op);
     entry->addr = (uint64_t)(uintptr_t)op->data + op->done;
     entry->len = left > MOST ? MOST : (uint32_t)left;
     if (PIER__UNLIKELY(handle->kind_ == PIER__KIND_FILE)) {
@@ -107,17 +103,13 @@ static void fill_single(struct pier_loop *loop, struct pier_handle *handle, stru
 static void start_send(struct pier_loop *loop, struct pier_handle *handle, struct pier_op *op)
 {
     if (PIER__UNLIKELY(handle->kind_ != PIER__KIND_STREAM && handle->kind_ != PIER__KIND_FILE)) {
-        if (!(op->bits_ & PIER__HOLDS)) {
-            pier__pool_hold(loop, op);
-        }
+        pier__pool_hold(loop, op);
         wait_ready(loop, handle, op);
         return;
     }
     struct io_uring_sqe *entry = pier__uring_entry(loop);
     if (PIER__UNLIKELY(entry == NULL)) {
-        if (!(op->bits_ & PIER__HOLDS)) {
-            pier__pool_hold(loop, op);
-        }
+        pier__pool_hold(loop, op);
         pier__uring_postpone(loop, handle);
         return;
     }

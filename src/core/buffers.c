@@ -146,6 +146,9 @@ static bool hold_buffer(struct pier_loop *loop, uint32_t index)
 void pier__pool_hold(struct pier_loop *loop, struct pier_op *op)
 {
     const struct pier__pool *pool = &loop->pool;
+    if (pool->memory == NULL || (op->bits_ & PIER__HOLDS)) {
+        return;
+    }
     if (PIER__LIKELY(op->kind_ == PIER__OP_SEND)) {
         uint32_t index = find_buffer(pool, op->data);
         if (index != PIER__NO_BUFFER && hold_buffer(loop, index)) {

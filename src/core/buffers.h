@@ -50,7 +50,8 @@ void pier__pool_give(struct pier_loop *loop, uint32_t index, struct pier_handle 
 void pier__pool_put(struct pier_loop *loop, uint32_t index);
 /* Drops a reference; the last one returns the buffer. */
 void pier__pool_drop(struct pier_loop *loop, uint32_t index);
-/* A send that stays in flight: takes references on the lent buffers that its memory is in, and notes so in the op. */
+/* A send that stays in flight: takes references on the lent buffers that its memory is in, and notes so in the op. The
+ * second time it does nothing. */
 void pier__pool_hold(struct pier_loop *loop, struct pier_op *op);
 void pier__pool_unhold(struct pier_loop *loop, struct pier_op *op);
 

@@ -216,17 +216,19 @@ static void deliver_closed(struct pier_loop *loop)
 {
     struct pier__handles closing = loop->closing;
     loop->closing.head = NULL;
-    if (!deliver_completed(loop)) {
-        if (closing.head != NULL) {
+    deliver_completed(loop);
+    while (closing.head != NULL) {
+        /* A callback may have submitted on a handle that is closing: that op was refused, and completes before the close too. */
+        if (loop->completed.head != NULL) {
+            deliver_completed(loop);
+        }
+        if (loop->completed.head != NULL) {
             closing.tail->next_ = loop->closing.head;
             loop->closing.tail = loop->closing.head != NULL ? loop->closing.tail : closing.tail;
             loop->closing.head = closing.head;
+            return;
         }
-        return;
-    }
-    struct pier_handle *handle;
-    while ((handle = pier__handles_pop(&closing)) != NULL) {
-        loop->backend->shut(handle);
+        loop->backend->shut(pier__handles_pop(&closing));
     }
 }
 

@@ -370,6 +370,11 @@ static inline void pier__handle_serve_later(struct pier_loop *loop, struct pier_
     }
 }
 
+/* ---- stats.c */
+
+/* Calls fn for each timer, poll and notify op in flight; it may end that op. */
+void pier__loop_visit(struct pier_loop *loop, void (*fn)(struct pier_loop *, struct pier_op *, void *), void *context);
+
 /* ---- post.c */
 
 /* Delivers what other threads have posted, notified and cancelled. */

@@ -129,6 +129,9 @@ void pier__op_submit(struct pier_handle *handle, struct pier_op *op, unsigned ki
     op->next_ = NULL;
     if (handle->head_[direction] != NULL) {
         pier__op_move(op, PIER__QUEUED);
+        if (pier__op_is_send(op)) {
+            pier__pool_hold(loop, op);
+        }
         handle->tail_[direction]->next_ = op;
         handle->tail_[direction] = op;
         return;
@@ -136,6 +139,9 @@ void pier__op_submit(struct pier_handle *handle, struct pier_op *op, unsigned ki
     handle->head_[direction] = handle->tail_[direction] = op;
     if (PIER__UNLIKELY(handle->bits_ & (PIER__FAILED | PIER__CONNECTING))) {
         pier__op_move(op, PIER__QUEUED);
+        if (pier__op_is_send(op)) {
+            pier__pool_hold(loop, op);
+        }
         pier__op_start_direction(loop, handle, direction);
         return;
     }

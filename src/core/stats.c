@@ -24,6 +24,28 @@ unsigned pier_loop_capabilities(const struct pier_loop *loop)
     return bits < 0 ? 0 : (unsigned)bits;
 }
 
+static void visit_links(struct pier_loop *loop, struct pier_timer_link *link,
+                        void (*fn)(struct pier_loop *, struct pier_op *, void *), void *context)
+{
+    while (link != NULL) {
+        struct pier_timer_link *next = link->next;
+        struct pier_op *op = PIER_OWNER(link, struct pier_op, timer_);
+        if (link != &loop->retry_link && op->kind_ > PIER__OP_SHUTDOWN) {
+            fn(loop, op, context);
+        }
+        link = next;
+    }
+}
+
+void pier__loop_visit(struct pier_loop *loop, void (*fn)(struct pier_loop *, struct pier_op *, void *), void *context)
+{
+    for (size_t slot = 0; slot < PIER__TIMER_SLOTS; slot++) {
+        visit_links(loop, loop->timers.slots[slot], fn, context);
+    }
+    visit_links(loop, loop->timers.due, fn, context);
+    visit_links(loop, loop->others, fn, context);
+}
+
 /* ---- dump */
 
 static const char *const kind_names[] = {"none", "accept",   "connect", "receive", "receive lent", "send", "send vectored",
@@ -66,14 +88,15 @@ static void dump_handle(struct pier_loop *loop, const struct pier_handle *handle
     }
 }
 
-static void dump_links(struct pier_loop *loop, const struct pier_timer_link *link, pier_dump_fn *fn, void *context)
+struct dump {
+    pier_dump_fn *fn;
+    void *context;
+};
+
+static void dump_visited(struct pier_loop *loop, struct pier_op *op, void *context)
 {
-    for (; link != NULL; link = link->next) {
-        const struct pier_op *op = PIER_OWNER(link, struct pier_op, timer_);
-        if (link != &loop->retry_link && op->kind_ > PIER__OP_SHUTDOWN) {
-            dump_op(loop, op, fn, context);
-        }
-    }
+    const struct dump *dump = context;
+    dump_op(loop, op, dump->fn, dump->context);
 }
 
 void pier_loop_dump(struct pier_loop *loop, pier_dump_fn *fn, void *context)
@@ -90,11 +113,7 @@ void pier_loop_dump(struct pier_loop *loop, pier_dump_fn *fn, void *context)
             dump_handle(loop, handle, fn, context);
         }
     }
-    for (size_t slot = 0; slot < PIER__TIMER_SLOTS; slot++) {
-        dump_links(loop, loop->timers.slots[slot], fn, context);
-    }
-    dump_links(loop, loop->timers.due, fn, context);
-    dump_links(loop, loop->others, fn, context);
+    pier__loop_visit(loop, dump_visited, &(struct dump){fn, context});
     for (const struct pier_op *op = loop->completed.head; op != NULL; op = op->next_) {
         dump_op(loop, op, fn, context);
     }
@@ -102,16 +121,10 @@ void pier_loop_dump(struct pier_loop *loop, pier_dump_fn *fn, void *context)
 
 /* ---- drain */
 
-static void cancel_links(struct pier_loop *loop, struct pier_timer_link *link)
+static void cancel_visited(struct pier_loop *loop, struct pier_op *op, void *context)
 {
-    while (link != NULL) {
-        struct pier_timer_link *next = link->next;
-        struct pier_op *op = PIER_OWNER(link, struct pier_op, timer_);
-        if (link != &loop->retry_link && op->kind_ > PIER__OP_SHUTDOWN) {
-            pier__op_cancel(loop, op, PIER__REASON_CALLER);
-        }
-        link = next;
-    }
+    (void)context;
+    pier__op_cancel(loop, op, PIER__REASON_CALLER);
 }
 
 static void cancel_everything(struct pier_loop *loop)
@@ -127,11 +140,7 @@ static void cancel_everything(struct pier_loop *loop)
             pier_close(handle, NULL);
         }
     }
-    for (size_t slot = 0; slot < PIER__TIMER_SLOTS; slot++) {
-        cancel_links(loop, loop->timers.slots[slot]);
-    }
-    cancel_links(loop, loop->timers.due);
-    cancel_links(loop, loop->others);
+    pier__loop_visit(loop, cancel_visited, NULL);
 }
 
 int pier_loop_drain(struct pier_loop *loop, uint64_t timeout_ns)

@@ -72,6 +72,12 @@ static int set_up_listener(pier_descriptor socket, const struct pier_address *ad
     return error;
 }
 
+static bool is_any_ipv6(const struct pier_address *address)
+{
+    static const uint8_t any[16];
+    return address->family == PIER_ADDRESS_IPV6 && memcmp(address->u.ip, any, sizeof(any)) == 0;
+}
+
 int pier_listen(struct pier_loop *loop, struct pier_handle *handle, const struct pier_address *address,
                 const struct pier_listen_options *options)
 {
@@ -88,6 +94,11 @@ int pier_listen(struct pier_loop *loop, struct pier_handle *handle, const struct
                           options->backlog, BACKLOG);
     }
     pier_descriptor socket = pier__sys_socket(address->family, loop->backend->nonblocking);
+    struct pier_address every_ipv4 = {.family = PIER_ADDRESS_IPV4, .port = address->port};
+    if (socket == PIER_EAFNOSUPPORT && is_any_ipv6(address) && !options->ipv6_only) {
+        address = &every_ipv4; /* a machine without IPv6: all of its addresses are IPv4 */
+        socket = pier__sys_socket(address->family, loop->backend->nonblocking);
+    }
     if (socket < 0) {
         return fail_opening((int)socket, "open a socket for", address);
     }
