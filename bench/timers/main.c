@@ -6,10 +6,10 @@
  * Start: all timers, with delays that a fixed random sequence spreads over ten minutes. Stop: all
  * of them, in another random order. Fire: all are started again with delays of up to 200 ms; the
  * program sleeps until the last is due, so that nothing but firing is left to do, and then lets the
- * loop run. The figures are CPU time of the process. Each timer must fire once. How many fired after
- * one that was due later is reported, with the tolerance that is due to a tick of a millisecond and
- * to the time that starting them all took: some libraries count a delay from the loop's idea of the
- * time, some from the clock.
+ * loop run. The figures are CPU time of the process. Each timer must fire once. How many fired
+ * after one that was due later is reported, with the tolerance that is due to a tick of a
+ * millisecond and to the time that starting them all took: some libraries count a delay from the
+ * loop's idea of the time, some from the clock.
  */
 #include "timers.h"
 
