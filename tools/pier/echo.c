@@ -75,6 +75,22 @@ static void announce(const struct pier_address *address, const char *backend, ui
     platform_flush_output();
 }
 
+/* A counter for people: "user_cpu_ns" becomes "user cpu", with a unit that fits the value. */
+static void print_line(const char *name, uint64_t value)
+{
+    char label[TOOL_TEXT_MAX], text[TOOL_TEXT_MAX];
+    snprintf(label, sizeof(label), "%s", name);
+    char *unit = strstr(label, "_ns");
+    if (unit != NULL) {
+        *unit = '\0';
+    }
+    for (char *at = label; *at != '\0'; at++) {
+        *at = *at == '_' ? ' ' : *at;
+    }
+    printf("  %-18s %s\n", label,
+           unit != NULL ? tool_format_time(text, value) : tool_format_count(text, value));
+}
+
 static void print_counters(const struct echo_options *options, const char *backend,
                            const struct pier_loop_stats *stats)
 {
@@ -120,11 +136,7 @@ static void print_counters(const struct echo_options *options, const char *backe
         return;
     }
     for (size_t i = 0; i < count; i++) {
-        char value[TOOL_TEXT_MAX];
-        bool is_time = strstr(counters[i].name, "_ns") != NULL;
-        printf("  %-20s %s\n", counters[i].name,
-               is_time ? tool_format_time(value, counters[i].value)
-                       : tool_format_count(value, counters[i].value));
+        print_line(counters[i].name, counters[i].value);
     }
 }
 

@@ -34,7 +34,7 @@ static const char help_text[] =
     "  --backend NAME     what the client's loops run on; default: the best that works here\n"
     "  --json             print one line of JSON\n"
     "\n"
-    "Over 127.0.0.0/8 every 20,000 connections get a local address of their own, so that ports\n"
+    "Over 127.0.0.0/8 every 5,000 connections get a local address of their own, so that ports\n"
     "suffice.\n";
 
 static int parse(struct load_options *options, int argc, char **argv)
@@ -313,9 +313,13 @@ static void conduct(const struct load_options *options, struct load_shared *shar
         if (atomic_load(&interrupted)) {
             atomic_store(&shared->stop, true);
         }
-        if (atomic_load(&shared->go_ns) == 0 && all_reached(shared, LOAD_READY)) {
+        if (atomic_load(&shared->go_ns) == 0 && all_reached(shared, LOAD_READY) &&
+            !atomic_load(&shared->stop)) {
             /* Long enough for every client to have seen it. */
             atomic_store(&shared->go_ns, platform_now_ns() + 30 * PIER_MILLISECOND);
+        }
+        if (all_reached(shared, LOAD_ANSWERED)) {
+            atomic_store(&shared->close, true);
         }
         if (processes != NULL) {
             check_processes(shared, processes, ended, options);

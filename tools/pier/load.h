@@ -38,7 +38,7 @@ enum load_error {
     LOAD_ERRORS = LOAD_ERROR_SYSTEM + 100
 };
 
-enum load_state { LOAD_CONNECTING, LOAD_READY, LOAD_ENDED };
+enum load_state { LOAD_CONNECTING, LOAD_READY, LOAD_ANSWERED, LOAD_ENDED };
 
 /* What a client has done. Written by it alone; the atomics may be read meanwhile. */
 struct load_result {
@@ -57,6 +57,7 @@ struct load_result {
 struct load_shared {
     _Atomic uint64_t go_ns; /* when the load begins, 0: not known yet */
     atomic_bool stop;
+    atomic_bool close; /* all answers are in */
     uint64_t clients_count;
     struct load_result results[];
 };
@@ -68,7 +69,8 @@ enum load_phase {
     LOAD_PHASE_WAIT,    /* for the others */
     LOAD_PHASE_WARM_UP,
     LOAD_PHASE_MEASURE,
-    LOAD_PHASE_FINISH, /* nothing new; answers come in, connections are closed */
+    LOAD_PHASE_FINISH, /* nothing new; the last answers come in */
+    LOAD_PHASE_CLOSE,  /* all clients have theirs; the connections are closed */
     LOAD_PHASE_END
 };
 
@@ -94,6 +96,7 @@ struct load_client {
     uint64_t active;               /* active connections that are not lost */
     uint64_t budget;               /* messages that may still be sent */
     uint64_t in_flight;            /* messages released or due, and not answered or lost */
+    uint64_t remaining;            /* in_flight + open when last looked at */
     uint64_t start_ns, measured_from_ns;
     uint64_t round, turn; /* --rate: the next message is that of connection `turn` in this round */
 
@@ -126,7 +129,7 @@ enum {
     LOAD_SEND_MAX = 256 * 1024, /* bytes handed over at a time */
     LOAD_RECEIVE_MAX = 64 * 1024,
     LOAD_CONNECTS_MAX = 64, /* connects in flight, of all clients */
-    LOAD_CONNECTIONS_PER_SOURCE = 20000
+    LOAD_CONNECTIONS_PER_SOURCE = 5000
 };
 
 /* What is sent, at any offset, and then expected. Made once per process; NULL when there is no
@@ -147,8 +150,11 @@ void load_connection_begin(struct load_client *client, uint64_t index);
 /* One more message is due on a connection: --rate. */
 void load_connection_due(struct load_client *client, uint64_t index, uint64_t now_ns);
 
-/* No new messages; once those in flight are answered the stream ends. */
+/* No new messages. */
 void load_connection_finish(struct load_client *client, uint64_t index, uint64_t now_ns);
+
+/* Ends the stream; the peer has to do the same. */
+void load_connection_close(struct load_client *client, uint64_t index);
 
 /* Counts what has not come to an end in time as errors. */
 void load_connection_give_up(struct load_client *client, uint64_t index, uint64_t now_ns);

@@ -1,9 +1,9 @@
 /* load_client.c - a client of `pier load`: one loop with its share of the connections, and the
  * phases it goes through.
  *
- * Connect, wait until all clients are connected, warm up, measure, finish. The conductor says when
- * to begin and when to stop through shared memory, where the client looks every few milliseconds;
- * the clock is the same in all processes.
+ * Connect, wait until all clients are connected, warm up, measure, finish, wait until all clients
+ * have their answers, close. The conductor says when through shared memory, where the client looks
+ * every few milliseconds; the clock is the same in all processes.
  *
  * With --rate R, message m of all is due at start + m / R and belongs to connection m mod N, so
  * that what is due when follows from numbers alone and nothing has to be kept for a server that
@@ -89,6 +89,14 @@ static void set_next(struct load_client *client, uint64_t delay_ns)
     }
 }
 
+/* Tells the conductor that nothing is in flight any more. */
+static void check_answers(struct load_client *client)
+{
+    if (client->in_flight == 0 && atomic_load(&client->result->state) < LOAD_ANSWERED) {
+        atomic_store(&client->result->state, LOAD_ANSWERED);
+    }
+}
+
 static void finish(struct load_client *client)
 {
     uint64_t now_ns = platform_now_ns();
@@ -98,15 +106,34 @@ static void finish(struct load_client *client)
     for (uint64_t i = 0; i < client->count + client->idle; i++) {
         load_connection_finish(client, i, now_ns);
     }
+    check_answers(client);
+    client->remaining = client->in_flight + client->open;
+    set_next(client, FINISH_TIME);
+}
+
+static void close_all(struct load_client *client)
+{
+    client->phase = LOAD_PHASE_CLOSE;
+    for (uint64_t i = 0; i < client->count + client->idle; i++) {
+        load_connection_close(client, i);
+    }
     if (client->open == 0) {
         end(client);
     } else {
+        client->remaining = client->in_flight + client->open;
         set_next(client, FINISH_TIME);
     }
 }
 
+/* Nothing has come in, and nothing was closed, for FINISH_TIME. */
 static void give_up(struct load_client *client)
 {
+    uint64_t remaining = client->in_flight + client->open;
+    if (remaining < client->remaining) {
+        client->remaining = remaining;
+        set_next(client, FINISH_TIME);
+        return;
+    }
     uint64_t now_ns = platform_now_ns();
     for (uint64_t i = 0; i < client->count + client->idle; i++) {
         load_connection_give_up(client, i, now_ns);
@@ -160,7 +187,8 @@ static void on_next(struct pier_op *op)
     case LOAD_PHASE_WAIT: begin(client); break;
     case LOAD_PHASE_WARM_UP: measure(client); break;
     case LOAD_PHASE_MEASURE: finish(client); break;
-    case LOAD_PHASE_FINISH: give_up(client); break;
+    case LOAD_PHASE_FINISH:
+    case LOAD_PHASE_CLOSE: give_up(client); break;
     case LOAD_PHASE_CONNECT:
     case LOAD_PHASE_END: break;
     }
@@ -180,6 +208,8 @@ static void on_tick(struct pier_op *op)
         end(client);
     } else if (stop && client->phase <= LOAD_PHASE_MEASURE) {
         finish(client);
+    } else if (client->phase == LOAD_PHASE_FINISH && atomic_load(&client->shared->close)) {
+        close_all(client);
     } else if (client->phase == LOAD_PHASE_WAIT && go_ns > 0 && !pier_op_pending(&client->next)) {
         uint64_t now_ns = platform_now_ns();
         set_next(client, go_ns > now_ns ? go_ns - now_ns : 0);
@@ -190,6 +220,9 @@ static void on_tick(struct pier_op *op)
 
 void load_client_check_end(struct load_client *client)
 {
+    if (client->phase == LOAD_PHASE_FINISH) {
+        check_answers(client);
+    }
     if (client->phase != LOAD_PHASE_WARM_UP && client->phase != LOAD_PHASE_MEASURE) {
         return;
     }
@@ -201,7 +234,7 @@ void load_client_check_end(struct load_client *client)
 
 void load_client_closed(struct load_client *client)
 {
-    if (client->phase == LOAD_PHASE_FINISH && client->open == 0) {
+    if (client->phase == LOAD_PHASE_CLOSE && client->open == 0) {
         end(client);
     }
 }
