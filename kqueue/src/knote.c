@@ -13,6 +13,8 @@
 #include "kq.h"
 
 #include <errno.h>
+#include <fcntl.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <unistd.h>
@@ -226,9 +228,42 @@ int pier__kq_source_add(struct kq *q, enum pier__kq_source source, int fd, uint3
     return 0;
 }
 
+/*
+ * A program may close all descriptors it doesn't know (a daemon that starts) and open others under
+ * their numbers. Without /proc it is believed not to have done so.
+ */
+bool pier__kq_is_kind(int fd, const char *kind)
+{
+    char path[32], target[64];
+    ssize_t size;
+
+    snprintf(path, sizeof(path), "/proc/self/fd/%d", fd);
+    size = readlink(path, target, sizeof(target) - 1);
+    if (size == -1)
+        return fcntl(fd, F_GETFD) != -1;
+    target[size] = '\0';
+    return strstr(target, kind) != NULL;
+}
+
+void pier__kq_close(int fd, const char *kind)
+{
+    if (fd != -1 && pier__kq_is_kind(fd, kind))
+        close(fd);
+}
+
 void pier__kq_source_close(struct kq *q, enum pier__kq_source source)
 {
-    if (q->sources[source].fd != -1)
-        close(q->sources[source].fd);
+    static const char *const kinds[SOURCE_COUNT] = {
+        [SOURCE_BELL] = "[eventfd]",
+        [SOURCE_SIDE] = "[eventpoll]",
+        [SOURCE_TIMER] = "[timerfd]",
+        [SOURCE_WALL_TIMER] = "[timerfd]",
+        [SOURCE_INOTIFY] = "inotify",
+        [SOURCE_SIGNAL] = "[eventfd]",
+        [SOURCE_SIGNAL_BLOCKED] = "[signalfd]",
+        [SOURCE_CONNECTOR] = "socket:",
+    };
+
+    pier__kq_close(q->sources[source].fd, kinds[source]);
     q->sources[source].fd = -1;
 }

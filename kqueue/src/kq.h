@@ -201,6 +201,10 @@ int pier__kq_ring(struct kq *q);
 int pier__kq_source_add(struct kq *q, enum pier__kq_source source, int fd, uint32_t events);
 void pier__kq_source_close(struct kq *q, enum pier__kq_source source);
 uint64_t pier__kq_source_tag(enum pier__kq_source source);
+/* Whether `fd` is open, and of the kind that /proc calls by a name with `kind` in it. */
+bool pier__kq_is_kind(int fd, const char *kind);
+/* Closes it if it is. */
+void pier__kq_close(int fd, const char *kind);
 
 /* kevent.c: stores an event if the filter has one, and does what the flags want done then. */
 bool pier__kq_deliver(struct kq *q, struct knote *note, uint32_t ready, struct kevent *out);

@@ -179,7 +179,7 @@ static int detach(struct kq *q, struct knote *note, bool spent)
 {
     (void)spent;
     change_wish(q, note->event.fflags, 0);
-    close(note->u.process.pidfd);
+    pier__kq_close(note->u.process.pidfd, "pidfd");
     return 0;
 }
 

@@ -171,7 +171,7 @@ void pier_kqueue_reclaim(void)
 {
     pthread_mutex_lock(&list_lock);
     if (bell != -1 && !reclaim()) {
-        close(bell);
+        pier__kq_close(bell, "[eventfd]");
         bell = -1;
     }
     pthread_mutex_unlock(&list_lock);
@@ -219,8 +219,7 @@ static void after_fork_in_child(void)
         q->fd = -1;
         end_queue(q);
     }
-    if (bell != -1)
-        close(bell);
+    pier__kq_close(bell, "[eventfd]");
     bell = -1;
     unlock_after_fork();
 }
@@ -234,7 +233,7 @@ static int prepare_process(void)
             return ENOMEM;
         fork_is_handled = true;
     }
-    if (bell != -1 && fcntl(bell, F_GETFD) == -1)
+    if (bell != -1 && !pier__kq_is_kind(bell, "[eventfd]"))
         bell = -1; /* The program has closed all descriptors that it didn't know. */
     if (bell == -1)
         bell = eventfd(1, EFD_CLOEXEC | EFD_NONBLOCK);

@@ -18,18 +18,18 @@ struct test {
     void (*run)(void);
 };
 
-#define TEST(name)                                                                                 \
-    {                                                                                              \
-        #name, name                                                                                \
+#define TEST(name) \
+    { \
+#name, name \
     }
 
 /* Reports a failure and goes on. True if the condition holds. */
 #define CHECK(condition) check_that((condition), __FILE__, __LINE__, #condition)
 /* Two integers, printed if they differ. */
-#define CHECK_EQ(left, right)                                                                      \
+#define CHECK_EQ(left, right) \
     check_equal((intmax_t)(left), (intmax_t)(right), __FILE__, __LINE__, #left " == " #right)
 /* Ends the program if it fails: nothing after it makes sense. */
-#define REQUIRE(condition)                                                                         \
+#define REQUIRE(condition) \
     (check_that((condition), __FILE__, __LINE__, #condition) ? (void)0 : check_give_up())
 
 #define COUNT(array) ((int)(sizeof(array) / sizeof((array)[0])))

@@ -27,8 +27,7 @@ static pid_t start_child(int *go, int status)
     REQUIRE(child >= 0);
     if (child == 0) {
         close(ends[1]);
-        while (read(ends[0], &byte, 1) == -1 && errno == EINTR) {
-        }
+        while (read(ends[0], &byte, 1) == -1 && errno == EINTR) {}
         _exit(status);
     }
     close(ends[0]);
@@ -111,7 +110,8 @@ static void end_of_a_stranger(void)
 
         close(release[1]);
         grandchild = start_child(&go, 9);
-        if (write(numbers[1], &grandchild, sizeof(grandchild)) < 0 || read(release[0], &byte, 1) < 0)
+        if (write(numbers[1], &grandchild, sizeof(grandchild)) < 0 ||
+            read(release[0], &byte, 1) < 0)
             _exit(1);
         close(go); /* It ends, and stays a zombie until we are let go. */
         if (read(release[0], &byte, 1) < 0)
@@ -276,15 +276,9 @@ static void connector_refused(void)
 int main(void)
 {
     static const struct test tests[] = {
-        TEST(end_with_status),
-        TEST(end_by_signal),
-        TEST(already_dead),
-        TEST(end_of_a_stranger),
-        TEST(disabled_until_later),
-        TEST(same_number_as_a_descriptor),
-        TEST(fork_and_exec),
-        TEST(unknown_notes),
-        TEST(connector_refused),
+        TEST(end_with_status),   TEST(end_by_signal),        TEST(already_dead),
+        TEST(end_of_a_stranger), TEST(disabled_until_later), TEST(same_number_as_a_descriptor),
+        TEST(fork_and_exec),     TEST(unknown_notes),        TEST(connector_refused),
     };
 
     return check_main(tests, COUNT(tests));

@@ -244,10 +244,14 @@ static void timeouts_of_kevent(void)
 int main(void)
 {
     static const struct test tests[] = {
-        TEST(oneshot_fires_once),     TEST(units),
-        TEST(periods_are_counted),    TEST(wall_clock_times),
-        TEST(starting_anew_forgets),  TEST(disabled_timers_run_on),
-        TEST(bad_times),              TEST(many_timers),
+        TEST(oneshot_fires_once),
+        TEST(units),
+        TEST(periods_are_counted),
+        TEST(wall_clock_times),
+        TEST(starting_anew_forgets),
+        TEST(disabled_timers_run_on),
+        TEST(bad_times),
+        TEST(many_timers),
         TEST(timeouts_of_kevent),
     };
 

@@ -61,8 +61,7 @@ static void promised_room_is_there(int fd, int peer, int queue)
         if (round == 3)
             drain(peer);
         /* The full buffer isn't writable until somebody reads. */
-        while (!is_readable(queue) && drain(peer) == 0) {
-        }
+        while (!is_readable(queue) && drain(peer) == 0) {}
     }
 }
 
@@ -264,16 +263,11 @@ static void nobody_starves_in_small_steps(void)
 int main(void)
 {
     static const struct test tests[] = {
-        TEST(full_socket_waits_for_room),
-        TEST(clear_returns_room_once),
-        TEST(promised_room_is_there_on_sockets),
-        TEST(pipe_room_and_end),
-        TEST(connecting_ends_writable),
-        TEST(refused_connection),
-        TEST(connection_that_times_out),
-        TEST(peer_that_resets),
-        TEST(half_close_is_not_the_end),
-        TEST(read_and_write_side_by_side),
+        TEST(full_socket_waits_for_room),        TEST(clear_returns_room_once),
+        TEST(promised_room_is_there_on_sockets), TEST(pipe_room_and_end),
+        TEST(connecting_ends_writable),          TEST(refused_connection),
+        TEST(connection_that_times_out),         TEST(peer_that_resets),
+        TEST(half_close_is_not_the_end),         TEST(read_and_write_side_by_side),
         TEST(nobody_starves_in_small_steps),
     };
 
