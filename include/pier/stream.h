@@ -132,7 +132,8 @@ PIER_API void pier_shutdown(struct pier_handle *handle, struct pier_op *op, pier
 PIER_API void pier_close(struct pier_handle *handle, pier_handle_fn *fn);
 
 /* Closes politely: lets queued sends finish, shuts down, discards what the peer still sends until its end of stream, then closes; after
- * timeout_ns (0: the default of 10 s) closes anyway. Receives in flight complete with PIER_ECLOSED at once. */
+ * timeout_ns (0: the default of 10 s) closes anyway. What has no half-close (pipes, terminals, files) closes after its sends. Receives in flight
+ * complete with PIER_ECLOSED at once. */
 PIER_API void pier_close_gracefully(struct pier_handle *handle, uint64_t timeout_ns, pier_handle_fn *fn);
 
 /* Whether the handle is open and not closing. */

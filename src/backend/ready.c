@@ -97,11 +97,13 @@ static void out_of_buffers(struct pier_loop *loop, struct pier_handle *handle)
     pier__loop_starve(loop, handle);
 }
 
-/* After data: whether there may be more without another event. A short read proves the opposite only on Internet streams that
+/* After data: whether there may be more without another event. With a level-triggered poller, or one that is armed anew, what's left is
+ * told of again. With edges a short read proves the opposite only on Internet streams that
  * nobody has ended: the end of stream, or urgent data, would show in no further event. */
 static inline void note_read(struct pier_handle *handle, bool is_short)
 {
-    if (is_short && (handle->bits_ & (PIER__IS_TCP | PIER__HUNG_UP | PIER__ALWAYS)) == PIER__IS_TCP) {
+    uint32_t bits = handle->bits_ & (PIER__IS_TCP | PIER__HUNG_UP | PIER__ALWAYS);
+    if (is_short && (bits == PIER__IS_TCP || ((handle->bits_ & PIER__LEVELED) && !(bits & PIER__ALWAYS)))) {
         handle->ready_ &= (uint8_t)~PIER__READ;
     }
 }
@@ -369,8 +371,10 @@ static void serve(struct pier_loop *loop, struct pier_handle *handle)
         return;
     }
     uint64_t key = pier__slot_key(loop, handle->slot_);
-    if (handle->bits_ & PIER__ALWAYS) {
-        pier__ready_writable(loop, handle);
+    const struct pier_op *send = handle->head_[PIER__SENDING];
+    if (send != NULL && send->state_ == PIER__ACTIVE && pier__op_is_send(send) &&
+        (!(handle->bits_ & PIER__BLOCKED) || (handle->bits_ & PIER__ALWAYS))) {
+        pier__ready_writable(loop, handle); /* it has had its share of an earlier turn */
     }
     if ((handle->ready_ & PIER__READ) && run_receiving(loop, handle, key) &&
         pier__ready_of(loop)->mode != PIER__POLLER_EDGE && !(handle->bits_ & PIER__CLOSING)) {
@@ -416,6 +420,9 @@ void pier__ready_start(struct pier_handle *handle, struct pier_op *op)
     if (op->kind_ == PIER__OP_SHUTDOWN) {
         pier__ready_shutdown(loop, handle, op);
         return;
+    }
+    if (PIER__UNLIKELY(handle->bits_ & PIER__STARVED)) {
+        loop->retry_now = true; /* what an earlier op was short of this one may not need */
     }
     if (handle->ready_ & PIER__READ) {
         pier__handle_serve_later(loop, handle);
@@ -491,6 +498,9 @@ pier_descriptor pier__ready_descriptor(struct pier_loop *loop)
 int pier__ready_attach(struct pier_handle *handle)
 {
     /* Registered by the first op that waits. */
+    if (pier__ready_of(handle->loop_)->mode != PIER__POLLER_EDGE) {
+        handle->bits_ |= PIER__LEVELED;
+    }
     if (handle->kind_ == PIER__KIND_STREAM) {
         handle->bits_ |= PIER__TRIES;
         if ((handle->bits_ & PIER__IS_TCP) && pier__ready_of(handle->loop_)->mode != PIER__POLLER_ONE_SHOT) {

@@ -157,6 +157,10 @@ void pier__foreign_start(struct pier_loop *loop, struct pier_op *op)
             return;
         }
     }
+    if (foreign->ops == NULL && foreign->handle.interest_ != 0) {
+        /* The owner may have closed the descriptor and opened another of its number: has the kernel told again. */
+        foreign->handle.interest_ = PIER__LEVEL;
+    }
     op->next_ = foreign->ops;
     foreign->ops = op;
     int error = set_foreign_interest(loop, foreign, foreign->handle.interest_ | all_wanted(foreign));

@@ -25,11 +25,22 @@ static int probe(void)
 
 /* ---- the submission queue */
 
+/* A send that fits into the socket's buffer completes while it's submitted, so a wait for one completion would return with
+ * just that, to be followed by another for what the loop really waits for. So as many more are waited for as
+ * requests of that sort are being submitted; in case one of them doesn't complete at once, for this long at most. */
+#define LEAST_WAIT_US 50
+
 static int enter(struct pier_loop *loop, unsigned wait, bool get_events, uint64_t timeout_ns)
 {
     struct pier__uring *uring = pier__uring_of(loop);
+    unsigned least_us = 0;
     loop->stats.system_calls++;
-    int result = pier__sys_uring_enter(&uring->ring, uring->unsubmitted, wait, get_events, timeout_ns);
+    if (wait != 0 && uring->quick != 0 && uring->features.least_wait) {
+        wait += uring->quick < uring->ring.sq.ring_entries ? uring->quick : uring->ring.sq.ring_entries;
+        least_us = LEAST_WAIT_US;
+    }
+    uring->quick = 0;
+    int result = pier__sys_uring_enter(&uring->ring, uring->unsubmitted, wait, get_events, timeout_ns, least_us);
     if (result > 0) {
         uring->unsubmitted -= (unsigned)result < uring->unsubmitted ? (unsigned)result : uring->unsubmitted;
     }
@@ -487,6 +498,7 @@ static void shut(struct pier_handle *handle)
         pier__handle_closed(handle);
         return;
     }
+    pier__uring_of(loop)->quick++;
     entry->opcode = IORING_OP_CLOSE;
     entry->fd = (int)handle->descriptor_;
     entry->user_data = pier__uring_key(handle, PIER__TAG_CLOSED);

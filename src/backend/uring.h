@@ -56,6 +56,7 @@ struct pier__uring {
     struct io_uring ring;
     struct pier__uring_features features;
     unsigned unsubmitted;
+    unsigned quick; /* of which usually complete at once */
     bool enabled, eventfd_armed;
     int descriptor; /* of the ring: for messages from other threads */
     pier_descriptor wake, embed; /* eventfds: -1 when not in use */

@@ -120,6 +120,7 @@ static void start_send(struct pier_loop *loop, struct pier_handle *handle, struc
     } else if (!fill_vectored(loop, handle, entry)) {
         entry->opcode = IORING_OP_NOP; /* no memory for the vectors; the answer is 0 bytes, and then it's tried again */
     }
+    pier__uring_of(loop)->quick++;
     handle->ready_ |= PIER__SEND_IN_KERNEL;
 }
 
@@ -243,6 +244,7 @@ static void start_shutdown(struct pier_loop *loop, struct pier_handle *handle, s
         pier__uring_postpone(loop, handle);
         return;
     }
+    pier__uring_of(loop)->quick++;
     entry->opcode = IORING_OP_SHUTDOWN;
     entry->fd = (int)handle->descriptor_;
     entry->len = SHUT_WR;

@@ -136,6 +136,9 @@ int pier__handle_open(struct pier_loop *loop, struct pier_handle *handle, pier_d
     handle->kind_ = (uint8_t)kind;
     handle->family_ = family;
     handle->bits_ = bits;
+    if (kind == PIER__KIND_LISTENER || (bits & (PIER__READ_ONLY | PIER__WRITE_ONLY))) {
+        handle->bits_ |= PIER__RESTRICTED;
+    }
     if (family == PIER_ADDRESS_IPV4 || family == PIER_ADDRESS_IPV6) {
         handle->bits_ |= PIER__IS_TCP;
     }
@@ -188,7 +191,8 @@ int pier_detach(struct pier_handle *handle)
     }
     loop->backend->detach(handle);
     leave(loop, handle);
-    handle->bits_ &= PIER__ADOPTED | PIER__CAUTIOUS | PIER__IS_TCP | PIER__SHARED | PIER__FAILED | PIER__UNCONNECTED;
+    handle->bits_ &= PIER__ADOPTED | PIER__CAUTIOUS | PIER__IS_TCP | PIER__SHARED | PIER__FAILED | PIER__UNCONNECTED |
+                     PIER__READ_ONLY | PIER__WRITE_ONLY | PIER__RESTRICTED;
     handle->lent_ = 0;
     handle->interest_ = handle->ready_ = 0;
     return 0;
@@ -319,7 +323,7 @@ struct graceful {
     pier_handle_fn *closed;
     struct pier_op shut, discard, timer;
     unsigned parts; /* ops of this struct that haven't completed */
-    bool peer_ended, shut_done;
+    bool peer_ended, shut_done; /* for what has no half-close, the peer counts as having ended */
 };
 
 static void free_graceful(struct graceful *graceful, struct pier_loop *loop)
@@ -381,8 +385,9 @@ void pier_close_gracefully(struct pier_handle *handle, uint64_t timeout_ns, pier
         return;
     }
     PIER_REQUIRE(pier__loop_on_thread(loop), "pier_close_gracefully", "called from another thread than the loop's");
-    bool polite = handle->kind_ == PIER__KIND_STREAM &&
-                  !(handle->bits_ & (PIER__UNCONNECTED | PIER__CONNECTING | PIER__FAILED));
+    bool has_half_close = handle->kind_ == PIER__KIND_STREAM;
+    bool polite = !(handle->bits_ & (PIER__UNCONNECTED | PIER__CONNECTING | PIER__FAILED)) &&
+                  (has_half_close || handle->head_[PIER__SENDING] != NULL);
     struct graceful *graceful = polite ? pier__allocate(loop, sizeof(*graceful)) : NULL;
     if (graceful == NULL) {
         pier_close(handle, fn); /* nothing to be polite to, or no memory for it */
@@ -390,13 +395,20 @@ void pier_close_gracefully(struct pier_handle *handle, uint64_t timeout_ns, pier
     }
     memset(graceful, 0, sizeof(*graceful));
     graceful->handle = handle;
-    graceful->parts = 3;
+    graceful->parts = has_half_close ? 3 : 2;
+    graceful->peer_ended = !has_half_close;
     handle->closed_ = fn;
     loop->handles_closing++;
     handle->bits_ |= PIER__GRACEFUL;
     graceful->timer.flags = graceful->discard.flags = graceful->shut.flags = PIER_BACKGROUND;
     pier_timer(loop, &graceful->timer, timeout_ns == 0 ? GRACE_NS : timeout_ns, on_graceful_timer);
     cancel_all(loop, handle, PIER__RECEIVING);
+    if (!has_half_close) {
+        /* A send of nothing, behind the others, tells when they are done. */
+        pier__op_submit(handle, &graceful->shut, PIER__OP_SEND, PIER__INTERNAL, on_graceful_shut,
+                        "pier_close_gracefully");
+        return;
+    }
     pier__op_submit(handle, &graceful->discard, PIER__OP_RECEIVE_LENT, PIER__MULTISHOT | PIER__INTERNAL,
                     on_graceful_discard, "pier_close_gracefully");
     pier__op_submit(handle, &graceful->shut, PIER__OP_SHUTDOWN, PIER__INTERNAL, on_graceful_shut,

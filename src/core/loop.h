@@ -85,6 +85,10 @@ enum {
     PIER__UNCONNECTED = 0x8000, /* opened by pier_open_socket() and not yet connected */
     PIER__TRIES = 0x40000,      /* the backend's try_send() may be used */
     PIER__QUICK = 0x80000,      /* readiness: receives of the usual kind take the short way */
+    PIER__READ_ONLY = 0x100000, /* opened without the right to write, or to read */
+    PIER__WRITE_ONLY = 0x200000,
+    PIER__RESTRICTED = 0x400000, /* one of these, or a listener: not every op is for it */
+    PIER__LEVELED = 0x800000,   /* readiness: what is left unread is told of again */
     PIER__STARTING = 0x10000 /* and twice that: start_direction() is at work on the direction */
 };
 

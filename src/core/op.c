@@ -18,6 +18,48 @@ int pier__op_reason(const struct pier_op *op)
                                                : PIER_ECANCELED;
 }
 
+/* What an op may have attached to it besides its queue. */
+PIER__COLD static void clean_up(struct pier_loop *loop, struct pier_op *op)
+{
+    if ((op->bits_ & PIER__TIMED) && pier__timer_armed(&op->timer_)) {
+        pier__timers_remove(&loop->timers, &op->timer_);
+    }
+    if (op->bits_ & PIER__TOKEN) {
+        pier__token_release(loop, op);
+    }
+    if (op->bits_ & PIER__HOLDS) {
+        pier__pool_unhold(loop, op);
+    }
+    if (op->bits_ & PIER__ADDRESS) {
+        struct pier__address_block *block = op->extra_.pointer;
+        block->next = loop->addresses_free;
+        loop->addresses_free = block;
+    }
+    op->bits_ &= (uint8_t)~PIER__CLEAN_UP;
+}
+
+/* Everything of a finish but the delivery. */
+static inline void conclude(struct pier_loop *loop, struct pier_op *op, int64_t result)
+{
+    op->result = result;
+    if (PIER__LIKELY((op->bits_ & PIER__MULTISHOT) == 0)) {
+        op->flags &= PIER_BACKGROUND | PIER_EOF | PIER_LENT;
+    } else {
+        op->flags &= PIER_BACKGROUND | PIER_EOF; /* those of the last event go */
+        op->data = NULL;
+        op->size = 0;
+    }
+    if (PIER__UNLIKELY(result < 0)) {
+        if (op->reason_ != PIER__REASON_NONE && result == pier__op_reason(op)) {
+            op->os_error = 0;
+            loop->stats.cancels++;
+        }
+    }
+    if (PIER__UNLIKELY(op->bits_ & PIER__CLEAN_UP)) {
+        clean_up(loop, op);
+    }
+}
+
 /* ---- submit */
 
 static void arm_time_limit(struct pier_loop *loop, struct pier_op *op)
@@ -60,15 +102,6 @@ PIER__COLD static void check_submit(const struct pier_handle *handle, const stru
     PIER_REQUIRE(op->state_ == PIER__IDLE, function, "the op is in flight already");
 }
 
-/* Puts an op that can't even be queued straight among the completed. */
-PIER__COLD static void refuse(struct pier_loop *loop, struct pier_op *op, int error)
-{
-    op->timeout_ns = 0;
-    op->result = error;
-    pier__op_move(op, PIER__DONE);
-    pier__queue_push(&loop->completed, op);
-}
-
 /* A transfer of nothing completes with 0, in its turn. */
 static bool is_empty(struct pier_op *op)
 {
@@ -76,9 +109,30 @@ static bool is_empty(struct pier_op *op)
            (op->kind_ == PIER__OP_SEND_VECTORED && pier__send_total(op) == 0);
 }
 
+/* What a handle of this kind can't do, which not every backend would find out: 0 if it can. */
+PIER__COLD static int refusal(const struct pier_handle *handle, const struct pier_op *op)
+{
+    bool listens = handle->kind_ == PIER__KIND_LISTENER;
+    if (op->kind_ == PIER__OP_ACCEPT) {
+        return listens ? 0 : PIER_EINVAL;
+    }
+    if (listens) {
+        return op->kind_ == PIER__OP_CONNECT ? PIER_EISCONN : PIER_ENOTCONN;
+    }
+    uint32_t lacks = pier__op_direction(op) == PIER__RECEIVING ? PIER__WRITE_ONLY : PIER__READ_ONLY;
+    return handle->bits_ & lacks ? PIER_EBADF : 0;
+}
+
 static inline void start(struct pier_handle *handle, struct pier_op *op)
 {
     pier__op_move(op, PIER__ACTIVE);
+    if (PIER__UNLIKELY((handle->bits_ & PIER__RESTRICTED) || op->kind_ == PIER__OP_ACCEPT)) {
+        int error = refusal(handle, op);
+        if (error < 0) {
+            pier__op_finish(handle->loop_, op, error);
+            return;
+        }
+    }
     if (PIER__UNLIKELY(op->size == 0) && is_empty(op)) {
         pier__op_finish(handle->loop_, op, 0);
         return;
@@ -106,6 +160,15 @@ void pier__op_start_direction(struct pier_loop *loop, struct pier_handle *handle
         }
     }
     handle->bits_ &= ~starting;
+}
+
+/* Puts an op that can't even be queued straight among the completed. */
+PIER__COLD static void refuse(struct pier_loop *loop, struct pier_op *op, int error)
+{
+    op->timeout_ns = 0;
+    conclude(loop, op, error);
+    pier__op_move(op, PIER__DONE);
+    pier__queue_push(&loop->completed, op);
 }
 
 void pier__op_submit(struct pier_handle *handle, struct pier_op *op, unsigned kind, unsigned bits, pier_op_fn *fn,
@@ -243,26 +306,6 @@ void pier__op_begin(struct pier_loop *loop, struct pier_op *op, unsigned kind, u
 
 /* ---- finish */
 
-/* What an op may have attached to it besides its queue. */
-PIER__COLD static void clean_up(struct pier_loop *loop, struct pier_op *op)
-{
-    if ((op->bits_ & PIER__TIMED) && pier__timer_armed(&op->timer_)) {
-        pier__timers_remove(&loop->timers, &op->timer_);
-    }
-    if (op->bits_ & PIER__TOKEN) {
-        pier__token_release(loop, op);
-    }
-    if (op->bits_ & PIER__HOLDS) {
-        pier__pool_unhold(loop, op);
-    }
-    if (op->bits_ & PIER__ADDRESS) {
-        struct pier__address_block *block = op->extra_.pointer;
-        block->next = loop->addresses_free;
-        loop->addresses_free = block;
-    }
-    op->bits_ &= (uint8_t)~PIER__CLEAN_UP;
-}
-
 /* Takes the op out of its handle's queue. Returns the op that became head, if another did. */
 static inline struct pier_op *leave_queue(struct pier_handle *handle, struct pier_op *op, unsigned direction)
 {
@@ -292,28 +335,6 @@ static void connect_finished(struct pier_loop *loop, struct pier_handle *handle,
         loop->stats.connects++;
     }
     pier__op_start_direction(loop, handle, PIER__RECEIVING);
-}
-
-/* Everything of a finish but the delivery. */
-static inline void conclude(struct pier_loop *loop, struct pier_op *op, int64_t result)
-{
-    op->result = result;
-    if (PIER__LIKELY((op->bits_ & PIER__MULTISHOT) == 0)) {
-        op->flags &= PIER_BACKGROUND | PIER_EOF | PIER_LENT;
-    } else {
-        op->flags &= PIER_BACKGROUND | PIER_EOF; /* those of the last event go */
-        op->data = NULL;
-        op->size = 0;
-    }
-    if (PIER__UNLIKELY(result < 0)) {
-        if (op->reason_ != PIER__REASON_NONE && result == pier__op_reason(op)) {
-            op->os_error = 0;
-            loop->stats.cancels++;
-        }
-    }
-    if (PIER__UNLIKELY(op->bits_ & PIER__CLEAN_UP)) {
-        clean_up(loop, op);
-    }
 }
 
 /* An op has left the queue: the next one's turn, or a close's if there is none. */

@@ -175,19 +175,21 @@ int pier_adopt(struct pier_loop *loop, struct pier_handle *handle, pier_descript
     if (!is_socket && description.kind != PIER__KIND_FILE && !description.nonblocking) {
         bits |= PIER__CAUTIOUS;
     }
+    bits |= description.read_only ? PIER__READ_ONLY : description.write_only ? PIER__WRITE_ONLY : 0;
     return pier__handle_open(loop, handle, descriptor, description.kind, description.family, bits);
 }
 
 static int open_two(struct pier_loop *loop, const pier_descriptor pair[2], struct pier_handle *first,
                     struct pier_handle *second, unsigned kind, uint8_t family)
 {
-    int error = pier__handle_open(loop, first, pair[0], kind, family, 0);
+    bool one_way = kind == PIER__KIND_PIPE;
+    int error = pier__handle_open(loop, first, pair[0], kind, family, one_way ? PIER__READ_ONLY : 0);
     if (error < 0) {
         pier__sys_close(pair[0]);
         pier__sys_close(pair[1]);
         return error;
     }
-    error = pier__handle_open(loop, second, pair[1], kind, family, 0);
+    error = pier__handle_open(loop, second, pair[1], kind, family, one_way ? PIER__WRITE_ONLY : 0);
     if (error < 0) {
         pier_detach(first);
         pier_handle_discard(first);

@@ -20,6 +20,7 @@
 #define FEATURE_EXT_ARG (1u << 8)
 #define FEATURE_NODROP (1u << 1)
 #define FEATURE_FAST_POLL (1u << 5)
+#define FEATURE_LEAST_WAIT (1u << 15) /* IORING_FEAT_MIN_TIMEOUT */
 #define RING_IS_REGISTERED 1 /* liburing's INT_FLAG_REG_RING in io_uring.int_flags */
 
 static int explain_setup(int error, int code)
@@ -85,6 +86,7 @@ static void find_features(struct io_uring *ring, struct pier__uring_features *fe
     features->deferred = (ring->flags & IORING_SETUP_DEFER_TASKRUN) != 0;
     features->single_issuer = (ring->flags & IORING_SETUP_SINGLE_ISSUER) != 0;
     features->buffer_ring = features->multishot_accept;
+    features->least_wait = (ring->features & FEATURE_LEAST_WAIT) != 0;
 }
 
 int pier__sys_uring_open(struct io_uring *ring, unsigned entries, unsigned completions,
@@ -131,22 +133,31 @@ int pier__sys_uring_enable(struct io_uring *ring)
     return 0;
 }
 
-int pier__sys_uring_enter(struct io_uring *ring, unsigned submit, unsigned wait, bool get_events, uint64_t timeout_ns)
+/* struct io_uring_getevents_arg, in which older headers call min_wait_usec a pad. */
+struct wait_argument {
+    uint64_t sigmask;
+    uint32_t sigmask_size;
+    uint32_t least_us;
+    uint64_t limit;
+};
+
+int pier__sys_uring_enter(struct io_uring *ring, unsigned submit, unsigned wait, bool get_events, uint64_t timeout_ns,
+                          unsigned least_us)
 {
     int fault = pier__fault(PIER__CALL_URING_ENTER);
     if (fault != 0) {
         return fault == PIER_EINTR ? 0 : fault;
     }
     struct __kernel_timespec limit;
-    struct io_uring_getevents_arg argument;
+    struct wait_argument argument;
     unsigned flags = get_events ? IORING_ENTER_GETEVENTS : 0;
     void *extra = NULL;
     size_t size = 0;
-    if (wait != 0 && timeout_ns != PIER_FOREVER) {
+    if (wait != 0 && (timeout_ns != PIER_FOREVER || least_us != 0)) {
         limit.tv_sec = (int64_t)(timeout_ns / PIER_SECOND);
         limit.tv_nsec = (long long)(timeout_ns % PIER_SECOND);
-        memset(&argument, 0, sizeof(argument));
-        argument.ts = (uint64_t)(uintptr_t)&limit;
+        argument = (struct wait_argument){.least_us = least_us};
+        argument.limit = timeout_ns != PIER_FOREVER ? (uint64_t)(uintptr_t)&limit : 0;
         flags |= IORING_ENTER_EXT_ARG;
         extra = &argument;
         size = sizeof(argument);

@@ -11,6 +11,7 @@
 #include <limits.h>
 #include <poll.h>
 #include <pthread.h>
+#include <signal.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/select.h>
@@ -20,6 +21,7 @@
 #include <time.h>
 #include <unistd.h>
 
+#include "core/atomic.h"
 #include "core/check.h"
 
 /* Linux promises 256 bytes of room when a terminal polls writable; other systems at least as much. */
@@ -253,9 +255,51 @@ static size_t cautious_size(pier_descriptor descriptor, size_t size)
     struct stat status;
     size_t most = PIPE_BUF;
     if (fstat((int)descriptor, &status) == 0 && S_ISCHR(status.st_mode)) {
-        most = TERMINAL_CHUNK;
+        most = isatty((int)descriptor) ? TERMINAL_CHUNK : size; /* devices like /dev/null take all */
     }
     return size < most ? size : most;
+}
+
+/* writev() that doesn't raise SIGPIPE where the caller hasn't turned the signal off. Linux 6.18 has a flag for it; else the
+ * signal is blocked for the call and, if the call raised it, taken. */
+static ssize_t write_quietly(int descriptor, const struct iovec *pieces, int count)
+{
+#ifdef __linux__
+    static int flag_missing;
+    if (!pier__atomic_load_relaxed(&flag_missing)) {
+        ssize_t result = pwritev2(descriptor, pieces, count, -1, 0x100 /* RWF_NOSIGNAL */);
+        if (result >= 0 || (errno != EOPNOTSUPP && errno != EINVAL && errno != ENOSYS)) {
+            return result;
+        }
+        pier__atomic_store(&flag_missing, 1);
+    }
+#endif
+    sigset_t pipe_signal, before, pending;
+    sigemptyset(&pipe_signal);
+    sigaddset(&pipe_signal, SIGPIPE);
+    sigpending(&pending);
+    bool was_pending = sigismember(&pending, SIGPIPE) == 1;
+    pthread_sigmask(SIG_BLOCK, &pipe_signal, &before);
+    ssize_t result = writev(descriptor, pieces, count);
+    int error = errno;
+    if (result < 0 && error == EPIPE && !was_pending && sigpending(&pending) == 0 &&
+        sigismember(&pending, SIGPIPE) == 1) {
+        int taken;
+        sigwait(&pipe_signal, &taken);
+    }
+    pthread_sigmask(SIG_SETMASK, &before, NULL);
+    errno = error;
+    return result;
+}
+
+static int64_t write_pieces(pier_descriptor descriptor, const struct iovec *pieces, int count)
+{
+    for (;;) {
+        ssize_t result = write_quietly((int)descriptor, pieces, count);
+        if (result >= 0 || errno != EINTR) {
+            return pier__sys_result(result);
+        }
+    }
 }
 
 int64_t pier__sys_write(pier_descriptor descriptor, const void *memory, size_t size, bool cautious)
@@ -267,12 +311,8 @@ int64_t pier__sys_write(pier_descriptor descriptor, const void *memory, size_t s
         }
         size = cautious_size(descriptor, size);
     }
-    for (;;) {
-        ssize_t result = write((int)descriptor, memory, size);
-        if (result >= 0 || errno != EINTR) {
-            return pier__sys_result(result);
-        }
-    }
+    struct iovec piece = {.iov_base = (void *)(uintptr_t)memory, .iov_len = size};
+    return write_pieces(descriptor, &piece, 1);
 }
 
 int64_t pier__sys_write_vectored(pier_descriptor descriptor, const struct pier_vector *vectors, size_t count,
@@ -287,12 +327,7 @@ int64_t pier__sys_write_vectored(pier_descriptor descriptor, const struct pier_v
         pieces[i].iov_base = (void *)(uintptr_t)vectors[i].data;
         pieces[i].iov_len = vectors[i].size;
     }
-    for (;;) {
-        ssize_t result = writev((int)descriptor, pieces, (int)count);
-        if (result >= 0 || errno != EINTR) {
-            return pier__sys_result(result);
-        }
-    }
+    return write_pieces(descriptor, pieces, (int)count);
 }
 
 void pier__sys_signal_pipe(pier_descriptor descriptor)
@@ -395,6 +430,8 @@ int pier__sys_describe(pier_descriptor descriptor, struct pier__sys_description 
         return pier__sys_errno();
     }
     description->nonblocking = (flags & O_NONBLOCK) != 0;
+    description->read_only = (flags & O_ACCMODE) == O_RDONLY;
+    description->write_only = (flags & O_ACCMODE) == O_WRONLY;
     if (S_ISSOCK(status.st_mode)) {
         return describe_socket((int)descriptor, description);
     }

@@ -77,7 +77,7 @@ enum pier__sys_kind {
 struct pier__sys_description {
     enum pier__sys_kind kind;
     uint8_t family; /* of a socket: PIER_ADDRESS_* */
-    bool nonblocking;
+    bool nonblocking, read_only, write_only;
 };
 
 /* The native code of the last failed call of this thread. */
