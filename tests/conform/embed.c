@@ -1,0 +1,235 @@
+/* embed.c - a loop inside a foreign loop, and handles that move between loops. */
+
+#include "suite.h"
+
+#include <stdatomic.h>
+
+/* What a foreign loop does: sleep until the descriptor is readable or the time has come, then
+ * run what there is. */
+static void turn_from_outside(struct pier_loop *loop, pier_descriptor descriptor)
+{
+    const uint64_t timeout = pier_loop_next_timeout(loop);
+    if (timeout > 0) {
+        platform_wait_readable(descriptor, timeout);
+    }
+    run(loop, PIER_RUN_NO_WAIT);
+}
+
+#define TURN_UNTIL(loop, descriptor, condition) \
+    do { \
+        test_wait_begin(__FILE__, __LINE__, #condition); \
+        while (!(condition)) { \
+            turn_from_outside(loop, descriptor); \
+        } \
+        test_wait_end(); \
+    } while (0)
+
+struct echo {
+    struct tracked_handle handle;
+    struct tracked each, sends[64];
+    unsigned count;
+};
+
+static void echo_back(struct tracked *tracked)
+{
+    struct echo *echo = PIER_OWNER(tracked, struct echo, each);
+    if ((tracked->flags & PIER_MORE) != 0) {
+        struct tracked *send = &echo->sends[echo->count++ % COUNT_OF(echo->sends)];
+        tracked_send(&echo->handle, send, tracked->op.data, tracked->op.size, NULL);
+    }
+}
+
+static void post_later(void *context)
+{
+    struct tracked *post = context;
+    tracked_post(post->context, post, NULL);
+}
+
+static void driven_by_its_descriptor(void)
+{
+    struct pier_loop *loop = test_loop();
+    struct echo echo = {0};
+    struct tracked timer = {0}, post = {.context = loop}, idle = {0};
+    struct platform_thread thread;
+    if (!test_can(PIER_CAN_EMBED)) {
+        CHECK_INT(pier_loop_descriptor(loop), ==, PIER_ENOTSUP);
+        test_skip("the backend has no descriptor");
+        return;
+    }
+    const pier_descriptor peer = tracked_raw_pair(loop, STREAM_TCP4, &echo.handle);
+    const pier_descriptor descriptor = pier_loop_descriptor(loop);
+    CHECK_INT(descriptor, >=, 0);
+    CHECK_INT(pier_loop_descriptor(loop), ==, descriptor);
+    run(loop, PIER_RUN_NO_WAIT);
+    tracked_receive_each(&echo.handle, &echo.each, echo_back);
+    run(loop, PIER_RUN_NO_WAIT);
+    for (unsigned i = 0; i < 100; i++) {
+        char byte = (char)i, back = 0;
+        raw_send(peer, &byte, 1);
+        TURN_UNTIL(loop, descriptor, raw_available(peer) == 1);
+        raw_receive(peer, &back, 1);
+        CHECK_INT(back, ==, byte);
+    }
+    tracked_timer(loop, &timer, 10 * PIER_MILLISECOND, NULL);
+    TURN_UNTIL(loop, descriptor, !timer.in_flight);
+    tracked_notify_each(loop, &idle, NULL);
+    platform_thread_start(&thread, post_later, &post);
+    TURN_UNTIL(loop, descriptor, post.completions == 1);
+    platform_thread_join(&thread);
+    pier_notify(&idle.op);
+    TURN_UNTIL(loop, descriptor, idle.events == 1);
+    tracked_cancel(&idle);
+    TURN_UNTIL(loop, descriptor, !idle.in_flight);
+    raw_close(peer);
+    TURN_UNTIL(loop, descriptor, !echo.each.in_flight);
+    tracked_close(&echo.handle, NULL);
+    TURN_UNTIL(loop, descriptor, echo.handle.closes == 1);
+}
+
+/* With nothing to do the foreign loop may sleep: the descriptor isn't readable all the time. */
+static void idle_descriptor_is_quiet(void)
+{
+    struct pier_loop *loop = test_loop();
+    struct tracked_handle a = {0};
+    struct tracked each = {0};
+    if (!test_can(PIER_CAN_EMBED)) {
+        test_skip("the backend has no descriptor");
+        return;
+    }
+    const pier_descriptor peer = tracked_raw_pair(loop, STREAM_TCP4, &a);
+    const pier_descriptor descriptor = pier_loop_descriptor(loop);
+    tracked_receive_each(&a, &each, NULL);
+    raw_send(peer, "x", 1);
+    TURN_UNTIL(loop, descriptor, each.events == 1);
+    unsigned busy = 0;
+    for (int i = 0; i < 20; i++) {
+        busy += pier_loop_next_timeout(loop) == 0 || platform_wait_readable(descriptor, 0);
+        run(loop, PIER_RUN_NO_WAIT);
+    }
+    CHECK_INT(busy, <, 10);
+    close_and_wait(&a);
+    raw_close(peer);
+}
+
+/* More work than one turn does: the descriptor stays readable, or the next time-out is 0, until
+ * it is done. */
+static void rest_of_a_turn_is_not_forgotten(void)
+{
+    struct pier_loop_options options = test_options();
+    options.buffer_size = 64;
+    options.receives_max = 2;
+    options.callbacks_max = 4;
+    struct pier_loop *loop = test_loop_with(&options);
+    struct tracked_handle a = {0};
+    struct tracked each = {0}, posts[50] = {0};
+    static unsigned char data[64 * 100];
+    if (!test_can(PIER_CAN_EMBED)) {
+        test_skip("the backend has no descriptor");
+        return;
+    }
+    const pier_descriptor peer = tracked_raw_pair(loop, STREAM_TCP4, &a);
+    const pier_descriptor descriptor = pier_loop_descriptor(loop);
+    tracked_receive_each(&a, &each, NULL);
+    raw_send(peer, data, sizeof(data));
+    for (int i = 0; i < 50; i++) {
+        tracked_post(loop, &posts[i], NULL);
+    }
+    TURN_UNTIL(loop, descriptor, each.done == sizeof(data) && !posts[49].in_flight);
+    close_and_wait(&a);
+    raw_close(peer);
+}
+
+static void attach_to(struct tracked_handle *handle, struct pier_loop *loop)
+{
+    CHECK_OK(pier_attach(&handle->handle, loop));
+    handle->loop = loop;
+    CHECK(pier_handle_loop(&handle->handle) == loop);
+}
+
+static void moved_between_loops(void)
+{
+    struct pier_loop *loops[2] = {test_loop(), test_loop()};
+    for (int stream = STREAM_TCP4; stream <= STREAM_PAIR; stream++) {
+        struct tracked_handle a = {0};
+        struct tracked each = {0};
+        if (!stream_available((enum stream)stream)) {
+            continue;
+        }
+        const pier_descriptor peer = tracked_raw_pair(loops[0], (enum stream)stream, &a);
+        for (int i = 0; i < 6; i++) {
+            check_usable(&a, peer);
+            tracked_receive_each(&a, &each, NULL);
+            run(loops[i % 2], PIER_RUN_NO_WAIT);
+            CHECK_INT(pier_detach(&a.handle), ==, PIER_EBUSY);
+            tracked_cancel(&each);
+            CHECK_INT(wait_for(&each), ==, PIER_ECANCELED);
+            raw_send(peer, "waits", 5);
+            CHECK_OK(pier_detach(&a.handle));
+            CHECK(pier_handle_loop(&a.handle) == NULL);
+            attach_to(&a, loops[(i + 1) % 2]);
+            char got[5];
+            receive_all(&a, got, 5);
+            CHECK_BYTES(got, "waits", 5);
+        }
+        close_and_wait(&a);
+        raw_receive_end(peer);
+        raw_close(peer);
+    }
+}
+
+static void detach_of_a_closing_handle(void)
+{
+    struct pier_loop *loop = test_loop();
+    struct tracked_handle a = {0};
+    const pier_descriptor peer = tracked_raw_pair(loop, STREAM_TCP4, &a);
+    tracked_close(&a, NULL);
+    CHECK_INT(pier_detach(&a.handle), ==, PIER_EBUSY);
+    RUN_UNTIL(loop, a.closes == 1);
+    raw_close(peer);
+}
+
+static void detached_listener(void)
+{
+    struct pier_loop *loops[2] = {test_loop(), test_loop()};
+    struct tracked_handle listener = {0};
+    struct tracked accept = {0};
+    const struct pier_address address = tracked_listen(loops[0], &listener, STREAM_TCP4, NULL);
+    tracked_accept(&listener, &accept, NULL);
+    const pier_descriptor first = raw_connect(&address);
+    CHECK_INT(wait_for(&accept), ==, 1);
+    CHECK_OK(pier_detach(&listener.handle));
+    attach_to(&listener, loops[1]);
+    const pier_descriptor second = raw_connect(&address);
+    tracked_accept(&listener, &accept, NULL);
+    CHECK_INT(wait_for(&accept), ==, 1);
+    close_and_wait(&listener);
+    raw_close(first);
+    raw_close(second);
+}
+
+/* The detached handles of a loop don't keep it from being freed. */
+static void outlives_its_loop(void)
+{
+    struct pier_loop *loops[2] = {test_loop(), test_loop()};
+    struct tracked_handle a = {0};
+    const pier_descriptor peer = tracked_raw_pair(loops[0], STREAM_TCP4, &a);
+    CHECK_OK(pier_detach(&a.handle));
+    test_loop_free(loops[0]);
+    attach_to(&a, loops[1]);
+    check_usable(&a, peer);
+    CHECK_OK(pier_detach(&a.handle));
+    pier_handle_discard(&a.handle);
+    raw_receive_end(peer);
+    raw_close(peer);
+}
+
+const struct test embed_tests[] = {
+    TEST(embed, driven_by_its_descriptor),
+    TEST(embed, idle_descriptor_is_quiet),
+    TEST(embed, rest_of_a_turn_is_not_forgotten),
+    TEST(embed, moved_between_loops),
+    TEST(embed, detach_of_a_closing_handle),
+    TEST(embed, detached_listener),
+    TEST(embed, outlives_its_loop),
+    TEST_END,
+};

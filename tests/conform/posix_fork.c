@@ -1,0 +1,241 @@
+/* posix_fork.c - the loop of a parent in its child: refused, or given kernel objects of its
+ * own, the parent undisturbed. */
+
+#include "suite.h"
+
+#include <sys/wait.h>
+#include <unistd.h>
+
+/* Runs `body` in a child and waits for it. A failing check in the child is the outcome of the
+ * test. */
+static pid_t begin_child(void (*body)(void *), void *context)
+{
+    fflush(NULL);
+    const pid_t child = fork();
+    CHECK_INT(child, >=, 0);
+    if (child == 0) {
+        alarm(60);
+        body(context);
+        _exit(0);
+    }
+    return child;
+}
+
+static void end_child(pid_t child)
+{
+    int status = 0;
+    CHECK_INT(waitpid(child, &status, 0), ==, child);
+    if (!WIFEXITED(status) || WEXITSTATUS(status) != 0) {
+        FAIL("the child ended with status %#x", (unsigned)status);
+    }
+}
+
+struct family {
+    struct pier_loop *loop;
+    struct tracked_handle a;
+    struct tracked each, timer, notify;
+    pier_descriptor peer;
+    uint64_t received;
+};
+
+static void count_received(struct tracked *tracked)
+{
+    struct family *family = PIER_OWNER(tracked, struct family, each);
+    if ((tracked->flags & PIER_MORE) != 0) {
+        family->received += tracked->op.size;
+    }
+}
+
+static void begin_family(struct family *family)
+{
+    family->loop = test_loop();
+    family->peer = tracked_raw_pair(family->loop, STREAM_TCP4, &family->a);
+    tracked_receive_each(&family->a, &family->each, count_received);
+    tracked_timer(family->loop, &family->timer, 3600 * PIER_SECOND, NULL);
+    tracked_notify_each(family->loop, &family->notify, NULL);
+    run_quietly(family->loop, 5);
+}
+
+static void check_parent(struct family *family)
+{
+    const uint64_t before = family->received;
+    raw_send(family->peer, "parent", 6);
+    RUN_UNTIL(family->loop, family->received == before + 6);
+    pier_notify(&family->notify.op);
+    RUN_UNTIL(family->loop, family->notify.events > 0);
+    CHECK(family->timer.in_flight);
+}
+
+static void end_family(struct family *family)
+{
+    tracked_cancel(&family->timer);
+    tracked_cancel(&family->notify);
+    tracked_close(&family->a, NULL);
+    CHECK_INT(run(family->loop, PIER_RUN_UNTIL_IDLE), ==, 0);
+    raw_receive_end(family->peer);
+    raw_close(family->peer);
+}
+
+static void run_without_leave(void *context)
+{
+    struct family *family = context;
+    CHECK_INT(run(family->loop, PIER_RUN_NO_WAIT), ==, PIER_EFORKED);
+    CHECK_INT(run(family->loop, PIER_RUN_UNTIL_IDLE), ==, PIER_EFORKED);
+    CHECK_INT(family->received, ==, 0);
+}
+
+static void child_is_refused(void)
+{
+    struct family family = {0};
+    begin_family(&family);
+    raw_send(family.peer, "to the parent", 13);
+    end_child(begin_child(run_without_leave, &family));
+    RUN_UNTIL(family.loop, family.received == 13);
+    check_parent(&family);
+    end_family(&family);
+}
+
+static void loop_of_its_own(void *context)
+{
+    (void)context;
+    struct pier_loop *loop = test_loop();
+    struct tracked_handle a = {0};
+    const pier_descriptor peer = tracked_raw_pair(loop, STREAM_TCP4, &a);
+    check_usable(&a, peer);
+    close_and_wait(&a);
+    test_loop_free(loop);
+}
+
+static void child_makes_its_own(void)
+{
+    struct family family = {0};
+    begin_family(&family);
+    const pid_t child = begin_child(loop_of_its_own, NULL);
+    check_parent(&family);
+    end_child(child);
+    check_parent(&family);
+    end_family(&family);
+}
+
+static void go_on_in_the_child(void *context)
+{
+    struct family *family = context;
+    struct tracked timer = {0}, post = {0};
+    CHECK_OK(pier_loop_after_fork(family->loop));
+    tracked_timer(family->loop, &timer, PIER_MILLISECOND, NULL);
+    CHECK_INT(wait_for(&timer), ==, 0);
+    tracked_post(family->loop, &post, NULL);
+    CHECK_INT(wait_for(&post), ==, 0);
+    CHECK(family->timer.in_flight);
+    CHECK(family->each.in_flight);
+    /* The receive goes on here as well. The parent waits for this child and takes nothing
+     * meanwhile. */
+    raw_send(family->peer, "child", 5);
+    RUN_UNTIL(family->loop, family->received == 5);
+    pier_notify(&family->notify.op);
+    RUN_UNTIL(family->loop, family->notify.events == 1);
+    tracked_cancel(&family->timer);
+    tracked_cancel(&family->notify);
+    tracked_close(&family->a, NULL);
+    CHECK_INT(run(family->loop, PIER_RUN_UNTIL_IDLE), ==, 0);
+    test_loop_free(family->loop);
+}
+
+static void child_goes_on_after_fork(void)
+{
+    struct family family = {0};
+    if (!test_can(PIER_CAN_FORK)) {
+        test_skip("the backend has no pier_loop_after_fork()");
+        return;
+    }
+    begin_family(&family);
+    end_child(begin_child(go_on_in_the_child, &family));
+    check_parent(&family);
+    end_family(&family);
+}
+
+struct pending_send {
+    struct pier_loop *loop;
+    struct tracked_handle a, listener, taken;
+    struct tracked send, accept;
+    struct pier_address address;
+};
+
+static unsigned char big[1 << 20];
+
+static void take_it(struct tracked *tracked)
+{
+    if (tracked->result == 1) {
+        tracked_take(tracked, tracked->context);
+    }
+}
+
+static void sends_are_the_parents(void *context)
+{
+    struct pending_send *pending = context;
+    CHECK_OK(pier_loop_after_fork(pending->loop));
+    CHECK_INT(wait_for(&pending->send), ==, PIER_ECANCELED);
+    /* Accepts go on. */
+    const pier_descriptor client = raw_connect(&pending->address);
+    CHECK_INT(wait_for(&pending->accept), ==, 1);
+    check_usable(&pending->taken, client);
+    CHECK_INT(drain(pending->loop, 20 * PIER_SECOND), ==, 0);
+}
+
+static void sends_in_flight_stay_with_the_parent(void)
+{
+    struct pending_send pending = {.loop = test_loop(), .accept = {.context = NULL}};
+    static unsigned char got[sizeof(big)];
+    if (!test_can(PIER_CAN_FORK)) {
+        test_skip("the backend has no pier_loop_after_fork()");
+        return;
+    }
+    pattern_fill(big, sizeof(big), 81, 0);
+    pending.accept.context = &pending.taken;
+    pending.address = tracked_listen(pending.loop, &pending.listener, STREAM_TCP4, NULL);
+    const pier_descriptor peer = tracked_raw_pair(pending.loop, STREAM_PAIR, &pending.a);
+    tracked_accept(&pending.listener, &pending.accept, take_it);
+    tracked_send(&pending.a, &pending.send, big, sizeof(big), NULL);
+    run_quietly(pending.loop, 5);
+    CHECK(pending.send.in_flight);
+    end_child(begin_child(sends_are_the_parents, &pending));
+    size_t read = 0;
+    SPIN_UNTIL(pending.loop, read == sizeof(got), {
+        const int64_t now = raw_receive_now(peer, got + read, sizeof(got) - read);
+        CHECK(now > 0 || now == RAW_AGAIN);
+        read += now > 0 ? (size_t)now : 0;
+    });
+    CHECK_PATTERN(got, sizeof(got), 81, 0);
+    CHECK_INT(wait_for(&pending.send), ==, sizeof(big));
+    const pier_descriptor client = raw_connect(&pending.address);
+    CHECK_INT(wait_for(&pending.accept), ==, 1);
+    check_usable(&pending.taken, client);
+    close_and_wait(&pending.a);
+    close_and_wait(&pending.taken);
+    close_and_wait(&pending.listener);
+    raw_close(client);
+    raw_close(peer);
+}
+
+static void exit_at_once(void *context)
+{
+    (void)context;
+}
+
+/* A child that doesn't want the loop need not do anything. */
+static void child_that_ignores_it(void)
+{
+    struct family family = {0};
+    begin_family(&family);
+    for (int i = 0; i < 10; i++) {
+        end_child(begin_child(exit_at_once, NULL));
+        check_parent(&family);
+    }
+    end_family(&family);
+}
+
+const struct test fork_tests[] = {
+    TEST(fork, child_is_refused),         TEST(fork, child_makes_its_own),
+    TEST(fork, child_goes_on_after_fork), TEST(fork, sends_in_flight_stay_with_the_parent),
+    TEST(fork, child_that_ignores_it),    TEST_END,
+};

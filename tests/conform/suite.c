@@ -1,0 +1,36 @@
+/* suite.c - the areas of the suite, in the order they run. The posix_*.c ones exist on POSIX
+ * systems only. */
+
+#include "suite.h"
+
+const struct test *const suite_areas[] = {
+    ops_tests,
+    cancel_tests,
+    timeouts_tests,
+    close_tests,
+    graceful_tests,
+    order_tests,
+    streams_tests,
+    ends_tests,
+    accept_tests,
+    connect_tests,
+    multishot_tests,
+    buffers_tests,
+    fairness_tests,
+    timers_tests,
+    threads_tests,
+    poll_tests,
+    loop_tests,
+    embed_tests,
+    small_queue_tests,
+    steady_tests,
+    writer_tests,
+    misuse_tests,
+#ifdef CONFORM_POSIX
+    descriptors_tests,
+    limits_tests,
+    fork_tests,
+    signals_tests,
+#endif
+    NULL,
+};

@@ -1,0 +1,40 @@
+/* suite.h - every area of the suite; main.c runs them in the order of suite_areas. */
+
+#ifndef CONFORM_SUITE_H
+#define CONFORM_SUITE_H
+
+#include "harness.h"
+#include "tracked.h"
+
+extern const struct test ops_tests[];
+extern const struct test cancel_tests[];
+extern const struct test timeouts_tests[];
+extern const struct test close_tests[];
+extern const struct test graceful_tests[];
+extern const struct test order_tests[];
+extern const struct test streams_tests[];
+extern const struct test ends_tests[];
+extern const struct test accept_tests[];
+extern const struct test connect_tests[];
+extern const struct test multishot_tests[];
+extern const struct test buffers_tests[];
+extern const struct test fairness_tests[];
+extern const struct test timers_tests[];
+extern const struct test threads_tests[];
+extern const struct test poll_tests[];
+extern const struct test loop_tests[];
+extern const struct test embed_tests[];
+extern const struct test small_queue_tests[];
+extern const struct test steady_tests[];
+extern const struct test writer_tests[];
+extern const struct test misuse_tests[];
+
+/* posix_*.c */
+extern const struct test descriptors_tests[];
+extern const struct test limits_tests[];
+extern const struct test fork_tests[];
+extern const struct test signals_tests[];
+
+extern const struct test *const suite_areas[];
+
+#endif
