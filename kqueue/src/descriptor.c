@@ -195,12 +195,13 @@ static bool park(struct kq *q, struct knote *note)
     return false;
 }
 
-/* epoll was ready, but isn't any more: another thread was faster. */
+/*
+ * epoll was ready, the descriptor isn't: another thread was faster, or the number means another file
+ * now while a duplicate keeps the old one ready. epoll_ctl() tells, and arms a one-shot again.
+ */
 static bool rearm(struct kq *q, struct knote *note)
 {
-    if (fires_once(note) && !note->parked)
-        set_epoll(q, EPOLL_CTL_MOD, note);
-    return false;
+    return set_epoll(q, EPOLL_CTL_MOD, note) == 0 ? false : drop_stale(q, note);
 }
 
 /* There is an event: a parked knote goes back to its own mode. */

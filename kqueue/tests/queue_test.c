@@ -292,6 +292,35 @@ static void closed_while_a_duplicate_lives(void)
     close(queue);
 }
 
+/* The number is another file's by then, which has nothing to read. */
+static void reused_while_a_duplicate_lives(void)
+{
+    static const int modes[] = {0, EV_CLEAR, EV_DISPATCH, EV_ONESHOT};
+
+    for (int i = 0; i < COUNT(modes); i++) {
+        int queue = new_queue(), old[2], fresh[2], copy, mark;
+
+        REQUIRE(pipe(old) == 0);
+        copy = fcntl(old[0], F_DUPFD_CLOEXEC, 100);
+        CHECK_EQ(change(queue, (uintptr_t)old[0], EVFILT_READ, EV_ADD | modes[i], 0, 0, &mark), 0);
+        close(old[0]);
+        REQUIRE(pipe(fresh) == 0);
+        CHECK_EQ(fresh[0], old[0]);
+        CHECK_EQ(write(old[1], "x", 1), 1);
+        for (int n = 0; n < 3; n++)
+            CHECK(is_quiet(queue));
+        CHECK(!is_readable(queue));
+        CHECK_EQ(write(fresh[1], "ab", 2), 2);
+        CHECK(is_quiet(queue));
+        CHECK_EQ(change(queue, (uintptr_t)fresh[0], EVFILT_READ, EV_DELETE, 0, 0, NULL), ENOENT);
+        close(copy);
+        close(old[1]);
+        close(fresh[0]);
+        close(fresh[1]);
+        close(queue);
+    }
+}
+
 /* A child has no queues, and nothing it does reaches the parent's. */
 static void not_inherited_by_fork(void)
 {
@@ -384,6 +413,7 @@ int main(void)
         TEST(reused_number_starts_afresh),
         TEST(adding_on_a_reused_number_forgets_the_rest),
         TEST(closed_while_a_duplicate_lives),
+        TEST(reused_while_a_duplicate_lives),
         TEST(not_inherited_by_fork),
         TEST(after_closing_all_descriptors),
     };
