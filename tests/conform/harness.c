@@ -52,6 +52,10 @@ _Noreturn static void fail_with(const char *file, int line, const char *message)
     if (suite.isolate) {
         platform_conclude(&outcome);
     }
+    if (suite.aborts) {
+        fprintf(stderr, "%s: %s\n", current.test->name, outcome.text);
+        abort();
+    }
     printf("not ok %s: %s\n", current.test->name, outcome.text);
     printf("backend=%s: stopped by --no-fork at the first failure\n", suite.backend);
     fflush(stdout);

@@ -189,6 +189,7 @@ struct suite {
     const char *backend;
     enum pier_trigger trigger;
     bool isolate;
+    bool aborts; /* a failing check aborts, for a fuzzer to see */
     unsigned watchdog_s;
     unsigned slowness;
 };
