@@ -58,7 +58,9 @@ static int set_epoll(struct kq *q, int operation, struct knote *note)
     struct epoll_event event = {.events = pier__kq_epoll_mask(note)};
 
     event.data.u64 = pier__kq_tag(note);
-    return epoll_ctl(pier__kq_epoll_of(q, note), operation, fd_of(note), &event) == -1 ? errno : 0;
+    return pier__kq_epoll_ctl(pier__kq_epoll_of(q, note), operation, fd_of(note), &event) == -1
+               ? errno
+               : 0;
 }
 
 static int prepare_side(struct kq *q)
@@ -220,7 +222,7 @@ static bool learn_kind(struct knote *note)
 
     if (note->kind != KIND_UNKNOWN)
         return true;
-    if (fstat(fd_of(note), &status) == -1)
+    if (pier__kq_stat(fd_of(note), &status) == -1)
         return false;
     if (S_ISSOCK(status.st_mode))
         note->kind = KIND_SOCKET;

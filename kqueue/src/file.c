@@ -23,7 +23,7 @@ int pier__kq_file_attach(struct kq *q, struct knote *note)
 {
     struct stat status;
 
-    if (fstat((int)note->event.ident, &status) == -1)
+    if (pier__kq_stat((int)note->event.ident, &status) == -1)
         return errno;
     note->kind = KIND_FILE;
     note->u.file.device = status.st_dev;
@@ -59,7 +59,7 @@ static bool read_file(struct kq *q, struct knote *note, int64_t *data)
     struct stat status;
     off_t offset;
 
-    if (fstat(fd, &status) == -1 || status.st_dev != note->u.file.device ||
+    if (pier__kq_stat(fd, &status) == -1 || status.st_dev != note->u.file.device ||
         status.st_ino != note->u.file.inode) {
         pier__kq_drop(q, note, false);
         return false;

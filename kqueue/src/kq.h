@@ -33,6 +33,7 @@
 
 struct kq;
 struct knote;
+struct stat;
 
 /* The flags of a change that stay with the knote. */
 #define PIER__KQ_STICKY (EV_ONESHOT | EV_CLEAR | EV_RECEIPT | EV_DISPATCH)
@@ -198,6 +199,8 @@ int pier__kq_activate(struct kq *q, struct knote *note);
 void pier__kq_deactivate(struct kq *q, struct knote *note);
 /* Makes the queue readable while the active list isn't empty. */
 int pier__kq_ring(struct kq *q);
+int pier__kq_epoll_ctl(int epoll, int operation, int fd, struct epoll_event *event);
+int pier__kq_stat(int fd, struct stat *status);
 int pier__kq_source_add(struct kq *q, enum pier__kq_source source, int fd, uint32_t events);
 void pier__kq_source_close(struct kq *q, enum pier__kq_source source);
 uint64_t pier__kq_source_tag(enum pier__kq_source source);

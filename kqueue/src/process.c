@@ -117,7 +117,7 @@ static int set_epoll(struct kq *q, int operation, struct knote *note)
     if (note->disabled)
         event.events = EPOLLET | EPOLLONESHOT;
     event.data.u64 = pier__kq_tag(note);
-    return epoll_ctl(q->fd, operation, note->u.process.pidfd, &event) == -1 ? errno : 0;
+    return pier__kq_epoll_ctl(q->fd, operation, note->u.process.pidfd, &event) == -1 ? errno : 0;
 }
 
 /* Opens or closes the connector as the wish for its news comes and goes. */

@@ -15,7 +15,6 @@
 #include <fcntl.h>
 #include <stdlib.h>
 #include <sys/eventfd.h>
-#include <sys/mman.h>
 #include <sys/syscall.h>
 #include <unistd.h>
 
@@ -25,10 +24,15 @@
 
 #define PAGE_SLOTS 1024
 #define PAGES 4096
+#define FIRST_QUEUES 8
 
 static pthread_mutex_t list_lock = PTHREAD_MUTEX_INITIALIZER;
 static struct kq *all_queues; /* open or not; only ever grows */
 static _Atomic(_Atomic(struct kq *) *) pages[PAGES];
+/* What nearly all programs need, so that no heap block stays behind when all queues are closed. */
+static _Atomic(struct kq *) first_page[PAGE_SLOTS];
+static struct kq first_queues[FIRST_QUEUES];
+static int first_count;
 static int bell = -1;
 static bool fork_is_handled;
 
@@ -44,14 +48,6 @@ static struct kq *queue_at(int fd)
     return page ? atomic_load_explicit(&page[fd % PAGE_SLOTS], memory_order_acquire) : NULL;
 }
 
-/* Memory for ever; not of the heap, where it would look like a leak. */
-static void *allocate_forever(size_t size)
-{
-    void *memory = mmap(NULL, size, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
-
-    return memory == MAP_FAILED ? NULL : memory;
-}
-
 /* With list_lock held. */
 static int set_queue_at(int fd, struct kq *q)
 {
@@ -61,7 +57,7 @@ static int set_queue_at(int fd, struct kq *q)
         return EMFILE;
     page = atomic_load_explicit(&pages[fd / PAGE_SLOTS], memory_order_relaxed);
     if (!page) {
-        page = allocate_forever(PAGE_SLOTS * sizeof(*page));
+        page = fd < PAGE_SLOTS ? first_page : calloc(PAGE_SLOTS, sizeof(*page));
         if (!page)
             return ENOMEM;
         atomic_store_explicit(&pages[fd / PAGE_SLOTS], page, memory_order_release);
@@ -96,9 +92,9 @@ static bool is_open_queue(int fd)
 {
     struct epoll_event event = {.events = EPOLLET | EPOLLONESHOT};
 
-    if (epoll_ctl(fd, EPOLL_CTL_ADD, bell, &event) == -1)
+    if (pier__kq_epoll_ctl(fd, EPOLL_CTL_ADD, bell, &event) == -1)
         return errno == EEXIST;
-    epoll_ctl(fd, EPOLL_CTL_DEL, bell, NULL);
+    pier__kq_epoll_ctl(fd, EPOLL_CTL_DEL, bell, NULL);
     return false;
 }
 
@@ -248,7 +244,7 @@ static struct kq *take_memory(void)
         q = q->next;
     if (q)
         return q;
-    q = allocate_forever(sizeof(*q));
+    q = first_count < FIRST_QUEUES ? &first_queues[first_count++] : calloc(1, sizeof(*q));
     if (!q)
         return NULL;
     pthread_mutex_init(&q->lock, NULL);

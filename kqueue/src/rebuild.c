@@ -29,7 +29,7 @@ static int register_note(const struct knote *note, int epoll, int side)
     }
     if (note->filter == &pier__kq_write)
         epoll = side;
-    return epoll_ctl(epoll, EPOLL_CTL_ADD, fd, &event);
+    return pier__kq_epoll_ctl(epoll, EPOLL_CTL_ADD, fd, &event);
 }
 
 static void register_notes(struct kq *q, int epoll, int side)
@@ -55,7 +55,7 @@ static int register_sources(const struct kq *q, int epoll, int side)
         int fd = source == SOURCE_SIDE ? side : q->sources[source].fd;
 
         event.data.u64 = pier__kq_source_tag((enum pier__kq_source)source);
-        if (fd != -1 && epoll_ctl(epoll, EPOLL_CTL_ADD, fd, &event) == -1)
+        if (fd != -1 && pier__kq_epoll_ctl(epoll, EPOLL_CTL_ADD, fd, &event) == -1)
             return -1;
     }
     return 0;
@@ -67,7 +67,7 @@ static void wake_sleepers(const struct kq *q)
     struct epoll_event event = {.events = EPOLLIN};
 
     event.data.u64 = pier__kq_source_tag(SOURCE_BELL);
-    epoll_ctl(q->fd, EPOLL_CTL_MOD, q->sources[SOURCE_BELL].fd, &event);
+    pier__kq_epoll_ctl(q->fd, EPOLL_CTL_MOD, q->sources[SOURCE_BELL].fd, &event);
 }
 
 void pier__kq_rebuild(struct kq *q)

