@@ -106,11 +106,26 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 size_t fuzz_make_input(uint8_t *data, size_t size_max, uint64_t *state)
 {
     static const char *const seeds[] = {
-        "127.0.0.1:8080",  "0.0.0.0:0",        "255.255.255.255:65535", "[::1]:0",
-        "[fe80::1%2]:80",  "[::]:65535",       "[1:2:3:4:5:6:7:8]:9",   "[::ffff:1.2.3.4]:5",
-        ":8080",           "*:8080",           "unix:/tmp/socket",      "unix:@abstract",
-        "unix:relative",   "unix:\\x00\\\\a",  "[1::8]:1",              "[2001:db8::%4294967295]:1",
-        "1.2.3.4:0005",    "[::1.2.3.4]:1",    "unix:@\\x01\\xff",      "localhost:80",
+        "127.0.0.1:8080",
+        "0.0.0.0:0",
+        "255.255.255.255:65535",
+        "[::1]:0",
+        "[fe80::1%2]:80",
+        "[::]:65535",
+        "[1:2:3:4:5:6:7:8]:9",
+        "[::ffff:1.2.3.4]:5",
+        ":8080",
+        "*:8080",
+        "unix:/tmp/socket",
+        "unix:@abstract",
+        "unix:relative",
+        "unix:\\x00\\\\a",
+        "[1::8]:1",
+        "[2001:db8::%4294967295]:1",
+        "1.2.3.4:0005",
+        "[::1.2.3.4]:1",
+        "unix:@\\x01\\xff",
+        "localhost:80",
     };
     static const char alphabet[] = "0123456789abcdef:.[]%@/\\x*u-+ ";
     const char *seed = seeds[fuzz_random(state, sizeof(seeds) / sizeof(seeds[0]))];

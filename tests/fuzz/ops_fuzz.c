@@ -4,75 +4,17 @@
  * carried out inside the next callbacks. The checks of tests/conform/tracked.c run in every
  * completion. Besides, the bytes are followed: what the peer sent arrives once and in order, and
  * what the peer reads is, send after send, as much as `done` of each says. At the end nothing may
- * be in flight, allocated or open.
- *
- * A lane is a handle with its raw peer. The bytes of each send are part of a pattern, so that a
- * record of (seed, offset, done) is enough to check them after the fact. */
+ * be in flight, allocated or open (ops_end.c). */
 
+#include "ops_fuzz.h"
 #include "standalone.h"
-#include "suite.h"
 
 #include <stdlib.h>
 
 const char *const fuzz_name = "ops";
 const int fuzz_needs_backend = 1;
 
-#define LANES 6
-#define SLOTS 40
-#define KEPT 12
-#define CLIENTS 12
-#define RECORDS 160
-#define SEND_MAX 40000
-#define LOG_MAX (1 << 20)
-
-enum lane_kind { LANE_FREE, LANE_STREAM, LANE_READER, LANE_WRITER, LANE_LISTENER };
-
-/* One send: which part of which pattern, and how much of it went. */
-struct record {
-    unsigned seed;
-    uint64_t offset, done;
-};
-
-struct lane {
-    struct tracked_handle handle;
-    enum lane_kind kind;
-    unsigned seed;
-    pier_descriptor peer; /* -1: closed */
-    bool peer_ended, peer_broken, data_dropped;
-    uint64_t peer_sent, received;
-    struct record records[RECORDS];
-    unsigned record_count;
-    unsigned char *log; /* what the peer has read */
-    size_t log_size;
-    struct pier_address address;
-};
-
-struct slot {
-    struct tracked tracked;
-    struct lane *lane;
-    struct record *record;
-    struct pier_vector vectors[4];
-    unsigned char *memory;
-};
-
-struct kept {
-    struct pier_buffer *buffer;
-    unsigned seed;
-    uint64_t offset;
-};
-
-static struct {
-    const uint8_t *input, *end;
-    struct pier_loop *loop;
-    struct lane lanes[LANES];
-    struct slot slots[SLOTS];
-    struct kept kept[KEPT];
-    pier_descriptor clients[CLIENTS];
-    pier_descriptor polled[2];
-    unsigned client_count, seeds, inside;
-    uint64_t timeout_ns;
-    bool keep_next, forward_next;
-} fuzz;
+struct fuzz fuzz;
 
 static void step(bool inside);
 
@@ -155,7 +97,7 @@ static void keep(struct tracked *tracked, const struct lane *lane, uint64_t offs
     }
 }
 
-static void release(unsigned index)
+void fuzz_release(unsigned index)
 {
     struct pier_buffer *buffer = fuzz.kept[index].buffer;
     if (buffer != NULL) {
@@ -393,9 +335,7 @@ static void submit_other(unsigned how)
     const unsigned events = how / 16 % 2 == 0 ? PIER_READABLE : PIER_READABLE | PIER_WRITABLE;
     slot->lane = NULL;
     switch (how % 6) {
-    case 0:
-        tracked_timer(fuzz.loop, tracked, (how / 6) * 50 * PIER_MICROSECOND, on_other);
-        break;
+    case 0: tracked_timer(fuzz.loop, tracked, (how / 6) * 50 * PIER_MICROSECOND, on_other); break;
     case 1:
         tracked_timer_each(fuzz.loop, tracked, 0, (how / 6 + 1) * PIER_MILLISECOND, on_other);
         break;
@@ -474,98 +414,12 @@ static void step(bool inside)
     case 19: fuzz.inside += next_byte() % 4; break;
     case 20: fuzz.keep_next = next_byte() % 2 == 0; break;
     case 21: fuzz.forward_next = next_byte() % 2 == 0; break;
-    case 22: release(next_byte() % KEPT); break;
+    case 22: fuzz_release(next_byte() % KEPT); break;
     default:
         if (!inside) {
             run_some(next_byte());
         }
     }
-}
-
-/* ---- the end */
-
-/* What is still on its way to a lane must arrive, all of it. */
-static void receive_rest(struct lane *lane)
-{
-    struct tracked receive = {0};
-    static unsigned char rest[65536];
-    if ((lane->kind != LANE_STREAM && lane->kind != LANE_READER) || lane->handle.closing ||
-        lane->peer_broken) {
-        return;
-    }
-    for (unsigned i = 0; i < SLOTS; i++) {
-        if (fuzz.slots[i].lane == lane && fuzz.slots[i].tracked.in_flight) {
-            fuzz.slots[i].tracked.paused = false;
-            tracked_cancel(&fuzz.slots[i].tracked);
-            RUN_UNTIL(fuzz.loop, !fuzz.slots[i].tracked.in_flight);
-        }
-    }
-    while (lane->received < lane->peer_sent) {
-        tracked_receive(&lane->handle, &receive, rest, sizeof(rest), NULL);
-        CHECK_INT(wait_for(&receive), >, 0);
-        CHECK_PATTERN(rest, (size_t)receive.result, lane->seed, lane->received);
-        lane->received += (uint64_t)receive.result;
-    }
-}
-
-/* The peer has read, send after send, what `done` says. */
-static void check_sent(struct lane *lane)
-{
-    size_t at = 0;
-    while (lane->peer != -1 && lane->kind != LANE_READER && lane->log_size + 65536 < LOG_MAX) {
-        const int64_t got = raw_receive_now(lane->peer, lane->log + lane->log_size, 65536);
-        if (got <= 0) {
-            break;
-        }
-        lane->log_size += (size_t)got;
-    }
-    for (unsigned i = 0; i < lane->record_count; i++) {
-        const struct record *record = &lane->records[i];
-        const size_t left = lane->log_size - at;
-        const size_t size = record->done < left ? (size_t)record->done : left;
-        CHECK_PATTERN(lane->log + at, size, record->seed, record->offset);
-        at += size;
-        if (size < record->done) {
-            /* TCP may still be at it, or have dropped the rest with a reset. */
-            CHECK(lane->peer == -1 || lane->data_dropped || lane->peer_broken ||
-                  lane->handle.closes == 0 || lane->log_size + 65536 >= LOG_MAX ||
-                  lane->peer_ended);
-        }
-    }
-    CHECK_INT(at, ==, lane->log_size);
-}
-
-static void finish(void)
-{
-    fuzz.inside = 0;
-    for (unsigned i = 0; i < KEPT; i++) {
-        release(i);
-    }
-    for (unsigned i = 0; i < SLOTS; i++) {
-        if (fuzz.slots[i].tracked.in_flight && fuzz.slots[i].tracked.paused) {
-            tracked_resume(&fuzz.slots[i].tracked);
-        }
-    }
-    fuzz.keep_next = fuzz.forward_next = false;
-    for (unsigned i = 0; i < LANES; i++) {
-        receive_rest(&fuzz.lanes[i]);
-    }
-    CHECK_INT(drain(fuzz.loop, 30 * PIER_SECOND), ==, 0);
-    CHECK_INT(stats_of(fuzz.loop).buffers_lent, ==, 0);
-    for (unsigned i = 0; i < SLOTS; i++) {
-        CHECK(!fuzz.slots[i].tracked.in_flight);
-    }
-    for (unsigned i = 0; i < LANES; i++) {
-        check_sent(&fuzz.lanes[i]);
-        if (fuzz.lanes[i].kind != LANE_FREE && fuzz.lanes[i].peer != -1) {
-            raw_close(fuzz.lanes[i].peer);
-        }
-    }
-    for (unsigned i = 0; i < fuzz.client_count; i++) {
-        raw_close(fuzz.clients[i]);
-    }
-    raw_close(fuzz.polled[0]);
-    raw_close(fuzz.polled[1]);
 }
 
 static struct pier_loop *loop_of_input(void)
@@ -605,7 +459,7 @@ static void run_input(void)
     while (fuzz.input < fuzz.end) {
         step(false);
     }
-    finish();
+    fuzz_finish();
 }
 
 static void prepare(void)
@@ -646,7 +500,8 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 
 size_t fuzz_make_input(uint8_t *data, size_t size_max, uint64_t *state)
 {
-    const size_t size = 8 + fuzz_random(state, (uint32_t)size_max - 8) / (1 + fuzz_random(state, 8));
+    const size_t size = 8 +
+                        fuzz_random(state, (uint32_t)size_max - 8) / (1 + fuzz_random(state, 8));
     for (size_t i = 0; i < size; i++) {
         data[i] = (uint8_t)fuzz_random(state, 256);
     }

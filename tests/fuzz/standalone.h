@@ -17,7 +17,8 @@ extern const char *const fuzz_name;
 /* Whether the target needs a backend; the program exits with 77 when that isn't to be had. */
 extern const int fuzz_needs_backend;
 
-/* Fills an input for the standalone program; `state` is that of random numbers. Returns its size. */
+/* Fills an input for the standalone program; `state` is that of random numbers. Returns its
+ * size. */
 size_t fuzz_make_input(uint8_t *data, size_t size_max, uint64_t *state);
 
 /* NULL when none was named: the best there is. */
