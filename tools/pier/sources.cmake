@@ -14,3 +14,9 @@ set(PIER_TOOL_SOURCES
   tools/pier/options.c
   tools/pier/platform.c
   tools/pier/slab.c)
+
+# Without the subcommands that compare backends and examine the machine the others still build.
+if(NOT EXISTS ${PROJECT_SOURCE_DIR}/tools/pier/bench.c)
+  set_source_files_properties(tools/pier/main.c PROPERTIES
+    COMPILE_DEFINITIONS PIER_TOOL_WITHOUT_BENCH=1)
+endif()
