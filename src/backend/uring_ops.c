@@ -503,11 +503,14 @@ static void revive(struct pier_loop *loop, struct pier_handle *handle, unsigned 
     if (op == NULL || op->state_ != PIER__ACTIVE) {
         return;
     }
-    if (handle->ready_ & in_kernel) {
-        if (op->reason_ != PIER__REASON_NONE && !(op->bits_ & PIER__WANTED)) {
-            pier__uring_cancel(handle, op);
-        }
-    } else if (direction == PIER__SENDING) {
+    bool holds = direction == PIER__RECEIVING && handle->extra_ != NULL;
+    if ((handle->ready_ & in_kernel) && op->reason_ != PIER__REASON_NONE && !(op->bits_ & PIER__WANTED)) {
+        pier__uring_cancel(handle, op);
+    }
+    if ((handle->ready_ & in_kernel) && !holds) {
+        return;
+    }
+    if (direction == PIER__SENDING) {
         continue_sending(loop, handle);
     } else if (op->kind_ == PIER__OP_RECEIVE_LENT && (op->bits_ & PIER__MULTISHOT)) {
         pier__uring_serve_lent(loop, handle, op);

@@ -287,7 +287,8 @@ static void take_data(struct pier_loop *loop, struct pier_handle *handle, struct
     buffer->outcome = PIER__NO_OUTCOME;
     if (PIER__UNLIKELY(op->reason_ == PIER__REASON_CLOSE)) {
         pier__pool_drop(loop, index);
-    } else if (PIER__UNLIKELY((op->bits_ & PIER__PAUSED) || handle->extra_ != NULL || has_had_share(loop, handle))) {
+    } else if (PIER__UNLIKELY((op->bits_ & PIER__PAUSED) || handle->extra_ != NULL || has_had_share(loop, handle) ||
+                              handle->lent_ > loop->pool.share)) {
         hold(loop, handle, index);
         if (!(op->bits_ & PIER__PAUSED)) {
             pier__handle_serve_later(loop, handle);
@@ -349,11 +350,25 @@ void pier__uring_received_lent(struct pier_loop *loop, struct pier_handle *handl
     }
 }
 
+/* Buffers of the handle's that the program has: what it has received less what is held here. */
+static uint32_t count_kept(const struct pier_loop *loop, const struct pier_handle *handle)
+{
+    uint32_t kept = handle->lent_;
+    for (uint32_t next = held_first(handle); next != 0; next = loop->pool.buffers[next - 1].next) {
+        kept--;
+    }
+    return kept;
+}
+
 void pier__uring_serve_lent(struct pier_loop *loop, struct pier_handle *handle, struct pier_op *op)
 {
     while (handle->extra_ != NULL) {
         bool ending = op->reason_ != PIER__REASON_NONE; /* what was taken from the kernel is still delivered */
         if (!ending && (op->bits_ & PIER__PAUSED)) {
+            return;
+        }
+        if (handle->lent_ > loop->pool.share && count_kept(loop, handle) >= loop->pool.share) {
+            pause_for_buffers(loop, handle); /* the program holds its share: a release goes on */
             return;
         }
         if (loop->budget <= 0 || (!ending && has_had_share(loop, handle))) {

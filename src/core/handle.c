@@ -203,8 +203,7 @@ int pier_attach(struct pier_handle *handle, struct pier_loop *loop)
     PIER_REQUIRE(handle->loop_ == NULL && handle->kind_ != PIER__KIND_NONE, "pier_attach", "the handle isn't detached");
     PIER_REQUIRE(pier__loop_on_thread(loop), "pier_attach", "called from another thread than the loop's");
     /* A loop on a completion backend may have opened it; receives and sends don't mind, the rest would block. */
-    bool may_block = handle->kind_ == PIER__KIND_LISTENER || handle->kind_ == PIER__KIND_PIPE ||
-                     (handle->bits_ & PIER__UNCONNECTED);
+    bool may_block = handle->kind_ == PIER__KIND_LISTENER || (handle->bits_ & PIER__UNCONNECTED);
     if (may_block && loop->backend->nonblocking && !(handle->bits_ & PIER__ADOPTED)) {
         int error = pier__sys_set_nonblocking(handle->descriptor_);
         if (error < 0) {

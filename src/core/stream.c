@@ -215,7 +215,7 @@ int pier_pipe(struct pier_loop *loop, struct pier_handle *read, struct pier_hand
     pier_descriptor pair[2];
     require_thread(loop, "pier_pipe");
     PIER_REQUIRE(read->loop_ == NULL && write->loop_ == NULL, "pier_pipe", "the handle is open already");
-    int error = pier__sys_pipe(pair, loop->backend->nonblocking);
+    int error = pier__sys_pipe(pair, true); /* also on uring, which waits for a pipe and then calls */
     if (error < 0) {
         return pier__fail(error, "can't make a pipe: %s", pier_error_text(error));
     }
