@@ -23,7 +23,6 @@
 #include <errno.h>
 #include <signal.h>
 #include <stdlib.h>
-#include <string.h>
 #include <sys/eventfd.h>
 #include <sys/signalfd.h>
 #include <unistd.h>
@@ -112,10 +111,16 @@ static bool has_handler(const struct sigaction *action)
     return action->sa_handler != SIG_IGN && action->sa_handler != SIG_DFL;
 }
 
+/* Sets are compared by their members: C libraries leave the rest of sigset_t as it was. */
 static bool is_same_action(const struct sigaction *a, const struct sigaction *b)
 {
-    return a->sa_handler == b->sa_handler && a->sa_flags == b->sa_flags &&
-           memcmp(&a->sa_mask, &b->sa_mask, sizeof(a->sa_mask)) == 0;
+    if (a->sa_handler != b->sa_handler || a->sa_flags != b->sa_flags)
+        return false;
+    for (int signal = 1; signal < SIGNALS; signal++) {
+        if (sigismember(&a->sa_mask, signal) != sigismember(&b->sa_mask, signal))
+            return false;
+    }
+    return true;
 }
 
 /* Makes `wanted` known to the handler; a program that alternates between few costs no more. */

@@ -263,6 +263,17 @@ const char *scratch_file(const char *name)
     return paths[turn];
 }
 
+bool can_watch_processes(void)
+{
+    int queue = new_queue();
+    int error = change(queue, (uintptr_t)getpid(), EVFILT_PROC, EV_ADD, NOTE_EXIT, 0, NULL);
+
+    close(queue);
+    if (error == ENOTSUP)
+        check_skip("no pidfd_open() here (Linux before 5.3, valgrind)");
+    return error == 0;
+}
+
 int64_t now_ms(void)
 {
     struct timespec now;

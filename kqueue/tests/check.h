@@ -75,6 +75,8 @@ size_t drain(int fd);
 const char *scratch(void);
 /* scratch()/name, in a static buffer that the call after the next overwrites. */
 const char *scratch_file(const char *name);
+/* Whether EVFILT_PROC works here; else the running test is skipped. */
+bool can_watch_processes(void);
 int64_t now_ms(void);
 /* Open descriptors of this process. */
 int count_descriptors(void);
