@@ -2,8 +2,7 @@
  *
  * Each case starts one or two of them on a free port, reads the address from the first line they
  * print, plays their clients with plain blocking sockets, and ends them. The backend is that of the
- * environment's PIER_BACKEND, which the examples see too. Programs that are still running when a
- * case ends are killed by it, and by nothing else than their process id. */
+ * environment's PIER_BACKEND, which the examples see too. */
 
 #include "unit.h"
 
@@ -19,6 +18,9 @@
 #include <sys/un.h>
 #include <sys/wait.h>
 #include <unistd.h>
+#ifdef __linux__
+#include <sys/prctl.h>
+#endif
 
 #include "pier/pier.h"
 
@@ -50,6 +52,9 @@ static void start_program(struct program *program, const char *name, const char 
     program->pid = fork();
     REQUIRE(program->pid >= 0);
     if (program->pid == 0) {
+#ifdef __linux__
+        prctl(PR_SET_PDEATHSIG, SIGKILL); /* a case that fails leaves nothing behind */
+#endif
         dup2(ends[1], STDOUT_FILENO);
         dup2(ends[1], STDERR_FILENO);
         close(ends[0]);
@@ -385,10 +390,17 @@ TEST(tcp_proxy_passes_bytes_and_ends_both_ways)
 TEST(tcp_proxy_closes_clients_of_a_dead_target)
 {
     need_backend();
-    struct program target, proxy;
-    start_server(&target, "echo_server", "127.0.0.1:0", NULL);
-    end_program(&target, SIGTERM);
-    start_server(&proxy, "tcp_proxy", target.text, "127.0.0.1:0");
+    /* Bound and not listening: nobody else gets the port, and who connects is refused. */
+    struct sockaddr_in name = {.sin_family = AF_INET, .sin_addr.s_addr = htonl(INADDR_LOOPBACK)};
+    socklen_t size = sizeof name;
+    char target[32];
+    int dead = socket(AF_INET, SOCK_STREAM, 0);
+    REQUIRE(dead >= 0 && bind(dead, (struct sockaddr *)&name, size) == 0);
+    REQUIRE(getsockname(dead, (struct sockaddr *)&name, &size) == 0);
+    snprintf(target, sizeof target, "127.0.0.1:%d", ntohs(name.sin_port));
+
+    struct program proxy;
+    start_server(&proxy, "tcp_proxy", target, "127.0.0.1:0");
     for (int i = 0; i < 3; i++) {
         int client = connect_to(&proxy);
         char byte;
@@ -397,6 +409,7 @@ TEST(tcp_proxy_closes_clients_of_a_dead_target)
         CHECK(wait_for_line(&proxy, "connection refused"));
     }
     end_program(&proxy, SIGTERM);
+    close(dead);
 }
 
 TEST(timer_beats_and_barks)
