@@ -198,8 +198,8 @@ static bool park(struct kq *q, struct knote *note)
 }
 
 /*
- * epoll was ready, the descriptor isn't: another thread was faster, or the number means another file
- * now while a duplicate keeps the old one ready. epoll_ctl() tells, and arms a one-shot again.
+ * epoll was ready, the descriptor isn't: another thread was faster, or the number means another
+ * file now while a duplicate keeps the old one ready. epoll_ctl() tells, and arms a one-shot again.
  */
 static bool rearm(struct kq *q, struct knote *note)
 {

@@ -374,10 +374,36 @@ static int wait_for_events(int fd, uint64_t life, struct kevent *events, int nev
     }
 }
 
+/* Applies the changes, and looks at what no kernel source tells of. As apply_changes(). */
+static int prepare(int fd, const struct kevent *changes, int nchanges, struct kevent *events,
+                   int nevents, uint64_t *life, int *error)
+{
+    struct kq *q;
+    int stored;
+
+    *life = nchanges == 0 ? pier__kq_peek(fd) : 0;
+    if (*life != 0)
+        return 0;
+    q = pier__kq_lock(fd);
+    if (!q) {
+        *error = EBADF;
+        return -1;
+    }
+    *life = q->life;
+    stored = apply_changes(q, changes, nchanges, events, nevents, error);
+    if (stored == 0 && nevents > 0) {
+        if (q->signal_count > 0)
+            pier__kq_signals_refresh(q);
+        if (q->files)
+            pier__kq_files_check(q);
+    }
+    pier__kq_unlock(q);
+    return stored;
+}
+
 int kevent(int kq, const struct kevent *changelist, int nchanges, struct kevent *eventlist,
            int nevents, const struct timespec *timeout)
 {
-    struct kq *q;
     uint64_t life;
     int64_t deadline;
     int error = 0, stored;
@@ -390,20 +416,7 @@ int kevent(int kq, const struct kevent *changelist, int nchanges, struct kevent 
         errno = EFAULT;
         return -1;
     }
-    q = pier__kq_lock(kq);
-    if (!q) {
-        errno = EBADF;
-        return -1;
-    }
-    life = q->life;
-    stored = apply_changes(q, changelist, nchanges, eventlist, nevents, &error);
-    if (stored == 0 && nevents > 0) {
-        if (q->signal_count > 0)
-            pier__kq_signals_refresh(q);
-        if (q->files)
-            pier__kq_files_check(q);
-    }
-    pier__kq_unlock(q);
+    stored = prepare(kq, changelist, nchanges, eventlist, nevents, &life, &error);
     if (stored == -1) {
         errno = error;
         return -1;

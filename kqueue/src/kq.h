@@ -143,9 +143,10 @@ enum pier__kq_source {
  */
 struct kq {
     pthread_mutex_t lock;
-    int fd;        /* under the lock: a number that the caller has the queue open under */
-    bool open;     /* the program hasn't closed it, as far as known */
-    uint64_t life; /* counts the queues that lived here */
+    int fd;                 /* under the lock: a number that the caller has the queue open under */
+    bool open;              /* the program hasn't closed it, as far as known */
+    _Atomic uint64_t life;  /* counts the queues that lived here; read without the lock as well */
+    atomic_bool needs_look; /* there is something that each kevent() looks at before it waits */
     struct kq *next;
 
     struct knote **chunks;
@@ -174,6 +175,11 @@ struct kq {
 
 /* The queue that is open as `fd`, locked, or NULL. */
 struct kq *pier__kq_lock(int fd);
+/*
+ * What kevent() without changes needs to know before it waits, without the lock: the queue's life,
+ * or 0 if `fd` isn't known as a queue or has something to look at first.
+ */
+uint64_t pier__kq_peek(int fd);
 void pier__kq_unlock(struct kq *q);
 /* EBADF if `q->fd` isn't this queue any more, else 0. */
 int pier__kq_verify(struct kq *q);

@@ -267,6 +267,7 @@ static int begin_queue(int fd)
     q->active_first = q->active_last = NULL;
     q->active_count = q->signal_count = q->connector_count = q->stale_streak = 0;
     q->bell_rung = false;
+    q->needs_look = false;
     q->files = NULL;
     for (int i = 0; i < SOURCE_COUNT; i++)
         q->sources[i].fd = -1;
@@ -353,8 +354,21 @@ struct kq *pier__kq_lock(int fd)
     return q;
 }
 
+uint64_t pier__kq_peek(int fd)
+{
+    struct kq *q = queue_at(fd);
+
+    if (!q || atomic_load_explicit(&q->needs_look, memory_order_relaxed))
+        return 0;
+    return atomic_load_explicit(&q->life, memory_order_relaxed);
+}
+
 void pier__kq_unlock(struct kq *q)
 {
+    bool needs_look = q->signal_count > 0 || q->files;
+
+    if (needs_look != atomic_load_explicit(&q->needs_look, memory_order_relaxed))
+        atomic_store_explicit(&q->needs_look, needs_look, memory_order_relaxed);
     pthread_mutex_unlock(&q->lock);
 }
 

@@ -1,4 +1,4 @@
-/* The queue as a descriptor: polled, nested, duplicated, closed, forked; and closing what it watches. */
+/* The queue as a descriptor: polled, nested, duplicated, closed, forked; closing what it watches. */
 #include "check.h"
 
 #include <errno.h>
