@@ -9,12 +9,13 @@ static void refused(void)
     struct tracked_handle client = {0};
     struct tracked connect = {0};
     struct pier_address address;
-    raw_refusing_address(&address);
+    const pier_descriptor holder = raw_refusing_address(&address);
     tracked_open_socket(loop, &client, &address);
     tracked_connect(&client, &connect, &address, NULL);
     CHECK_INT(wait_for(&connect), ==, PIER_ECONNREFUSED);
     CHECK(connect.os_error != 0);
     close_and_wait(&client);
+    raw_close(holder);
 }
 
 static void refused_by_a_path(void)
@@ -67,7 +68,7 @@ static void only_close_after_refusal(void)
     struct tracked connect = {0}, send = {0}, receive = {0}, shutdown = {0};
     struct pier_address address;
     char byte;
-    raw_refusing_address(&address);
+    const pier_descriptor holder = raw_refusing_address(&address);
     tracked_open_socket(loop, &client, &address);
     tracked_connect(&client, &connect, &address, NULL);
     tracked_send(&client, &send, "x", 1, NULL);
@@ -79,6 +80,7 @@ static void only_close_after_refusal(void)
     CHECK_INT(wait_for(&shutdown), <, 0);
     CHECK(connect.sequence < send.sequence);
     check_only_close_is_left(&client, &address);
+    raw_close(holder);
 }
 
 static void connect_into(struct raw_black_hole *hole, struct tracked_handle *client,

@@ -130,8 +130,8 @@ bool raw_is_nonblocking(pier_descriptor descriptor);
 
 void raw_local_address(pier_descriptor descriptor, struct pier_address *address);
 
-/* An address at which nobody listens. */
-void raw_refusing_address(struct pier_address *address);
+/* An address at which nobody listens, nor can until the descriptor that is returned is closed. */
+pier_descriptor raw_refusing_address(struct pier_address *address);
 
 /* An address on the loopback at which connecting neither succeeds nor fails: a listener whose
  * backlog is full. */

@@ -341,13 +341,17 @@ bool raw_is_nonblocking(pier_descriptor descriptor)
     return (fcntl((int)descriptor, F_GETFL) & O_NONBLOCK) != 0;
 }
 
-void raw_refusing_address(struct pier_address *address)
+pier_descriptor raw_refusing_address(struct pier_address *address)
 {
-    /* Bound but not listening: nobody else gets the port meanwhile, except by chance after the
-     * close. */
+    union socket_address name;
     *address = address_of("127.0.0.1:0");
-    const pier_descriptor listener = raw_listen(address, 1);
-    raw_close(listener);
+    const socklen_t length = to_system(address, &name);
+    const pier_descriptor holder = raw_socket(PIER_ADDRESS_IPV4);
+    if (bind((int)holder, &name.any, length) != 0) {
+        system_failed("bind");
+    }
+    raw_local_address(holder, address);
+    return holder;
 }
 
 bool raw_black_hole_open(struct raw_black_hole *hole, int family)

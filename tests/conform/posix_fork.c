@@ -175,6 +175,11 @@ static void sends_are_the_parents(void *context)
     struct pending_send *pending = context;
     CHECK_OK(pier_loop_after_fork(pending->loop));
     CHECK_INT(wait_for(&pending->send), ==, PIER_ECANCELED);
+    if (test_can(PIER_CAN_COMPLETE)) {
+        /* The kernel hands the connection to the request that waits longest, which is the parent's. */
+        CHECK_INT(drain(pending->loop, 20 * PIER_SECOND), ==, 0);
+        return;
+    }
     /* Accepts go on. */
     const pier_descriptor client = raw_connect(&pending->address);
     CHECK_INT(wait_for(&pending->accept), ==, 1);

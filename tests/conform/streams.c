@@ -114,7 +114,7 @@ static void dual_stack(void)
 {
     struct pier_loop *loop = test_loop();
     struct tracked_handle listener = {0}, client = {0};
-    struct tracked connect = {0};
+    struct tracked connect = {0}, accept = {0};
     static const char *const everywhere[] = {"[::]:0", ":0", "*:0"};
     if (!raw_has_family(PIER_ADDRESS_IPV6)) {
         test_skip("no IPv6 here");
@@ -143,8 +143,12 @@ static void dual_stack(void)
     connect_and_accept(&listener, &six);
     address = with_port("127.0.0.1", address.port);
     tracked_open_socket(loop, &client, &address);
+    /* Refused, unless somebody else has the same port of the other family. */
+    tracked_accept(&listener, &accept, NULL);
     tracked_connect(&client, &connect, &address, NULL);
-    CHECK_INT(wait_for(&connect), ==, PIER_ECONNREFUSED);
+    wait_for(&connect);
+    run_quietly(loop, 10);
+    CHECK(accept.in_flight);
     close_and_wait(&client);
     close_and_wait(&listener);
 }
