@@ -391,14 +391,14 @@ void pier__ready_wait(struct pier_loop *loop, uint64_t timeout_ns)
     loop->serving = loop->ready;
     loop->ready.head = NULL;
     ready->poller->wait(loop, timeout_ns);
-    struct pier_handle *handle;
-    while ((handle = pier__handles_pop(&loop->serving)) != NULL) {
+    while (loop->serving.head != NULL) {
         if (loop->completed.head != NULL) {
-            pier__loop_deliver(loop);
+            pier__loop_deliver(loop); /* may take handles off the list */
         }
-        if (loop->budget <= 0) {
+        struct pier_handle *handle = pier__handles_pop(&loop->serving);
+        if (handle != NULL && loop->budget <= 0) {
             pier__handles_push(&loop->ready, handle);
-        } else {
+        } else if (handle != NULL) {
             serve(loop, handle);
         }
     }

@@ -270,6 +270,9 @@ static void take_completions(struct pier_loop *loop)
         }
         const struct io_uring_cqe *completion = &queue->cqes[head & queue->ring_mask];
         uint64_t key = completion->user_data;
+        if (PIER__UNLIKELY(loop->completed.head != NULL) && (key & PIER__TAG_MASK) == PIER__TAG_CLOSED) {
+            return; /* an op on the closing handle was just refused: its completion goes first */
+        }
         int result = completion->res;
         unsigned flags = completion->flags;
         __atomic_store_n(queue->khead, ++head, __ATOMIC_RELEASE);
@@ -352,10 +355,13 @@ static void wait(struct pier_loop *loop, uint64_t timeout_ns)
         return;
     }
     take_completions(loop);
-    struct pier_handle *handle;
-    while ((handle = pier__handles_pop(&loop->serving)) != NULL) {
+    while (loop->serving.head != NULL) {
         if (loop->completed.head != NULL) {
-            pier__loop_deliver(loop);
+            pier__loop_deliver(loop); /* may take handles off the list */
+        }
+        struct pier_handle *handle = pier__handles_pop(&loop->serving);
+        if (handle == NULL) {
+            return;
         }
         if (handle->bits_ & PIER__CLOSING) {
             pier__handle_try_close(handle);

@@ -1,7 +1,7 @@
 /* uring_receive.c - lent receives on io_uring: provided buffers, and data that is held back.
  *
  * Buffers of the pool are handed to the kernel through a ring of provided buffers, some at first, more each time the kernel
- * runs out, up to the pool's maximum; a buffer comes back with data in it. The kernel may take many buffers for one
+ * runs out, up to one handle's share at a time; a buffer comes back with data in it. The kernel may take many buffers for one
  * flooding peer before the loop can say anything. So data beyond a handle's share of a turn, and what comes while
  * the op is paused, is held: a list of buffers per handle (in handle->extra_), delivered in later turns. A handle that
  * holds its share of the pool has its request cancelled until it holds less. */
@@ -110,8 +110,9 @@ static bool make_ring(struct pier_loop *loop)
     uring->buffers = memory;
     uring->buffers_tail = 0;
     uring->provided = 0;
+    /* One peer can take all that the kernel has before the loop can say anything: never more than one handle's share. */
     if (uring->target == 0) {
-        uring->target = loop->options.buffers_min;
+        uring->target = loop->options.buffers_min < loop->pool.share ? loop->options.buffers_min : loop->pool.share;
     }
     return true;
 }
@@ -153,15 +154,14 @@ static void pause_for_buffers(struct pier_loop *loop, struct pier_handle *handle
     pier__loop_starve(loop, handle);
 }
 
-/* Whether the kernel has a buffer to put data in; provides twice as many as before when it has run out. */
+/* Whether the kernel has a buffer to put data in. When it has run out before, it gets more at a time from now on. */
 static bool have_buffers(struct pier_loop *loop)
 {
     struct pier__uring *uring = pier__uring_of(loop);
-    provide(loop);
-    if (uring->provided == 0 && uring->target < loop->pool.count) {
-        uring->target = uring->target > loop->pool.count / 2 ? loop->pool.count : uring->target * 2;
-        provide(loop);
+    if (uring->provided == 0 && uring->target < loop->pool.share && uring->buffers_tail != 0) {
+        uring->target = uring->target > loop->pool.share / 2 ? loop->pool.share : uring->target * 2;
     }
+    provide(loop);
     return uring->provided != 0;
 }
 
