@@ -105,8 +105,12 @@ class SystemCalls:
 
     def detach_strace(self):
         self.strace.send_signal(signal.SIGINT)
-        total = re.search(r"^100\.00.*?(\d+)(?:\s+\d+)? total$", self.strace.communicate()[1], re.M)
-        self.count = int(total.group(1)) if total else 0
+        # The columns are share, seconds, microseconds per call, calls, and errors where any are.
+        total = re.search(r"^100\.00\s+\S+\s+\S+\s+(\d+)\b.* total$",
+                          self.strace.communicate()[1], re.M)
+        if not total:
+            raise Failure("strace printed no total")
+        self.count = int(total.group(1))
 
 
 class Callgrind:

@@ -42,16 +42,21 @@ def libev_version():
     return ".".join(numbers) if all(numbers) else None
 
 
+def built_with(build, variable):
+    return read(os.path.join(build, "CMakeCache.txt"), rf"^{variable}:\w+=(.*)") or ""
+
+
 def pier_version(source):
+    """The version and the commit that the build was made from, as the sources are now."""
     version = read(os.path.join(source, "include/pier/pier.h"), r'PIER_VERSION_STRING "(.*)"')
-    commit = said("git", "-C", source, "rev-parse", "--short", "HEAD")
+    commit = said("git", "-C", source, "describe", "--always", "--dirty", "--abbrev=7")
     return f"{version} ({commit})" if version and commit else version
 
 
-def versions(source, build):
-    compiler = read(os.path.join(build, "CMakeCache.txt"), r"^CMAKE_C_COMPILER:\w+=(.*)")
+def versions(build):
+    compiler = built_with(build, "CMAKE_C_COMPILER")
     found = {
-        "pier": pier_version(source),
+        "pier": pier_version(built_with(build, "CMAKE_HOME_DIRECTORY")),
         "compiler": said(compiler, "--version") if compiler else None,
         "libc": said("getconf", "GNU_LIBC_VERSION"),
         "liburing": package("liburing"),

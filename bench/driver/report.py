@@ -31,7 +31,7 @@ COLUMNS = {
     "heap_timer": ("allocations per timer", "{:.3f}"),
     "trips": ("round trips/s", "{:.0f}"),
     "trip_cpu": ("CPU us per round trip", "{:.1f}"),
-    "cpu_many": ("CPU ns per message", "{:.0f}"),
+    "cpu_many": ("CPU ns, many connections", "{:.0f}"),
     "rate_many": ("messages/s", "{:.0f}"),
     "p99_many": ("p99 us", "{:.0f}"),
     "memory_many": ("bytes per connection", "{:.0f}"),
@@ -41,7 +41,8 @@ COLUMNS = {
 TABLES = (
     ("Work for each message",
      "TCP echo of 64 bytes over {connections} connections, one server thread: user-space "
-     "instructions by callgrind, system calls by {calls_source}. These hardly vary.",
+     "instructions by callgrind, system calls by {calls_source}. Instructions hardly vary; system "
+     "calls depend on how many connections one wait finds ready.",
      ("instructions_plain", "instructions_deep", "calls_plain", "calls_deep", "calls_life")),
     ("Memory",
      "Heap allocations of the whole server in steady state, and its anonymous memory for each of "
@@ -207,8 +208,10 @@ def target_table(results):
 def report(results, order, facts, settings):
     """The whole report; `facts` are groups of names and values, `settings` fills the texts."""
     parts = ["# Benchmark results",
-             "Made by `make bench`. Values are medians of {rounds} interleaved rounds, ± half the "
-             "distance between the quartiles. No ± means one round, or no difference.".format(
+             "Made by `make bench` in its {form} form. Values are medians of {rounds} interleaved "
+             "rounds, of {few} for instructions, memory and many connections; ± is half the "
+             "distance between the quartiles, left out where it is nothing. All programs were "
+             "measured in one run, the server on one processor and the client on another.".format(
                  **settings)]
     parts.append("\n".join(f"- {name}: {value}" for group in facts for name, value in
                            group.items()))
