@@ -67,6 +67,12 @@ valgrind: ## run the unit tests under valgrind
 	@$(BUILD) --preset valgrind -j $(JOBS)
 	@$(RUN) build-valgrind -L unit $(TESTS)
 
+FUZZ_SECONDS = 60
+.PHONY: fuzz
+fuzz: ## fuzz the address parser and random op sequences for FUZZ_SECONDS (60) each
+	@$(deps) base ci
+	@JOBS=$(JOBS) tools/fuzz $(FUZZ_SECONDS)
+
 .PHONY: no-uring
 no-uring: ## run every test where the kernel forbids io_uring, as containers do
 	@$(deps) base test
