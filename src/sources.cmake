@@ -23,7 +23,7 @@ set(core_sources
   src/core/timer.c
   src/core/writer.c)
 
-set(PIER_KQUEUE_SOURCES src/backend/kqueue.c)
+set(PIER_KQUEUE_SOURCES src/backend/kqueue.c src/sys/bsd.c)
 
 set(backend_sources src/backend/registry.c)
 set(PIER_POLLER_SOURCES "")
@@ -41,7 +41,7 @@ else()
     set(sys_sources src/sys/posix.c src/sys/posix_socket.c src/sys/linux.c)
   else()
     list(APPEND PIER_POLLER_SOURCES ${PIER_KQUEUE_SOURCES})
-    set(sys_sources src/sys/posix.c src/sys/posix_socket.c src/sys/bsd.c)
+    set(sys_sources src/sys/posix.c src/sys/posix_socket.c)
   endif()
   if(PIER_HAVE_URING)
     list(APPEND backend_sources

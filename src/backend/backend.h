@@ -107,6 +107,8 @@ struct pier__poller {
     int (*set)(struct pier_loop *loop, pier_descriptor descriptor, uint64_t key, unsigned old, unsigned interest);
     void (*wait)(struct pier_loop *loop, uint64_t timeout_ns);
     void (*wake)(struct pier_loop *loop);
+    /* Hands collected changes to the kernel: a foreign loop is going to wait. May be NULL. */
+    void (*flush)(struct pier_loop *loop);
     pier_descriptor (*descriptor)(struct pier_loop *loop);
     int (*after_fork)(struct pier_loop *loop);
 };

@@ -36,11 +36,16 @@ static int set_interest(struct pier_loop *loop, struct pier_handle *handle, unsi
     if (interest == handle->interest_ || (handle->bits_ & PIER__ALWAYS)) {
         return 0;
     }
+    if (handle->kind_ == PIER__KIND_FILE) { /* always ready, which not every poller would say */
+        handle->bits_ |= PIER__ALWAYS;
+        handle->ready_ = PIER__READ | PIER__WRITE;
+        return 0;
+    }
     loop->stats.registrations++;
     int error = ready->poller->set(loop, handle->descriptor_, pier__slot_key(loop, handle->slot_), handle->interest_,
                                    interest);
-    if (error == PIER_EPERM && (handle->kind_ == PIER__KIND_FILE || handle->kind_ == PIER__KIND_TERMINAL)) {
-        /* epoll on a regular file (traps 23), or a device like /dev/null: always ready. */
+    if (error == PIER_EPERM && handle->kind_ == PIER__KIND_TERMINAL) {
+        /* A device like /dev/null, that can't be waited for (traps 23). */
         handle->bits_ |= PIER__ALWAYS;
         handle->ready_ = PIER__READ | PIER__WRITE;
         return 0;
@@ -476,6 +481,15 @@ void pier__ready_retry(struct pier_handle *handle)
 bool pier__ready_busy(struct pier_loop *loop)
 {
     return loop->ready.head != NULL;
+}
+
+void pier__ready_flush(struct pier_loop *loop)
+{
+    const struct pier__poller *poller = pier__ready_of(loop)->poller;
+    pier__foreign_settle(loop);
+    if (poller->flush != NULL) {
+        poller->flush(loop);
+    }
 }
 
 void pier__ready_wake(struct pier_loop *loop)

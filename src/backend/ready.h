@@ -58,6 +58,7 @@ void pier__ready_shut(struct pier_handle *handle);
 void pier__ready_wait(struct pier_loop *loop, uint64_t timeout_ns);
 void pier__ready_wake(struct pier_loop *loop);
 bool pier__ready_busy(struct pier_loop *loop);
+void pier__ready_flush(struct pier_loop *loop);
 void pier__ready_retry(struct pier_handle *handle);
 bool pier__ready_buffer_returned(struct pier_loop *loop, uint32_t index);
 pier_descriptor pier__ready_descriptor(struct pier_loop *loop);
@@ -82,6 +83,7 @@ void pier__ready_resume(struct pier_handle *handle, struct pier_op *op);
         .wait = pier__ready_wait, \
         .wake = pier__ready_wake, \
         .busy = pier__ready_busy, \
+        .flush = pier__ready_flush, \
         .poll_start = pier__foreign_start, \
         .poll_cancel = pier__foreign_cancel, \
         .poll_pause = pier__foreign_pause, \

@@ -17,7 +17,8 @@ static const struct pier_backend *const backends[] = {
 #ifdef __linux__
     &pier__epoll_backend,
 #endif
-#ifdef PIER_HAVE_KQUEUE
+#if defined(__APPLE__) || defined(__FreeBSD__) || defined(__NetBSD__) || defined(__OpenBSD__) || \
+    defined(PIER_HAVE_KQUEUE_EMULATION)
     &pier__kqueue_backend,
 #endif
 #ifdef _WIN32

@@ -1,0 +1,271 @@
+/* kqueue.c - the poller for kqueue: macOS and the BSDs; on Linux, in the tests, on libpier-kqueue.
+ *
+ * Handles are registered with EV_CLEAR, once per handle and filter. Their changes are collected and go in with the next wait; an
+ * error comes back from there as an event with EV_ERROR and is handed to the handle's ops, which find out by trying. What
+ * must be known or gone at once (the descriptors of pier_poll(), and removals) is changed by a call of its own. */
+
+#include <sys/types.h>
+
+#include <sys/event.h>
+
+#include <poll.h>
+
+#include "backend/ready.h"
+#include "sys/bsd.h"
+#include "sys/posix.h"
+
+#define WAKE_KEY UINT64_MAX
+#define CHANGES_MAX 64
+
+/* NetBSD's udata was an intptr_t before version 10. */
+#define TO_UDATA(key) ((void *)(uintptr_t)(key))
+
+struct poller {
+    pier_descriptor queue, pipe[2];
+    size_t size, change_count;
+    struct kevent changes[CHANGES_MAX];
+    struct kevent events[];
+};
+
+static struct poller *poller_of(const struct pier_loop *loop)
+{
+    return pier__ready_of(loop)->poller_data;
+}
+
+static int probe(void)
+{
+    pier_descriptor queue = pier__sys_kqueue_create();
+    if (queue < 0) {
+        return pier__fail(queue == PIER_EMFILE ? PIER_EMFILE : PIER_ENOTSUP, "kqueue can't be used: %s",
+                          pier_error_text(queue));
+    }
+    pier__sys_close(queue);
+    return PIER_CAN_BIND_LATE | PIER_CAN_UNIX | PIER_CAN_POLL | PIER_CAN_EMBED | PIER_CAN_FORK |
+           pier__sys_socket_capabilities();
+}
+
+static size_t bytes_of(size_t size)
+{
+    return sizeof(struct poller) + size * sizeof(struct kevent);
+}
+
+/* A pipe wakes: it works on every system and from signal handlers, where EVFILT_USER is missing on some (OpenBSD) and
+ * takes locks in the library that stands in for it on Linux. */
+static int open_descriptors(struct poller *poller)
+{
+    poller->queue = pier__sys_kqueue_create();
+    if (poller->queue < 0) {
+        return pier__fail((int)poller->queue, "kqueue: %s", pier_error_text(poller->queue));
+    }
+    int error = pier__sys_pipe(poller->pipe, true);
+    if (error == 0) {
+        struct kevent change;
+        EV_SET(&change, (uintptr_t)poller->pipe[0], EVFILT_READ, EV_ADD | EV_CLEAR, 0, 0, TO_UDATA(WAKE_KEY));
+        error = pier__sys_kevent(poller->queue, &change, 1, NULL, 0, 0);
+        if (error < 0) {
+            pier__sys_close(poller->pipe[0]);
+            pier__sys_close(poller->pipe[1]);
+        }
+    }
+    if (error < 0) {
+        pier__sys_close(poller->queue);
+        return pier__fail(error, "the pipe that wakes the kqueue backend: %s", pier_error_text(error));
+    }
+    poller->change_count = 0;
+    return 0;
+}
+
+static void close_descriptors(struct poller *poller)
+{
+    pier__sys_close(poller->pipe[0]);
+    pier__sys_close(poller->pipe[1]);
+    pier__sys_close(poller->queue);
+}
+
+static int open_poller(struct pier_loop *loop, const struct pier_loop_options *options)
+{
+    struct poller *poller = pier__allocate(loop, bytes_of(options->queue_size));
+    if (poller == NULL) {
+        return pier__fail(PIER_ENOMEM, "no memory for the kqueue backend");
+    }
+    memset(poller, 0, sizeof(*poller));
+    poller->size = options->queue_size;
+    int error = open_descriptors(poller);
+    if (error < 0) {
+        pier__free(loop, poller, bytes_of(options->queue_size));
+        return error;
+    }
+    pier__ready_of(loop)->poller_data = poller;
+    return 0;
+}
+
+static void close_poller(struct pier_loop *loop)
+{
+    struct poller *poller = poller_of(loop);
+    close_descriptors(poller);
+    pier__free(loop, poller, bytes_of(poller->size));
+}
+
+static enum pier__poller_mode mode(enum pier_trigger trigger)
+{
+    (void)trigger;
+    return PIER__POLLER_EDGE;
+}
+
+/* Errors of a removal say that it's gone already (traps 41). */
+static int forgive(int error)
+{
+    return error == PIER_ENOENT || error == PIER_EBADF || error == PIER_EINVAL || error == PIER_EPERM ? 0 : error;
+}
+
+/* Hands the collected changes over now. Their errors come with the events, so there must be room for them: none is asked for. */
+static int flush_changes(struct pier_loop *loop, struct poller *poller)
+{
+    size_t count = poller->change_count;
+    int first = 0;
+    poller->change_count = 0;
+    /* One by one: without room for events the first error would stop the rest. */
+    for (size_t i = 0; i < count; i++) {
+        loop->stats.system_calls++;
+        int error = pier__sys_kevent(poller->queue, &poller->changes[i], 1, NULL, 0, 0);
+        if (poller->changes[i].flags & EV_DELETE) {
+            error = forgive(error);
+        }
+        first = first == 0 ? error : first;
+    }
+    return first;
+}
+
+static int change_filter(struct pier_loop *loop, struct poller *poller, pier_descriptor descriptor, uint64_t key,
+                         int filter, bool add, bool level)
+{
+    if (poller->change_count == CHANGES_MAX) {
+        int error = flush_changes(loop, poller);
+        if (error < 0) {
+            return error;
+        }
+    }
+    struct kevent *change = &poller->changes[poller->change_count++];
+    unsigned flags = add ? EV_ADD | EV_ENABLE | (level ? 0u : (unsigned)EV_CLEAR) : EV_DELETE;
+    EV_SET(change, (uintptr_t)descriptor, (short)filter, (unsigned short)flags, 0, 0, TO_UDATA(key));
+    return add && !level ? 0 : flush_changes(loop, poller);
+}
+
+static int set(struct pier_loop *loop, pier_descriptor descriptor, uint64_t key, unsigned old, unsigned interest)
+{
+    static const struct {
+        unsigned bit;
+        int filter;
+    } filters[] = {{PIER__READ, EVFILT_READ}, {PIER__WRITE, EVFILT_WRITE}};
+    struct poller *poller = poller_of(loop);
+    bool level = ((interest | old) & PIER__LEVEL) != 0;
+    for (size_t i = 0; i < 2; i++) {
+        bool had = (old & filters[i].bit) != 0, wants = (interest & filters[i].bit) != 0;
+        /* A level registration is made again: the number may have been closed and reused meanwhile. */
+        if (wants == had && !(wants && level)) {
+            continue;
+        }
+        int error = change_filter(loop, poller, descriptor, key, filters[i].filter, wants, level);
+        if (error == PIER_EPIPE && wants) {
+            error = 0; /* the other end is gone: trying will say so */
+        }
+        if (error < 0) {
+            return error;
+        }
+    }
+    return 0;
+}
+
+/* What an event says, as pier's bits. */
+static unsigned events_of(const struct pier_loop *loop, const struct kevent *event)
+{
+    const struct pier_handle *handle = pier__slot_handle(loop, (uint64_t)(uintptr_t)event->udata);
+    if (handle != NULL && handle->kind_ == PIER__KIND_FOREIGN) {
+        /* pier_poll() tells hang-up from readable on every backend; kqueue's EV_EOF is either. */
+        struct pollfd entry = {.fd = (int)event->ident,
+                               .events = (short)(handle->interest_ & (PIER__READ | PIER__PRIORITY | PIER__WRITE))};
+        int count = pier__sys_poll(&entry, 1, 0);
+        return count > 0 ? (unsigned short)entry.revents &
+                               (PIER__READ | PIER__PRIORITY | PIER__WRITE | PIER__ERROR | PIER__HANGUP)
+                         : 0;
+    }
+    if (event->flags & EV_ERROR) {
+        return PIER__ERROR;
+    }
+    if (event->filter == EVFILT_WRITE) {
+        return event->flags & EV_EOF ? PIER__WRITE | PIER__ERROR : PIER__WRITE;
+    }
+    /* End of stream comes with data still to be read (traps 38), and may be all that a pipe's writer is told (traps 39). */
+    return event->flags & EV_EOF ? PIER__READ | PIER__PEER_ENDED | PIER__WRITE : PIER__READ;
+}
+
+static void wait(struct pier_loop *loop, uint64_t timeout_ns)
+{
+    struct poller *poller = poller_of(loop);
+    loop->stats.system_calls++;
+    int count = pier__sys_kevent(poller->queue, poller->changes, poller->change_count, poller->events, poller->size,
+                                 timeout_ns);
+    pier__atomic_store(&loop->sleeping, 0);
+    if (PIER__UNLIKELY(count < 0)) {
+        loop->failure = pier__fail(count, "kevent: %s", pier_error_text(count));
+        return;
+    }
+    poller->change_count = 0;
+    loop->stats.events += (uint64_t)count;
+    for (int i = 0; i < count; i++) {
+        const struct kevent *event = &poller->events[i];
+        uint64_t key = (uint64_t)(uintptr_t)event->udata;
+        if (PIER__UNLIKELY(key == WAKE_KEY)) {
+            loop->stats.system_calls++;
+            pier__sys_drain_pipe(poller->pipe[0]);
+            continue;
+        }
+        unsigned events = events_of(loop, event);
+        if (events != 0) {
+            pier__ready_event(loop, key, events);
+        }
+    }
+}
+
+static void wake(struct pier_loop *loop)
+{
+    pier__sys_signal_pipe(poller_of(loop)->pipe[1]);
+}
+
+static pier_descriptor descriptor(struct pier_loop *loop)
+{
+    struct poller *poller = poller_of(loop);
+    return flush_changes(loop, poller) < 0 ? PIER_ENOTSUP : poller->queue;
+}
+
+static int after_fork(struct pier_loop *loop)
+{
+    struct poller *poller = poller_of(loop);
+    pier__sys_close(poller->pipe[0]);
+    pier__sys_close(poller->pipe[1]);
+    /* A kqueue isn't inherited: its number is free, or somebody else's by now (traps 45). On Linux the stand-in is a descriptor like any. */
+#ifdef __linux__
+    pier__sys_close(poller->queue);
+#endif
+    return open_descriptors(poller);
+}
+
+static void flush_poller(struct pier_loop *loop)
+{
+    flush_changes(loop, poller_of(loop));
+}
+
+static const struct pier__poller kqueue_poller = {
+    .close_removes = true,
+    .open = open_poller,
+    .close = close_poller,
+    .mode = mode,
+    .set = set,
+    .wait = wait,
+    .wake = wake,
+    .flush = flush_poller,
+    .descriptor = descriptor,
+    .after_fork = after_fork,
+};
+
+PIER__READY_BACKEND(pier__kqueue_backend, kqueue);
