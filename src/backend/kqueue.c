@@ -137,7 +137,7 @@ static int flush_changes(struct pier_loop *loop, struct poller *poller)
 }
 
 static int change_filter(struct pier_loop *loop, struct poller *poller, pier_descriptor descriptor, uint64_t key,
-                         int filter, bool add, bool level)
+                         int filter, bool add, bool edge, bool at_once)
 {
     if (poller->change_count == CHANGES_MAX) {
         int error = flush_changes(loop, poller);
@@ -146,9 +146,9 @@ static int change_filter(struct pier_loop *loop, struct poller *poller, pier_des
         }
     }
     struct kevent *change = &poller->changes[poller->change_count++];
-    unsigned flags = add ? EV_ADD | EV_ENABLE | (level ? 0u : (unsigned)EV_CLEAR) : EV_DELETE;
+    unsigned flags = add ? EV_ADD | EV_ENABLE | (edge ? (unsigned)EV_CLEAR : 0u) : EV_DELETE;
     EV_SET(change, (uintptr_t)descriptor, (short)filter, (unsigned short)flags, 0, 0, TO_UDATA(key));
-    return add && !level ? 0 : flush_changes(loop, poller);
+    return add && !at_once ? 0 : flush_changes(loop, poller);
 }
 
 static int set(struct pier_loop *loop, pier_descriptor descriptor, uint64_t key, unsigned old, unsigned interest)
@@ -160,12 +160,16 @@ static int set(struct pier_loop *loop, pier_descriptor descriptor, uint64_t key,
     struct poller *poller = poller_of(loop);
     bool level = ((interest | old) & PIER__LEVEL) != 0;
     for (size_t i = 0; i < 2; i++) {
-        bool had = (old & filters[i].bit) != 0, wants = (interest & filters[i].bit) != 0;
+        /* A poll for hang-up alone, or for writing, is told of the end of stream by the reading filter: edge-triggered, since what
+         * there is to read doesn't interest it. */
+        unsigned bits = filters[i].bit | (i == 0 ? PIER__LEVEL : 0);
+        bool had = (old & bits) != 0, wants = (interest & bits) != 0;
+        bool edge = !level || !(interest & filters[i].bit);
         /* A level registration is made again: the number may have been closed and reused meanwhile. */
         if (wants == had && !(wants && level)) {
             continue;
         }
-        int error = change_filter(loop, poller, descriptor, key, filters[i].filter, wants, level);
+        int error = change_filter(loop, poller, descriptor, key, filters[i].filter, wants, edge, level);
         if (error == PIER_EPIPE && wants) {
             error = 0; /* the other end is gone: trying will say so */
         }

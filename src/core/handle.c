@@ -136,7 +136,7 @@ int pier__handle_open(struct pier_loop *loop, struct pier_handle *handle, pier_d
     handle->kind_ = (uint8_t)kind;
     handle->family_ = family;
     handle->bits_ = bits;
-    if (kind == PIER__KIND_LISTENER || (bits & (PIER__READ_ONLY | PIER__WRITE_ONLY))) {
+    if (kind == PIER__KIND_LISTENER || (bits & (PIER__READ_ONLY | PIER__WRITE_ONLY | PIER__UNCONNECTED))) {
         handle->bits_ |= PIER__RESTRICTED;
     }
     if (family == PIER_ADDRESS_IPV4 || family == PIER_ADDRESS_IPV6) {

@@ -119,6 +119,9 @@ PIER__COLD static int refusal(const struct pier_handle *handle, const struct pie
     if (listens) {
         return op->kind_ == PIER__OP_CONNECT ? PIER_EISCONN : PIER_ENOTCONN;
     }
+    if ((handle->bits_ & PIER__UNCONNECTED) && op->kind_ != PIER__OP_CONNECT) {
+        return PIER_ENOTCONN; /* kqueue would wait for ever */
+    }
     uint32_t lacks = pier__op_direction(op) == PIER__RECEIVING ? PIER__WRITE_ONLY : PIER__READ_ONLY;
     return handle->bits_ & lacks ? PIER_EBADF : 0;
 }
@@ -331,7 +334,7 @@ static void connect_finished(struct pier_loop *loop, struct pier_handle *handle,
     if (result < 0) {
         handle->bits_ |= PIER__FAILED;
     } else {
-        handle->bits_ &= ~(uint32_t)PIER__UNCONNECTED;
+        handle->bits_ &= ~(uint32_t)(PIER__UNCONNECTED | PIER__RESTRICTED);
         loop->stats.connects++;
     }
     pier__op_start_direction(loop, handle, PIER__RECEIVING);

@@ -1,0 +1,298 @@
+/* windows_socket.c - sockets on Windows, but for requests to the completion port (windows_port.c).
+ *
+ * Sockets that pier makes are non-blocking, which requests don't mind, and aren't inherited by child processes. A pair is made of
+ * TCP over the loopback, since Windows has no other; Unix-domain sockets are refused, as the calls that iocp
+ * needs don't know them. */
+
+#include "sys/windows.h"
+
+#include <mstcpip.h>
+#include <string.h>
+
+static BOOL CALLBACK start_once(INIT_ONCE *once, void *context, void **result)
+{
+    WSADATA data;
+    (void)once;
+    (void)result;
+    *(int *)context = WSAStartup(MAKEWORD(2, 2), &data);
+    return *(int *)context == 0;
+}
+
+int pier__sys_start_winsock(void)
+{
+    static INIT_ONCE once = INIT_ONCE_STATIC_INIT;
+    int code = 0;
+    return InitOnceExecuteOnce(&once, start_once, &code, NULL) ? 0 : pier__sys_map(code);
+}
+
+int pier__sys_native_address(const struct pier_address *address, struct sockaddr_in6 *native)
+{
+    memset(native, 0, sizeof(*native));
+    if (address->family == PIER_ADDRESS_IPV4) {
+        struct sockaddr_in *ipv4 = (struct sockaddr_in *)(void *)native;
+        ipv4->sin_family = AF_INET;
+        ipv4->sin_port = htons(address->port);
+        memcpy(&ipv4->sin_addr, address->u.ip, 4);
+        return sizeof(*ipv4);
+    }
+    if (address->family == PIER_ADDRESS_IPV6) {
+        native->sin6_family = AF_INET6;
+        native->sin6_port = htons(address->port);
+        native->sin6_scope_id = address->scope;
+        memcpy(&native->sin6_addr, address->u.ip, 16);
+        return sizeof(*native);
+    }
+    return 0;
+}
+
+static void from_native_address(const struct sockaddr_in6 *native, struct pier_address *address)
+{
+    memset(address, 0, sizeof(*address));
+    if (native->sin6_family == AF_INET) {
+        const struct sockaddr_in *ipv4 = (const struct sockaddr_in *)(const void *)native;
+        address->family = PIER_ADDRESS_IPV4;
+        address->port = ntohs(ipv4->sin_port);
+        memcpy(address->u.ip, &ipv4->sin_addr, 4);
+    } else if (native->sin6_family == AF_INET6) {
+        address->family = PIER_ADDRESS_IPV6;
+        address->port = ntohs(native->sin6_port);
+        address->scope = native->sin6_scope_id;
+        memcpy(address->u.ip, &native->sin6_addr, 16);
+    }
+}
+
+static int socket_result(int result)
+{
+    return result == 0 ? 0 : pier__sys_socket_error();
+}
+
+static int set_socket_option(pier_descriptor socket, int level, int option, int value)
+{
+    PIER__FAULT(OPTION);
+    return socket_result(setsockopt((SOCKET)socket, level, option, (const char *)&value, sizeof(value)));
+}
+
+int pier__sys_set_nonblocking(pier_descriptor descriptor)
+{
+    u_long on = 1;
+    return socket_result(ioctlsocket((SOCKET)descriptor, FIONBIO, &on));
+}
+
+pier_descriptor pier__sys_socket(uint8_t family, bool nonblocking)
+{
+    PIER__FAULT(SOCKET);
+    int error = pier__sys_start_winsock();
+    if (error < 0) {
+        return error;
+    }
+    if (family != PIER_ADDRESS_IPV4 && family != PIER_ADDRESS_IPV6) {
+        return pier__sys_map(WSAEAFNOSUPPORT);
+    }
+    SOCKET made = WSASocketW(family == PIER_ADDRESS_IPV4 ? AF_INET : AF_INET6, SOCK_STREAM, IPPROTO_TCP, NULL, 0,
+                             WSA_FLAG_OVERLAPPED | WSA_FLAG_NO_HANDLE_INHERIT);
+    if (made == INVALID_SOCKET) {
+        return pier__sys_socket_error();
+    }
+    if (nonblocking && (error = pier__sys_set_nonblocking((pier_descriptor)made)) < 0) {
+        closesocket(made);
+        return error;
+    }
+    return (pier_descriptor)made;
+}
+
+int pier__sys_bind(pier_descriptor socket, const struct pier_address *address)
+{
+    PIER__FAULT(BIND);
+    struct sockaddr_in6 native;
+    int size = pier__sys_native_address(address, &native);
+    if (size == 0) {
+        return pier__sys_map(WSAEAFNOSUPPORT);
+    }
+    int error = socket_result(bind((SOCKET)socket, (const struct sockaddr *)&native, size));
+    /* No port is privileged: the right that is missing is to a port that another socket has for itself. */
+    return error == PIER_EACCES ? PIER_EADDRINUSE : error;
+}
+
+int pier__sys_listen(pier_descriptor socket, int backlog)
+{
+    PIER__FAULT(LISTEN);
+    return socket_result(listen((SOCKET)socket, backlog));
+}
+
+int64_t pier__sys_receive(pier_descriptor socket, void *memory, size_t size)
+{
+    PIER__FAULT(RECEIVE);
+    int result = recv((SOCKET)socket, memory, size > 1 << 30 ? 1 << 30 : (int)size, 0);
+    return result >= 0 ? result : pier__sys_socket_error();
+}
+
+bool pier__sys_can_read(pier_descriptor descriptor)
+{
+    fd_set set;
+    struct timeval none = {0, 0};
+    FD_ZERO(&set);
+    set.fd_array[set.fd_count++] = (SOCKET)descriptor;
+    return select(0, &set, NULL, NULL, &none) != 0; /* an error shows in the receive */
+}
+
+int pier__sys_shutdown(pier_descriptor socket)
+{
+    PIER__FAULT(SHUTDOWN);
+    return socket_result(shutdown((SOCKET)socket, SD_SEND));
+}
+
+/* A socket that isn't bound yet has no name for Windows; elsewhere it's any address and port 0. */
+static int name_of_unbound(pier_descriptor socket, struct sockaddr_in6 *native)
+{
+    WSAPROTOCOL_INFOW info;
+    int size = sizeof(info);
+    int error = socket_result(getsockopt((SOCKET)socket, SOL_SOCKET, SO_PROTOCOL_INFOW, (char *)&info, &size));
+    if (error == 0) {
+        memset(native, 0, sizeof(*native));
+        native->sin6_family = (short)info.iAddressFamily;
+    }
+    return error;
+}
+
+int pier__sys_local_address(pier_descriptor socket, struct pier_address *address)
+{
+    PIER__FAULT(NAME);
+    struct sockaddr_in6 native;
+    int size = sizeof(native);
+    int error = socket_result(getsockname((SOCKET)socket, (struct sockaddr *)&native, &size));
+    if (error == PIER_EINVAL) {
+        error = name_of_unbound(socket, &native);
+    }
+    if (error == 0) {
+        from_native_address(&native, address);
+    }
+    return error;
+}
+
+int pier__sys_peer_address(pier_descriptor socket, struct pier_address *address)
+{
+    PIER__FAULT(NAME);
+    struct sockaddr_in6 native;
+    int size = sizeof(native);
+    int error = socket_result(getpeername((SOCKET)socket, (struct sockaddr *)&native, &size));
+    if (error == 0) {
+        from_native_address(&native, address);
+    }
+    return error;
+}
+
+int pier__sys_set_no_delay(pier_descriptor socket, bool on)
+{
+    return set_socket_option(socket, IPPROTO_TCP, TCP_NODELAY, on);
+}
+
+int pier__sys_set_keep_alive(pier_descriptor socket, unsigned idle_s, unsigned interval_s, unsigned count)
+{
+    PIER__FAULT(OPTION);
+    /* Windows before 10.0.15063 has no option for each of them; the number of probes is its own, 10. */
+    struct tcp_keepalive values = {.onoff = idle_s != 0, .keepalivetime = idle_s * 1000,
+                                   .keepaliveinterval = interval_s != 0 ? interval_s * 1000 : 1000};
+    DWORD unused;
+    (void)count;
+    return socket_result(
+        WSAIoctl((SOCKET)socket, SIO_KEEPALIVE_VALS, &values, sizeof(values), NULL, 0, &unused, NULL, NULL));
+}
+
+int pier__sys_set_buffer_sizes(pier_descriptor socket, size_t receive, size_t send)
+{
+    int error = 0;
+    if (receive != 0) {
+        error = set_socket_option(socket, SOL_SOCKET, SO_RCVBUF, receive > 1 << 30 ? 1 << 30 : (int)receive);
+    }
+    if (error == 0 && send != 0) {
+        error = set_socket_option(socket, SOL_SOCKET, SO_SNDBUF, send > 1 << 30 ? 1 << 30 : (int)send);
+    }
+    return error;
+}
+
+int pier__sys_set_linger(pier_descriptor socket, int seconds)
+{
+    PIER__FAULT(OPTION);
+    struct linger linger = {.l_onoff = seconds >= 0, .l_linger = (u_short)(seconds > 0 ? seconds : 0)};
+    return socket_result(setsockopt((SOCKET)socket, SOL_SOCKET, SO_LINGER, (const char *)&linger, sizeof(linger)));
+}
+
+/* What SO_REUSEADDR is for elsewhere, binding again while old connections linger, Windows always allows. Its option of that name
+ * lets others steal the port; this one forbids it (traps 52). */
+int pier__sys_set_reuse_address(pier_descriptor socket)
+{
+    return set_socket_option(socket, SOL_SOCKET, SO_EXCLUSIVEADDRUSE, 1);
+}
+
+int pier__sys_set_reuse_port(pier_descriptor socket)
+{
+    (void)socket;
+    return pier__sys_map(WSAEOPNOTSUPP);
+}
+
+int pier__sys_set_dual_stack(pier_descriptor socket, bool on)
+{
+    return set_socket_option(socket, IPPROTO_IPV6, IPV6_V6ONLY, !on);
+}
+
+int pier__sys_unlink_stale(const struct pier_address *address)
+{
+    (void)address;
+    return 0;
+}
+
+static bool same_address(const struct pier_address *a, const struct pier_address *b)
+{
+    return a->port == b->port && memcmp(a->u.ip, b->u.ip, 4) == 0;
+}
+
+/* Connects to the listener and accepts. Another process could connect in between: then the names don't match. */
+static int make_pair(pier_descriptor listener, pier_descriptor pair[2])
+{
+    struct pier_address here = {.family = PIER_ADDRESS_IPV4, .u.ip = {127, 0, 0, 1}}, there;
+    struct sockaddr_in6 native;
+    int error = pier__sys_bind(listener, &here);
+    if (error < 0 || (error = pier__sys_listen(listener, 1)) < 0 ||
+        (error = pier__sys_local_address(listener, &here)) < 0) {
+        return error;
+    }
+    int size = pier__sys_native_address(&here, &native);
+    if (connect((SOCKET)pair[0], (const struct sockaddr *)&native, size) != 0) {
+        return pier__sys_socket_error();
+    }
+    SOCKET accepted = accept((SOCKET)listener, NULL, NULL);
+    if (accepted == INVALID_SOCKET) {
+        return pier__sys_socket_error();
+    }
+    pair[1] = (pier_descriptor)accepted;
+    SetHandleInformation((HANDLE)accepted, HANDLE_FLAG_INHERIT, 0);
+    if ((error = pier__sys_local_address(pair[0], &here)) < 0 || (error = pier__sys_peer_address(pair[1], &there)) < 0) {
+        return error;
+    }
+    return same_address(&here, &there) ? 0 : pier__sys_map(WSAECONNABORTED);
+}
+
+int pier__sys_socket_pair(pier_descriptor pair[2], bool nonblocking)
+{
+    PIER__FAULT(PAIR);
+    pier_descriptor listener = pier__sys_socket(PIER_ADDRESS_IPV4, false);
+    if (listener < 0) {
+        return (int)listener;
+    }
+    pair[1] = -1;
+    pair[0] = pier__sys_socket(PIER_ADDRESS_IPV4, false);
+    int error = pair[0] < 0 ? (int)pair[0] : make_pair(listener, pair);
+    for (int i = 0; error == 0 && i < 2; i++) {
+        error = pier__sys_set_no_delay(pair[i], true);
+        if (error == 0 && nonblocking) {
+            error = pier__sys_set_nonblocking(pair[i]);
+        }
+    }
+    closesocket((SOCKET)listener);
+    for (int i = 0; error != 0 && i < 2; i++) {
+        if (pair[i] >= 0) {
+            closesocket((SOCKET)pair[i]);
+        }
+    }
+    return error;
+}
