@@ -164,8 +164,6 @@ static int collect_active(struct kq *q, struct kevent *out, int room)
         if (note->in_use && note->generation == generation && !(note->event.flags & EV_CLEAR))
             pier__kq_activate(q, note);
     }
-    if (q->active_count > 0)
-        pier__kq_ring(q);
     return stored;
 }
 
@@ -236,13 +234,18 @@ static int collect(struct kq *q, const struct epoll_event *ready, int count, str
                    int room)
 {
     struct catch catch = {0};
-    int stored = collect_notes(q, ready, count, out, &catch);
+    int stored;
 
+    q->is_collecting = true;
+    stored = collect_notes(q, ready, count, out, &catch);
     if (catch.sources & 1U << SOURCE_SIDE && stored < room)
         stored += collect_side(q, &out[stored], room - stored, &catch);
     catch.sources &= ~(1U << SOURCE_SIDE);
     if (catch.sources != 0)
         stored += collect_sources(q, catch.sources, &out[stored], room - stored);
+    q->is_collecting = false;
+    if (q->active_count > 0)
+        pier__kq_ring(q);
     /* Strangers and nothing else, again and again: epoll won't let go of them. */
     if (!catch.strangers || catch.found || catch.sources != 0)
         q->stale_streak = 0;

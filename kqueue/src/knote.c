@@ -170,7 +170,7 @@ int pier__kq_ring(struct kq *q)
 {
     struct epoll_event event = {.events = EPOLLIN | EPOLLONESHOT};
 
-    if (q->bell_rung)
+    if (q->bell_rung || q->is_collecting)
         return 0;
     event.data.u64 = pier__kq_source_tag(SOURCE_BELL);
     if (pier__kq_epoll_ctl(q->fd, EPOLL_CTL_MOD, q->sources[SOURCE_BELL].fd, &event) == -1)

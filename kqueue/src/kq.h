@@ -158,6 +158,7 @@ struct kq {
     struct knote *active_first, *active_last;
     uint32_t active_count;
     bool bell_rung;
+    bool is_collecting; /* kevent() is about to look at the active list: no need to ring */
 
     struct {
         int fd; /* -1: not there */

@@ -266,7 +266,7 @@ static int begin_queue(int fd)
     q->life++;
     q->active_first = q->active_last = NULL;
     q->active_count = q->signal_count = q->connector_count = q->stale_streak = 0;
-    q->bell_rung = false;
+    q->bell_rung = q->is_collecting = false;
     q->needs_look = false;
     q->files = NULL;
     for (int i = 0; i < SOURCE_COUNT; i++)

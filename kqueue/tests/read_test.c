@@ -225,6 +225,37 @@ static void socket_that_listens_later(void)
     close(queue);
 }
 
+/* One event, and then silence for pollers, too: the kernel has disarmed it. */
+static void once_and_then_silence(void)
+{
+    int queue = new_queue(), pair[2];
+    uintptr_t fd;
+
+    tcp_pair(pair);
+    fd = (uintptr_t)pair[0];
+    CHECK_EQ(write(pair[1], "abc", 3), 3);
+    CHECK_EQ(add(queue, fd, EVFILT_READ, EV_ONESHOT), 0);
+    CHECK_EQ(get_one(queue).flags, EV_ONESHOT);
+    CHECK(!is_readable(queue));
+    CHECK_EQ(change(queue, fd, EVFILT_READ, EV_ENABLE, 0, 0, NULL), ENOENT);
+    CHECK_EQ(add(queue, fd, EVFILT_READ, EV_DISPATCH), 0);
+    CHECK_EQ(get_one(queue).flags, EV_DISPATCH);
+    CHECK(!is_readable(queue));
+    CHECK(is_quiet(queue));
+    CHECK_EQ(change(queue, fd, EVFILT_READ, EV_ENABLE, 0, 0, NULL), 0);
+    CHECK_EQ(get_one(queue).data, 3);
+    CHECK_EQ(add(queue, fd, EVFILT_READ, EV_DISABLE), 0);
+    CHECK(!is_readable(queue));
+    CHECK_EQ(change(queue, fd, EVFILT_READ, EV_ENABLE, 0, 0, NULL), 0);
+    CHECK_EQ(get_one(queue).flags, 0);
+    CHECK_EQ(get_one(queue).flags, 0);
+    CHECK_EQ(change(queue, fd, EVFILT_READ, EV_DISABLE, 0, 0, NULL), 0);
+    CHECK(!is_readable(queue));
+    close(pair[0]);
+    close(pair[1]);
+    close(queue);
+}
+
 static void datagrams(void)
 {
     int queue = new_queue(), pair[2];
@@ -362,6 +393,7 @@ int main(void)
         TEST(backlog_of_unix_sockets),
         TEST(unconnected_socket_waits),
         TEST(socket_that_listens_later),
+        TEST(once_and_then_silence),
         TEST(datagrams),
         TEST(pipe_bytes_and_end),
         TEST(fifo_comes_back),

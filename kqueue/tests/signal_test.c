@@ -51,6 +51,7 @@ static void ignored_signals_are_counted(void)
     CHECK_EQ(event.filter, EVFILT_SIGNAL);
     CHECK_EQ(event.flags, EV_CLEAR);
     CHECK_EQ(event.data, 3);
+    CHECK(!is_readable(queue));
     CHECK(is_quiet(queue));
     send_times(SIGUSR1, 1);
     CHECK_EQ(get_one(queue).data, 1);

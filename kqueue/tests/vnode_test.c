@@ -30,7 +30,9 @@ static void what_happens_to_a_file(void)
     CHECK_EQ(watch(queue, fd, EVERYTHING), 0);
     CHECK(is_quiet(queue));
     CHECK_EQ(write(fd, "abc", 3), 3);
+    CHECK(is_readable(queue));
     CHECK_EQ(get_one(queue).fflags, NOTE_WRITE | NOTE_EXTEND);
+    CHECK(!is_readable(queue));
     CHECK(is_quiet(queue));
     CHECK_EQ(pwrite(fd, "ABC", 3, 0), 3);
     CHECK_EQ(get_one(queue).fflags, NOTE_WRITE);
