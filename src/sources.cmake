@@ -28,8 +28,18 @@ set(PIER_KQUEUE_SOURCES src/backend/kqueue.c src/sys/bsd.c)
 set(backend_sources src/backend/registry.c)
 set(PIER_POLLER_SOURCES "")
 if(WIN32)
-  list(APPEND backend_sources src/backend/iocp.c)
-  set(sys_sources src/sys/windows.c)
+  list(APPEND backend_sources
+    src/backend/iocp.c
+    src/backend/iocp_accept.c
+    src/backend/iocp_ops.c
+    src/backend/iocp_poll.c
+    src/backend/iocp_receive.c)
+  set(sys_sources
+    src/sys/windows.c
+    src/sys/windows_file.c
+    src/sys/windows_poll.c
+    src/sys/windows_port.c
+    src/sys/windows_socket.c)
 else()
   list(APPEND backend_sources
     src/backend/ready.c

@@ -15,6 +15,7 @@ static_assert(POLLIN == PIER__READ && POLLPRI == PIER__PRIORITY && POLLOUT == PI
 
 #define WAKE_KEY UINT64_MAX
 #define SIZE_MIN 64
+#define EXPECTED (PIER__READ | PIER__PRIORITY | PIER__WRITE | PIER__ERROR | PIER__HANGUP)
 
 struct poller {
     struct pollfd *entries;
@@ -193,21 +194,19 @@ static void wait(struct pier_loop *loop, uint64_t timeout_ns)
     loop->stats.events += (uint64_t)left;
     for (size_t i = 0; left > 0 && i < poller->count; i++) {
         unsigned events = (unsigned short)poller->entries[i].revents;
-        if (PIER__LIKELY(events == 0)) {
+        if (events == 0) {
             continue;
         }
         left--;
-        poller->entries[i].revents = 0;
         if (PIER__UNLIKELY(poller->keys[i] == WAKE_KEY)) {
             loop->stats.system_calls++;
             pier__sys_drain_pipe(poller->pipe[0]);
             continue;
         }
-        if (PIER__UNLIKELY(events & POLLNVAL)) {
-            events |= PIER__ERROR; /* closed behind pier's back: its ops find out */
+        if (PIER__UNLIKELY(events & ~(unsigned)EXPECTED)) {
+            events = (events & EXPECTED) | PIER__ERROR; /* POLLNVAL: closed behind pier's back, its ops find out */
         }
-        pier__ready_event(loop, poller->keys[i],
-                          events & (PIER__READ | PIER__PRIORITY | PIER__WRITE | PIER__ERROR | PIER__HANGUP));
+        pier__ready_event(loop, poller->keys[i], events);
     }
 }
 

@@ -302,11 +302,11 @@ static inline bool receive_usual(struct pier_loop *loop, struct pier_handle *han
     op->data = memory;
     pool->current = index;
     pool->current_handle = handle;
-    loop->stats.system_calls++;
     int64_t result = pier__sys_receive(handle->descriptor_, memory, pool->buffer_size);
     if (PIER__UNLIKELY(result <= 0 || (size_t)result == pool->buffer_size)) {
         unusual_result(loop, handle, op, result);
         if (result <= 0) {
+            loop->stats.system_calls++;
             return true;
         }
     }
@@ -314,7 +314,7 @@ static inline bool receive_usual(struct pier_loop *loop, struct pier_handle *han
     op->size = (size_t)result;
     op->result = result;
     op->flags = (op->flags & PIER_BACKGROUND) | PIER_MORE | PIER_LENT;
-    loop->stats.receives++;
+    loop->quick_receives++;
     loop->stats.received_bytes += (uint64_t)result;
     pool->current_size = (uint32_t)result;
     pier__loop_call(loop, op);

@@ -110,18 +110,20 @@ void pier__ready_start_send(struct pier_loop *loop, struct pier_handle *handle, 
         send_queued(loop, handle);
         return;
     }
-    pier__ready_tried(handle, op, transmit_one(loop, handle, op));
+    int64_t result = transmit_one(loop, handle, op);
+    loop->stats.system_calls--; /* counted by pier__ready_tried() */
+    pier__ready_tried(handle, op, result);
 }
 
 int64_t pier__ready_try_send(struct pier_handle *handle, const void *memory, size_t size)
 {
-    handle->loop_->stats.system_calls++;
     return pier__sys_send(handle->descriptor_, memory, size);
 }
 
 void pier__ready_tried(struct pier_handle *handle, struct pier_op *op, int64_t result)
 {
     struct pier_loop *loop = handle->loop_;
+    loop->stats.system_calls++;
     if (result >= 0) {
         op->done = (uint64_t)result;
         loop->stats.sent_bytes += op->done;

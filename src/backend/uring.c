@@ -363,7 +363,7 @@ static void wait(struct pier_loop *loop, uint64_t timeout_ns)
         if (handle == NULL) {
             return;
         }
-        if (handle->bits_ & PIER__CLOSING) {
+        if ((handle->bits_ & PIER__CLOSING) && handle->head_[0] == NULL && handle->head_[1] == NULL) {
             pier__handle_try_close(handle);
         } else if (loop->budget <= 0) {
             pier__handles_push(&loop->ready, handle);

@@ -300,10 +300,10 @@ static void retry_starved(struct pier_loop *loop)
     loop->starved.head = NULL;
     struct pier_handle *handle;
     while ((handle = pier__handles_pop(&loop->serving)) != NULL) {
-        if (handle->bits_ & PIER__CLOSING) {
+        if ((handle->bits_ & PIER__CLOSING) && handle->head_[0] == NULL && handle->head_[1] == NULL) {
             pier__handle_try_close(handle);
         } else {
-            loop->backend->retry(handle);
+            loop->backend->retry(handle); /* also for a cancel that found no room, while closing */
         }
     }
 }

@@ -127,6 +127,7 @@ struct pier_loop {
     uint64_t background; /* of which don't keep the loop running */
     struct pier__slot *slots;
     struct pier__pool pool;
+    uint64_t quick_sends, quick_receives; /* each one also a system call: added to the counters when those are asked for */
     struct pier_loop_stats stats;
 
     uint32_t slots_size, slots_used, slots_free;

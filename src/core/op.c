@@ -262,7 +262,7 @@ void pier_send(struct pier_handle *handle, struct pier_op *op, const void *memor
     op->result = result;
     op->done = (uint64_t)result;
     op->flags &= PIER_BACKGROUND;
-    handle->loop_->stats.sends++;
+    handle->loop_->quick_sends++;
     handle->loop_->stats.sent_bytes += (uint64_t)result;
 }
 

@@ -10,6 +10,9 @@
 void pier_loop_stats(struct pier_loop *loop, struct pier_loop_stats *stats)
 {
     *stats = loop->stats;
+    stats->sends += loop->quick_sends;
+    stats->receives += loop->quick_receives;
+    stats->system_calls += loop->quick_sends + loop->quick_receives;
     if (loop->running) {
         stats->callbacks += (uint64_t)((int32_t)loop->options.callbacks_max - loop->budget);
     }

@@ -12,6 +12,11 @@
 
 #include "pier/pier.h"
 
+/* Handles of Windows are multiples of four, descriptors elsewhere are small numbers without gaps. */
+#ifdef _WIN32
+#define PIER__SPARSE_DESCRIPTORS 1
+#endif
+
 /* X(call, plausible errors...): the calls that can be made to fail, with the PIER_E* that each is made to fail with. */
 #define PIER__SYS_CALLS(X) \
     X(SOCKET, PIER_EMFILE, PIER_ENFILE, PIER_ENOBUFS, PIER_EAFNOSUPPORT) \

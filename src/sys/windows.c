@@ -59,6 +59,7 @@ int pier__sys_map(int code)
 {
     native_code = code;
     switch (code) {
+    case ERROR_HANDLE_EOF: /* an answer, to a read */
     case 0: return 0;
     case ERROR_FILE_NOT_FOUND:
     case ERROR_PATH_NOT_FOUND: return PIER_ENOENT;

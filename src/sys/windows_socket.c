@@ -75,7 +75,7 @@ static int set_socket_option(pier_descriptor socket, int level, int option, int 
 int pier__sys_set_nonblocking(pier_descriptor descriptor)
 {
     u_long on = 1;
-    return socket_result(ioctlsocket((SOCKET)descriptor, FIONBIO, &on));
+    return socket_result(ioctlsocket((SOCKET)descriptor, (long)FIONBIO, &on));
 }
 
 pier_descriptor pier__sys_socket(uint8_t family, bool nonblocking)
