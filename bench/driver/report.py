@@ -209,9 +209,10 @@ def report(results, order, facts, settings):
     """The whole report; `facts` are groups of names and values, `settings` fills the texts."""
     parts = ["# Benchmark results",
              "Made by `make bench` in its {form} form. Values are medians of {rounds} interleaved "
-             "rounds, of {few} for instructions, memory and many connections; ± is half the "
-             "distance between the quartiles, left out where it is nothing. All programs were "
-             "measured in one run, the server on one processor and the client on another.".format(
+             "rounds, of {few} for instructions and memory, and single ones for allocations and "
+             "many connections; ± is half the distance between the quartiles, left out where it "
+             "is nothing. All programs were measured in one run, the server on one processor and "
+             "the client on another.".format(
                  **settings)]
     parts.append("\n".join(f"- {name}: {value}" for group in facts for name, value in
                            group.items()))
