@@ -163,6 +163,14 @@ static void close_iocp(struct pier_loop *loop)
 
 /* ---- handles */
 
+static void note_skips(struct pier_handle *handle)
+{
+    bool is_socket = handle->kind_ == PIER__KIND_STREAM || handle->kind_ == PIER__KIND_LISTENER;
+    if (pier__sys_port_skip(handle->descriptor_, is_socket)) {
+        handle->ready_ |= PIER__SKIPS;
+    }
+}
+
 static int attach_iocp(struct pier_handle *handle)
 {
     const struct pier__iocp *iocp = pier__iocp_of(handle->loop_);
@@ -171,9 +179,8 @@ static int attach_iocp(struct pier_handle *handle)
         return PIER_ENOTSUP;
     }
     handle->ready_ = handle->turn_ != 0 ? PIER__ASSOCIATED : 0;
-    if (handle->ready_ != 0 && pier__sys_port_skip(handle->descriptor_, handle->kind_ == PIER__KIND_STREAM ||
-                                                                            handle->kind_ == PIER__KIND_LISTENER)) {
-        handle->ready_ |= PIER__SKIPS;
+    if (handle->ready_ != 0) {
+        note_skips(handle);
     }
     handle->turn_ = 0;
     handle->interest_ = 0;
@@ -195,7 +202,6 @@ int pier__iocp_associate(struct pier_handle *handle)
     if (PIER__LIKELY(handle->ready_ & (PIER__ASSOCIATED | PIER__SYNCHRONOUS))) {
         return 0;
     }
-    bool is_socket = handle->kind_ == PIER__KIND_STREAM || handle->kind_ == PIER__KIND_LISTENER;
     enum pier__port_key key = handle->kind_ == PIER__KIND_LISTENER ? PIER__KEY_ACCEPT : PIER__KEY_OP;
     loop->stats.system_calls++;
     loop->stats.registrations++;
@@ -204,10 +210,7 @@ int pier__iocp_associate(struct pier_handle *handle)
         return error;
     }
     handle->ready_ |= PIER__ASSOCIATED;
-    /* Adopted handles may have others who count on their packets. */
-    if (!(handle->bits_ & PIER__ADOPTED) && pier__sys_port_skip(handle->descriptor_, is_socket)) {
-        handle->ready_ |= PIER__SKIPS;
-    }
+    note_skips(handle);
     return 0;
 }
 
