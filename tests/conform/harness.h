@@ -19,6 +19,14 @@
 #include <stdio.h>
 #include <string.h>
 
+#if defined(__SANITIZE_THREAD__) || defined(__SANITIZE_ADDRESS__)
+#define TEST_SANITIZED 1
+#elif defined(__has_feature)
+#if __has_feature(thread_sanitizer) || __has_feature(address_sanitizer)
+#define TEST_SANITIZED 1
+#endif
+#endif
+
 struct test {
     const char *name;
     void (*run)(void);
@@ -38,7 +46,9 @@ struct test {
 
 /* ---- checks ---------------------------------------------------------------------------------- */
 
-#if defined(__GNUC__)
+#if defined(__MINGW32__)
+#define PRINTF_LIKE(text, arguments) __attribute__((format(gnu_printf, text, arguments)))
+#elif defined(__GNUC__)
 #define PRINTF_LIKE(text, arguments) __attribute__((format(printf, text, arguments)))
 #else
 #define PRINTF_LIKE(text, arguments)
