@@ -22,14 +22,6 @@ struct totals {
     unsigned passed, failed, skipped;
 };
 
-#if defined(__SANITIZE_THREAD__) || defined(__SANITIZE_ADDRESS__)
-#define SANITIZED 1
-#elif defined(__has_feature)
-#if __has_feature(thread_sanitizer) || __has_feature(address_sanitizer)
-#define SANITIZED 1
-#endif
-#endif
-
 static bool parse_number(const char *text, unsigned *number)
 {
     char *end = NULL;
@@ -164,7 +156,7 @@ int main(int count, char **words)
     const char *limit = getenv("PIER_TEST_TIMEOUT");
     int status = 0;
     arguments.suite.isolate = platform_can_isolate();
-#ifdef SANITIZED
+#ifdef TEST_SANITIZED
     arguments.suite.slowness = 10;
 #else
     arguments.suite.slowness = 1;

@@ -176,7 +176,7 @@ static void sends_are_the_parents(void *context)
     CHECK_OK(pier_loop_after_fork(pending->loop));
     CHECK_INT(wait_for(&pending->send), ==, PIER_ECANCELED);
     if (test_can(PIER_CAN_COMPLETE)) {
-        /* The kernel hands the connection to the request that waits longest, which is the parent's. */
+        /* The kernel gives the connection to the request that waits longest: the parent's. */
         CHECK_INT(drain(pending->loop, 20 * PIER_SECOND), ==, 0);
         return;
     }
