@@ -2,8 +2,9 @@
  *
  * A test program is one or more files of TEST() blocks linked with unit.c, which has main(). Tests
  * run one after the other in one process, in the order of their files and lines. After a test that
- * passed, the harness compares open descriptors and live heap blocks with what there was before it
- * and fails the test if they grew; see unit_memory.c for how heap blocks are counted.
+ * passed, the harness compares open descriptors and live heap blocks with what there was before it;
+ * if they grew it runs the test once more, and fails it if they grew again. See unit_memory.c for
+ * how heap blocks are counted.
  *
  *     TEST(timer_fires_once)
  *     {

@@ -93,11 +93,6 @@ void unit_guard_stop(void)
     guarded_test = NULL;
 }
 
-bool unit_handles_are_lazy(void)
-{
-    return false;
-}
-
 static void note_descriptor(struct unit_descriptors *list, int descriptor)
 {
     list->count++;
@@ -139,14 +134,22 @@ void unit_list_descriptors(struct unit_descriptors *list)
 
 #endif
 
-size_t unit_report_descriptors(const struct unit_descriptors *before,
-                               const struct unit_descriptors *after)
+bool unit_descriptors_grew(const struct unit_descriptors *before,
+                           const struct unit_descriptors *after)
 {
-    size_t leaked = 0;
+    for (size_t i = 0; i < sizeof after->open; i++) {
+        if ((after->open[i] & ~before->open[i]) != 0)
+            return true;
+    }
+    return false;
+}
+
+void unit_report_descriptors(const struct unit_descriptors *before,
+                             const struct unit_descriptors *after)
+{
     for (int i = 0; i < UNIT_DESCRIPTORS_MAX; i++) {
         if (((after->open[i / 8] & ~before->open[i / 8]) >> (i % 8) & 1) == 0)
             continue;
-        leaked++;
         char path[64], target[128] = "?";
         snprintf(path, sizeof path, "/proc/self/fd/%d", i);
         ssize_t length = readlink(path, target, sizeof target - 1);
@@ -154,7 +157,6 @@ size_t unit_report_descriptors(const struct unit_descriptors *before,
             target[length] = '\0';
         printf("# descriptor %d is still open: %s\n", i, target);
     }
-    return leaked;
 }
 
 #else
@@ -217,11 +219,6 @@ void unit_guard_stop(void)
     SetEvent(watchdog_event);
 }
 
-bool unit_handles_are_lazy(void)
-{
-    return true;
-}
-
 void unit_list_descriptors(struct unit_descriptors *list)
 {
     DWORD count = 0;
@@ -230,10 +227,17 @@ void unit_list_descriptors(struct unit_descriptors *list)
     list->count = count;
 }
 
-size_t unit_report_descriptors(const struct unit_descriptors *before,
-                               const struct unit_descriptors *after)
+bool unit_descriptors_grew(const struct unit_descriptors *before,
+                           const struct unit_descriptors *after)
 {
-    return after->count > before->count ? after->count - before->count : 0;
+    return after->count > before->count;
+}
+
+void unit_report_descriptors(const struct unit_descriptors *before,
+                             const struct unit_descriptors *after)
+{
+    (void)before;
+    (void)after;
 }
 
 #endif

@@ -17,12 +17,13 @@ struct unit_descriptors {
 
 void unit_list_descriptors(struct unit_descriptors *list);
 
-/* Prints what is open in `after` and was not in `before`; returns how many these are. */
-size_t unit_report_descriptors(const struct unit_descriptors *before,
-                               const struct unit_descriptors *after);
+/* Whether something is open in `after` that was not in `before`. */
+bool unit_descriptors_grew(const struct unit_descriptors *before,
+                           const struct unit_descriptors *after);
 
-/* Whether the system opens handles of its own in the process at the first use of a service. */
-bool unit_handles_are_lazy(void);
+/* Prints what that is, where the system has names for it. */
+void unit_report_descriptors(const struct unit_descriptors *before,
+                             const struct unit_descriptors *after);
 
 /* Called once before the first test. */
 void unit_system_start(void);
