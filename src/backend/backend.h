@@ -23,10 +23,9 @@ struct pier_handle_calls {
     void (*start)(struct pier_handle *handle, struct pier_op *op);
     /* End the started op soon; op->reason_ says why, pier__op_reason() is the result unless the real outcome was first. */
     void (*cancel)(struct pier_handle *handle, struct pier_op *op);
-    /* A send into an empty queue of a handle marked PIER__TRIES: hands what it can to the system at once, before there is an op in flight.
-     * Returns bytes or an error. If that wasn't all, the op is submitted and `tried` goes on with it from this result. */
-    int64_t (*try_send)(struct pier_handle *handle, const void *memory, size_t size);
-    void (*tried)(struct pier_handle *handle, struct pier_op *op, int64_t result);
+    /* A send into an empty queue of a handle that the backend has marked PIER__PLAIN_SENDS; fn, data and size are in the op, which isn't in flight
+     * yet. Either the send is over on return and silent, with its result in the op, or pier__op_begin_send() was called. */
+    void (*send)(struct pier_handle *handle, struct pier_op *op);
     /* A started multishot op was resumed. Of a pause nobody is told: whoever has an event for an op that is PIER__PAUSED
      * holds it. */
     void (*resume)(struct pier_handle *handle, struct pier_op *op);

@@ -258,18 +258,6 @@ static inline bool run_receiving(struct pier_loop *loop, struct pier_handle *han
 
 /* ---- events */
 
-/* kind_, state_, reason_ and bits_ of an op as one number. */
-static inline uint32_t op_word(const struct pier_op *op)
-{
-    uint32_t word;
-    memcpy(&word, &op->kind_, sizeof(word));
-    return word;
-}
-
-static const struct {
-    uint8_t kind, state, reason, bits;
-} usual = {PIER__OP_RECEIVE_LENT, PIER__ACTIVE, PIER__REASON_NONE, PIER__MULTISHOT};
-
 /* The usual receive came to nothing, or to a full buffer. */
 PIER__COLD static void unusual_result(struct pier_loop *loop, struct pier_handle *handle, struct pier_op *op,
                                       int64_t result)
@@ -291,10 +279,10 @@ static inline bool receive_usual(struct pier_loop *loop, struct pier_handle *han
                          PIER__QUICK;
     struct pier_op *op = handle->head_[PIER__RECEIVING];
     struct pier__pool *pool = &loop->pool;
-    uint32_t index = pool->free, word;
-    memcpy(&word, &usual, sizeof(word));
+    uint32_t index = pool->free;
+    const uint32_t usual = pier__word_of(PIER__OP_RECEIVE_LENT, PIER__ACTIVE, PIER__MULTISHOT);
     if (PIER__UNLIKELY(((events ^ PIER__READ) & ~(unsigned)PIER__WRITE) != 0 || (handle->bits_ & odd) != PIER__QUICK ||
-                       op == NULL || op_word(op) != word || index == PIER__NO_BUFFER || handle->lent_ != 0 ||
+                       op == NULL || pier__op_word(op) != usual || index == PIER__NO_BUFFER || handle->lent_ != 0 ||
                        loop->completed.head != NULL || loop->budget <= 0)) {
         return false;
     }
@@ -516,7 +504,7 @@ int pier__ready_attach(struct pier_handle *handle)
         handle->bits_ |= PIER__LEVELED;
     }
     if (handle->kind_ == PIER__KIND_STREAM) {
-        handle->bits_ |= PIER__TRIES;
+        handle->bits_ |= PIER__PLAIN_SENDS;
         if ((handle->bits_ & PIER__IS_TCP) && pier__ready_of(handle->loop_)->mode != PIER__POLLER_ONE_SHOT) {
             handle->bits_ |= PIER__QUICK;
         }

@@ -33,8 +33,7 @@ int pier__ready_want(struct pier_loop *loop, struct pier_handle *handle);
 
 /* ready_send.c */
 void pier__ready_start_send(struct pier_loop *loop, struct pier_handle *handle, struct pier_op *op);
-int64_t pier__ready_try_send(struct pier_handle *handle, const void *memory, size_t size);
-void pier__ready_tried(struct pier_handle *handle, struct pier_op *op, int64_t result);
+void pier__ready_send(struct pier_handle *handle, struct pier_op *op);
 void pier__ready_connect(struct pier_loop *loop, struct pier_handle *handle, struct pier_op *op);
 void pier__ready_shutdown(struct pier_loop *loop, struct pier_handle *handle, struct pier_op *op);
 void pier__ready_writable(struct pier_loop *loop, struct pier_handle *handle);
@@ -71,7 +70,7 @@ void pier__ready_resume(struct pier_handle *handle, struct pier_op *op);
 #define PIER__READY_BACKEND(variable, its_poller) \
     const struct pier_backend variable = { \
         .name = #its_poller, \
-        .calls = {pier__ready_start, pier__ready_cancel, pier__ready_try_send, pier__ready_tried, pier__ready_resume}, \
+        .calls = {pier__ready_start, pier__ready_cancel, pier__ready_send, pier__ready_resume}, \
         .nonblocking = true, \
         .poller = &its_poller##_poller, \
         .probe = probe, \

@@ -97,33 +97,9 @@ static void send_queued(struct pier_loop *loop, struct pier_handle *handle)
     pier__op_start_direction(loop, handle, PIER__SENDING);
 }
 
-void pier__ready_start_send(struct pier_loop *loop, struct pier_handle *handle, struct pier_op *op)
+/* Goes on with a send of which the system took `result` bytes, or none for an error. */
+PIER__COLD static void tried(struct pier_loop *loop, struct pier_handle *handle, struct pier_op *op, int64_t result)
 {
-    if (PIER__UNLIKELY(handle->bits_ & PIER__BLOCKED)) {
-        pier__pool_hold(loop, op);
-        if (pier__ready_want(loop, handle) < 0) {
-            pier__loop_starve(loop, handle);
-        }
-        return;
-    }
-    if (PIER__UNLIKELY(op->kind_ != PIER__OP_SEND)) {
-        send_queued(loop, handle);
-        return;
-    }
-    int64_t result = transmit_one(loop, handle, op);
-    loop->stats.system_calls--; /* counted by pier__ready_tried() */
-    pier__ready_tried(handle, op, result);
-}
-
-int64_t pier__ready_try_send(struct pier_handle *handle, const void *memory, size_t size)
-{
-    return pier__sys_send(handle->descriptor_, memory, size);
-}
-
-void pier__ready_tried(struct pier_handle *handle, struct pier_op *op, int64_t result)
-{
-    struct pier_loop *loop = handle->loop_;
-    loop->stats.system_calls++;
     if (result >= 0) {
         op->done = (uint64_t)result;
         loop->stats.sent_bytes += op->done;
@@ -140,6 +116,40 @@ void pier__ready_tried(struct pier_handle *handle, struct pier_op *op, int64_t r
     } else {
         fail(loop, op, result);
     }
+}
+
+void pier__ready_start_send(struct pier_loop *loop, struct pier_handle *handle, struct pier_op *op)
+{
+    if (PIER__UNLIKELY(handle->bits_ & PIER__BLOCKED)) {
+        pier__pool_hold(loop, op);
+        if (pier__ready_want(loop, handle) < 0) {
+            pier__loop_starve(loop, handle);
+        }
+        return;
+    }
+    if (PIER__UNLIKELY(op->kind_ != PIER__OP_SEND)) {
+        send_queued(loop, handle);
+        return;
+    }
+    tried(loop, handle, op, transmit_one(loop, handle, op));
+}
+
+void pier__ready_send(struct pier_handle *handle, struct pier_op *op)
+{
+    struct pier_loop *loop = handle->loop_;
+    int64_t result = pier__sys_send(handle->descriptor_, op->data, op->size);
+    if (PIER__UNLIKELY(result != (int64_t)op->size || op->fn != NULL)) {
+        loop->stats.system_calls++;
+        pier__op_begin_send(loop, handle, op);
+        tried(loop, handle, op, result);
+        return;
+    }
+    op->result = result;
+    op->done = (uint64_t)result;
+    op->flags &= PIER_BACKGROUND;
+    op->os_error = 0;
+    loop->quick_sends++;
+    loop->stats.sent_bytes += (uint64_t)result;
 }
 
 void pier__ready_connect(struct pier_loop *loop, struct pier_handle *handle, struct pier_op *op)

@@ -47,26 +47,12 @@ static int enter(struct pier_loop *loop, unsigned wait, bool get_events, uint64_
     return result;
 }
 
-struct io_uring_sqe *pier__uring_entry(struct pier_loop *loop)
+PIER__COLD bool pier__uring_make_room(struct pier_loop *loop)
 {
     struct pier__uring *uring = pier__uring_of(loop);
-    struct io_uring_sq *queue = &uring->ring.sq;
-    unsigned tail = queue->sqe_tail;
-    if (PIER__UNLIKELY(tail - __atomic_load_n(queue->khead, __ATOMIC_ACQUIRE) == queue->ring_entries)) {
-        loop->stats.queue_full++;
-        /* Completions may come of it; they wait in their queue for the turn that takes them. */
-        if (!uring->enabled || !loop->running || enter(loop, 0, false, 0) < 0 ||
-            tail - __atomic_load_n(queue->khead, __ATOMIC_ACQUIRE) == queue->ring_entries) {
-            return NULL;
-        }
-    }
-    struct io_uring_sqe *entry = &queue->sqes[tail & queue->ring_mask];
-    memset(entry, 0, sizeof(*entry));
-    queue->sqe_tail = tail + 1;
-    uring->unsubmitted++;
-    /* Visible to the kernel with the next enter, by the same thread: no fence is needed without a polling thread. */
-    *queue->ktail = tail + 1;
-    return entry;
+    loop->stats.queue_full++;
+    /* Completions may come of it; they wait in their queue for the turn that takes them. */
+    return uring->enabled && loop->running && enter(loop, 0, false, 0) >= 0 && pier__uring_has_room(uring);
 }
 
 struct pier__uring_scratch *pier__uring_scratch_of(struct pier_loop *loop, const struct io_uring_sqe *entry)
@@ -234,18 +220,12 @@ static void arm_eventfd(struct pier_loop *loop)
     }
 }
 
-static void complete(struct pier_loop *loop, uint64_t key, int result, unsigned flags)
+PIER__NOINLINE static void complete_other(struct pier_loop *loop, uint64_t key, int result)
 {
     struct pier__uring *uring = pier__uring_of(loop);
     void *pointer = (void *)(uintptr_t)(key & ~(uint64_t)PIER__TAG_MASK);
     switch (key & PIER__TAG_MASK) {
-    case PIER__TAG_OP:
-        if (PIER__UNLIKELY(((struct pier_op *)pointer)->kind_ == PIER__OP_POLL)) {
-            polled(loop, pointer, result);
-        } else {
-            pier__uring_completed(loop, pointer, result, flags);
-        }
-        break;
+    case PIER__TAG_OP: polled(loop, pointer, result); break;
     case PIER__TAG_READY: pier__uring_ready(loop, pointer, result); break;
     case PIER__TAG_CLOSED: pier__handle_closed(pointer); break;
     case PIER__TAG_EVENTFD:
@@ -256,27 +236,40 @@ static void complete(struct pier_loop *loop, uint64_t key, int result, unsigned 
     }
 }
 
+static inline void complete(struct pier_loop *loop, uint64_t key, int result, unsigned flags)
+{
+    struct pier_op *op = (void *)(uintptr_t)key;
+    if (PIER__LIKELY((key & PIER__TAG_MASK) == PIER__TAG_OP) && op->kind_ != PIER__OP_POLL) {
+        pier__uring_completed(loop, op, result, flags);
+    } else {
+        complete_other(loop, key, result);
+    }
+}
+
 static void take_completions(struct pier_loop *loop)
 {
-    struct pier__uring *uring = pier__uring_of(loop);
-    struct io_uring_cq *queue = &uring->ring.cq;
-    unsigned head = *queue->khead;
-    while (head != __atomic_load_n(queue->ktail, __ATOMIC_ACQUIRE)) {
+    const struct io_uring_cq *queue = &pier__uring_of(loop)->ring.cq;
+    const struct io_uring_cqe *entries = queue->cqes;
+    unsigned *released = queue->khead;
+    unsigned head = *released, mask = queue->ring_mask;
+    /* What is there now; what comes meanwhile has its turn after the next enter. */
+    unsigned tail = __atomic_load_n(queue->ktail, __ATOMIC_ACQUIRE);
+    loop->stats.events += tail - head;
+    while (head != tail) {
+        const struct io_uring_cqe *completion = &entries[head & mask];
+        uint64_t key = completion->user_data;
+        int result = completion->res;
+        unsigned flags = completion->flags;
         if (PIER__UNLIKELY(loop->completed.head != NULL)) {
             pier__loop_deliver(loop);
         }
-        if (PIER__UNLIKELY(loop->budget <= 0)) {
+        if (PIER__UNLIKELY(loop->budget <= 0) ||
+            /* an op on the closing handle was just refused: its completion goes first */
+            (PIER__UNLIKELY(loop->completed.head != NULL) && (key & PIER__TAG_MASK) == PIER__TAG_CLOSED)) {
+            loop->stats.events -= tail - head;
             return;
         }
-        const struct io_uring_cqe *completion = &queue->cqes[head & queue->ring_mask];
-        uint64_t key = completion->user_data;
-        if (PIER__UNLIKELY(loop->completed.head != NULL) && (key & PIER__TAG_MASK) == PIER__TAG_CLOSED) {
-            return; /* an op on the closing handle was just refused: its completion goes first */
-        }
-        int result = completion->res;
-        unsigned flags = completion->flags;
-        __atomic_store_n(queue->khead, ++head, __ATOMIC_RELEASE);
-        loop->stats.events++;
+        __atomic_store_n(released, ++head, __ATOMIC_RELEASE);
         complete(loop, key, result, flags);
     }
 }
@@ -486,6 +479,9 @@ static int attach(struct pier_handle *handle)
 {
     handle->ready_ = handle->interest_ = 0;
     handle->extra_ = NULL;
+    if (handle->kind_ == PIER__KIND_STREAM) {
+        handle->bits_ |= PIER__PLAIN_SENDS;
+    }
     return 0;
 }
 
@@ -570,7 +566,10 @@ static int after_fork(struct pier_loop *loop)
 
 const struct pier_backend pier__uring_backend = {
     .name = "uring",
-    .calls = {.start = pier__uring_start, .cancel = pier__uring_cancel, .resume = pier__uring_resume},
+    .calls = {.start = pier__uring_start,
+              .cancel = pier__uring_cancel,
+              .send = pier__uring_send,
+              .resume = pier__uring_resume},
     .nonblocking = false,
     .probe = probe,
     .open = open_uring,

@@ -82,8 +82,33 @@ static inline uint64_t pier__uring_key(const void *pointer, enum pier__uring_tag
     return (uint64_t)(uintptr_t)pointer | (uint64_t)tag;
 }
 
+static inline bool pier__uring_has_room(const struct pier__uring *uring)
+{
+    const struct io_uring_sq *queue = &uring->ring.sq;
+    return queue->sqe_tail - __atomic_load_n(queue->khead, __ATOMIC_ACQUIRE) != queue->ring_entries;
+}
+
+/* The submission queue is full: submits it. */
+bool pier__uring_make_room(struct pier_loop *loop);
+
 /* The next submission entry, cleared, or NULL when the queue is full and can't be submitted now. */
-struct io_uring_sqe *pier__uring_entry(struct pier_loop *loop);
+static inline struct io_uring_sqe *pier__uring_entry(struct pier_loop *loop)
+{
+    struct pier__uring *uring = pier__uring_of(loop);
+    struct io_uring_sq *queue = &uring->ring.sq;
+    if (PIER__UNLIKELY(!pier__uring_has_room(uring)) && !pier__uring_make_room(loop)) {
+        return NULL;
+    }
+    unsigned tail = queue->sqe_tail;
+    struct io_uring_sqe *entry = &queue->sqes[tail & queue->ring_mask];
+    memset(entry, 0, sizeof(*entry));
+    queue->sqe_tail = tail + 1;
+    uring->unsubmitted++;
+    /* Visible to the kernel with the next enter, by the same thread: no fence is needed without a polling thread. */
+    *queue->ktail = tail + 1;
+    return entry;
+}
+
 /* The scratch beside an entry. */
 struct pier__uring_scratch *pier__uring_scratch_of(struct pier_loop *loop, const struct io_uring_sqe *entry);
 /* Asks the kernel to cancel the request with this key; without an entry to spare, tries again later. */
@@ -91,8 +116,40 @@ bool pier__uring_cancel_request(struct pier_loop *loop, uint64_t key);
 /* Waits for a descriptor on behalf of an op, to go on with PIER__TAG_READY. False when the queue is full. */
 bool pier__uring_wait_ready(struct pier_loop *loop, struct pier_op *op, pier_descriptor descriptor, unsigned events);
 
+#define PIER__PROVIDED (UINT32_MAX - 1) /* in buffer->next: the kernel has it */
+
+static inline bool pier__uring_wants_buffers(const struct pier_loop *loop)
+{
+    const struct pier__uring *uring = pier__uring_of(loop);
+    return uring->provided < uring->target && uring->buffers != NULL;
+}
+
+/* Hands a buffer to the kernel. */
+static inline void pier__uring_provide_one(struct pier_loop *loop, uint32_t index)
+{
+    struct pier__uring *uring = pier__uring_of(loop);
+    struct io_uring_buf *buffer = &uring->buffers->bufs[uring->buffers_tail & (uring->buffers_size - 1)];
+    buffer->addr = (uint64_t)(uintptr_t)pier__pool_memory(&loop->pool, index);
+    buffer->len = (uint32_t)loop->pool.buffer_size;
+    buffer->bid = (uint16_t)index;
+    loop->pool.buffers[index].next = PIER__PROVIDED;
+    uring->provided++;
+    __atomic_store_n(&uring->buffers->tail, ++uring->buffers_tail, __ATOMIC_RELEASE);
+}
+
+/* A buffer that nobody refers to any more, and that isn't in the free list. */
+static inline void pier__uring_give_back(struct pier_loop *loop, uint32_t index)
+{
+    if (PIER__LIKELY(pier__uring_wants_buffers(loop))) {
+        pier__uring_provide_one(loop, index);
+    } else {
+        pier__pool_put(loop, index);
+    }
+}
+
 /* uring_ops.c */
 void pier__uring_start(struct pier_handle *handle, struct pier_op *op);
+void pier__uring_send(struct pier_handle *handle, struct pier_op *op);
 void pier__uring_cancel(struct pier_handle *handle, struct pier_op *op);
 void pier__uring_resume(struct pier_handle *handle, struct pier_op *op);
 void pier__uring_retry(struct pier_handle *handle);

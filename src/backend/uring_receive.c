@@ -10,8 +10,6 @@
 
 #include <poll.h>
 
-#define PROVIDED (UINT32_MAX - 1) /* in buffer->next: the kernel has it */
-
 /* ---- held data: first and last buffer + 1, in handle->extra_ */
 
 static inline uint32_t held_first(const struct pier_handle *handle)
@@ -63,25 +61,13 @@ void pier__uring_drop_held(struct pier_loop *loop, struct pier_handle *handle)
 
 /* ---- provided buffers */
 
-static void provide_one(struct pier_loop *loop, uint32_t index)
-{
-    struct pier__uring *uring = pier__uring_of(loop);
-    struct io_uring_buf *buffer = &uring->buffers->bufs[uring->buffers_tail & (uring->buffers_size - 1)];
-    buffer->addr = (uint64_t)(uintptr_t)pier__pool_memory(&loop->pool, index);
-    buffer->len = (uint32_t)loop->pool.buffer_size;
-    buffer->bid = (uint16_t)index;
-    loop->pool.buffers[index].next = PROVIDED;
-    uring->provided++;
-    __atomic_store_n(&uring->buffers->tail, ++uring->buffers_tail, __ATOMIC_RELEASE);
-}
-
 static void provide(struct pier_loop *loop)
 {
     struct pier__uring *uring = pier__uring_of(loop);
     uint32_t index;
     while (uring->provided < uring->target && (index = pier__pool_peek(loop)) != PIER__NO_BUFFER) {
         pier__pool_pop(loop, index);
-        provide_one(loop, index);
+        pier__uring_provide_one(loop, index);
     }
 }
 
@@ -130,7 +116,7 @@ void pier__uring_buffers_after_fork(struct pier_loop *loop)
 {
     pier__uring_buffers_close(loop);
     for (uint32_t i = 0; i < loop->pool.used; i++) {
-        if (loop->pool.buffers[i].next == PROVIDED && loop->pool.buffers[i].refs == 0) {
+        if (loop->pool.buffers[i].next == PIER__PROVIDED && loop->pool.buffers[i].refs == 0) {
             pier__pool_put(loop, i);
         }
     }
@@ -138,11 +124,10 @@ void pier__uring_buffers_after_fork(struct pier_loop *loop)
 
 bool pier__uring_buffer_returned(struct pier_loop *loop, uint32_t index)
 {
-    const struct pier__uring *uring = pier__uring_of(loop);
-    if (PIER__UNLIKELY(uring->buffers == NULL || uring->provided >= uring->target)) {
+    if (PIER__UNLIKELY(!pier__uring_wants_buffers(loop))) {
         return false;
     }
-    provide_one(loop, index);
+    pier__uring_provide_one(loop, index);
     return true;
 }
 
@@ -278,6 +263,16 @@ static void request_over(struct pier_loop *loop, struct pier_handle *handle, str
     }
 }
 
+/* Has the request cancelled, so that no more comes than what is to be held already. */
+static void stop(struct pier_loop *loop, struct pier_handle *handle, struct pier_op *op)
+{
+    unsigned states = PIER__RECEIVE_IN_KERNEL | PIER__RECEIVE_POLLING | PIER__STOPPING;
+    if ((handle->ready_ & states) == PIER__RECEIVE_IN_KERNEL && op->reason_ == PIER__REASON_NONE &&
+        pier__uring_cancel_request(loop, pier__uring_key(op, PIER__TAG_OP))) {
+        handle->ready_ |= PIER__STOPPING;
+    }
+}
+
 static void take_data(struct pier_loop *loop, struct pier_handle *handle, struct pier_op *op, uint32_t index, int size)
 {
     struct pier_buffer *buffer = &loop->pool.buffers[index];
@@ -292,6 +287,8 @@ static void take_data(struct pier_loop *loop, struct pier_handle *handle, struct
         hold(loop, handle, index);
         if (!(op->bits_ & PIER__PAUSED)) {
             pier__handle_serve_later(loop, handle);
+        } else {
+            stop(loop, handle, op); /* a slow reader's peer must not fill the pool */
         }
     } else {
         deliver(loop, op, index);
@@ -315,10 +312,47 @@ static void finish_single(struct pier_loop *loop, struct pier_handle *handle, st
     pier__op_finish_now(loop, op, size);
 }
 
+/* The usual: data for a multishot receive that goes on, with nothing held. The buffer counts as lent only if the callback keeps it
+ * or a send needs it, else it goes straight back to the kernel. False (nothing done) in other cases. */
+static inline bool received_usual(struct pier_loop *loop, struct pier_handle *handle, struct pier_op *op, int result,
+                                  unsigned flags)
+{
+    const uint32_t usual = pier__word_of(PIER__OP_RECEIVE_LENT, PIER__ACTIVE, PIER__MULTISHOT);
+    const unsigned expected = IORING_CQE_F_MORE | IORING_CQE_F_BUFFER;
+    struct pier__pool *pool = &loop->pool;
+    if (PIER__UNLIKELY(pier__op_word(op) != usual || result <= 0 || (flags & expected) != expected ||
+                       handle->extra_ != NULL || handle->lent_ >= pool->share || has_had_share(loop, handle))) {
+        return false;
+    }
+    uint32_t index = flags >> IORING_CQE_BUFFER_SHIFT;
+    pier__uring_of(loop)->provided--;
+    op->data = pier__pool_memory(pool, index);
+    op->size = (size_t)result;
+    op->done += (size_t)result;
+    op->result = result;
+    op->flags = (op->flags & PIER_BACKGROUND) | PIER_MORE | PIER_LENT;
+    loop->stats.receives++;
+    loop->stats.received_bytes += (uint64_t)result;
+    pool->current = index;
+    pool->current_is_out = true;
+    pool->current_size = (uint32_t)result;
+    pool->current_handle = handle;
+    pier__loop_call(loop, op);
+    pool->current = PIER__NO_BUFFER;
+    pool->current_is_out = false;
+    if (pool->buffers[index].refs == 0) {
+        pier__uring_give_back(loop, index);
+    }
+    return true;
+}
+
 void pier__uring_received_lent(struct pier_loop *loop, struct pier_handle *handle, struct pier_op *op, int result,
                                unsigned flags)
 {
     struct pier__uring *uring = pier__uring_of(loop);
+    if (PIER__LIKELY(received_usual(loop, handle, op, result, flags))) {
+        return;
+    }
     bool more = (flags & IORING_CQE_F_MORE) != 0;
     if (!more) {
         handle->ready_ &= (uint8_t)~(PIER__RECEIVE_IN_KERNEL | PIER__STOPPING);
@@ -342,10 +376,8 @@ void pier__uring_received_lent(struct pier_loop *loop, struct pier_handle *handl
         if (op->state_ == PIER__ACTIVE) {
             request_over(loop, handle, op, result);
         }
-    } else if (PIER__UNLIKELY(handle->lent_ >= loop->pool.share) && !(handle->ready_ & PIER__STOPPING) &&
-               op->reason_ == PIER__REASON_NONE &&
-               pier__uring_cancel_request(loop, pier__uring_key(op, PIER__TAG_OP))) {
-        handle->ready_ |= PIER__STOPPING;
+    } else if (PIER__UNLIKELY(handle->lent_ >= loop->pool.share) && !(handle->ready_ & PIER__STOPPING)) {
+        stop(loop, handle, op);
         loop->stats.buffer_pauses++;
     }
 }

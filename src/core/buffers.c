@@ -118,13 +118,6 @@ void pier__pool_drop(struct pier_loop *loop, uint32_t index)
     pier__loop_retry(loop);
 }
 
-/* The buffer that an address lies in, or PIER__NO_BUFFER. */
-static inline uint32_t find_buffer(const struct pier__pool *pool, const void *address)
-{
-    uintptr_t offset = (uintptr_t)address - (uintptr_t)pool->memory;
-    return PIER__LIKELY(offset >= pool->memory_size) ? PIER__NO_BUFFER : (uint32_t)(offset / pool->buffer_size);
-}
-
 /* One more reference on a buffer that is out of the pool, or is the one whose data is being delivered. */
 static bool hold_buffer(struct pier_loop *loop, uint32_t index)
 {
@@ -134,7 +127,11 @@ static bool hold_buffer(struct pier_loop *loop, uint32_t index)
             return false; /* memory that was given back: the caller's mistake, and nothing to hold */
         }
         struct pier_handle *handle = pool->current_handle;
-        pier__pool_take(loop, index, handle);
+        if (pool->current_is_out) {
+            pier__pool_give(loop, index, handle);
+        } else {
+            pier__pool_take(loop, index, handle);
+        }
         pool->buffers[index].size = pool->current_size;
         pool->buffers[index].offset = 0;
     } else {
@@ -150,7 +147,7 @@ void pier__pool_hold(struct pier_loop *loop, struct pier_op *op)
         return;
     }
     if (PIER__LIKELY(op->kind_ == PIER__OP_SEND)) {
-        uint32_t index = find_buffer(pool, op->data);
+        uint32_t index = pier__pool_find(pool, op->data);
         if (index != PIER__NO_BUFFER && hold_buffer(loop, index)) {
             op->bits_ |= PIER__HOLDS;
         }
@@ -158,7 +155,7 @@ void pier__pool_hold(struct pier_loop *loop, struct pier_op *op)
     }
     const struct pier_vector *vectors = op->data;
     for (size_t i = 0; i < op->size; i++) {
-        uint32_t index = vectors[i].size == 0 ? PIER__NO_BUFFER : find_buffer(pool, vectors[i].data);
+        uint32_t index = vectors[i].size == 0 ? PIER__NO_BUFFER : pier__pool_find(pool, vectors[i].data);
         if (index != PIER__NO_BUFFER && hold_buffer(loop, index)) {
             op->bits_ |= PIER__HOLDS;
         }
@@ -169,12 +166,12 @@ void pier__pool_unhold(struct pier_loop *loop, struct pier_op *op)
 {
     const struct pier__pool *pool = &loop->pool;
     if (op->kind_ == PIER__OP_SEND) {
-        pier__pool_drop(loop, find_buffer(pool, op->data));
+        pier__pool_drop(loop, pier__pool_find(pool, op->data));
         return;
     }
     const struct pier_vector *vectors = op->data;
     for (size_t i = 0; i < op->size; i++) {
-        uint32_t index = vectors[i].size == 0 ? PIER__NO_BUFFER : find_buffer(pool, vectors[i].data);
+        uint32_t index = vectors[i].size == 0 ? PIER__NO_BUFFER : pier__pool_find(pool, vectors[i].data);
         if (index != PIER__NO_BUFFER && pool->buffers[index].refs > 0) {
             pier__pool_drop(loop, index);
         }
@@ -192,7 +189,7 @@ struct pier_buffer *pier_buffer_keep(struct pier_op *op)
     if (loop == NULL) {
         return NULL;
     }
-    uint32_t index = find_buffer(&loop->pool, op->data);
+    uint32_t index = pier__pool_find(&loop->pool, op->data);
     return index != PIER__NO_BUFFER && hold_buffer(loop, index) ? &loop->pool.buffers[index] : NULL;
 }
 

@@ -31,6 +31,7 @@ struct pier__pool {
     uint32_t count, used; /* made at the most; ever taken */
     uint32_t free, lent, share;
     uint32_t current; /* the top of the free list, while data in it is being delivered */
+    bool current_is_out; /* it isn't in the free list: the backend had it */
     uint32_t current_size;
     struct pier_handle *current_handle;
 };
@@ -54,6 +55,13 @@ void pier__pool_drop(struct pier_loop *loop, uint32_t index);
  * second time it does nothing. */
 void pier__pool_hold(struct pier_loop *loop, struct pier_op *op);
 void pier__pool_unhold(struct pier_loop *loop, struct pier_op *op);
+
+/* The buffer that an address lies in, or PIER__NO_BUFFER. */
+static inline uint32_t pier__pool_find(const struct pier__pool *pool, const void *address)
+{
+    uintptr_t offset = (uintptr_t)address - (uintptr_t)pool->memory;
+    return offset >= pool->memory_size ? PIER__NO_BUFFER : (uint32_t)(offset / pool->buffer_size);
+}
 
 static inline unsigned char *pier__pool_memory(const struct pier__pool *pool, uint32_t index)
 {

@@ -153,7 +153,7 @@ static void leave(struct pier_loop *loop, struct pier_handle *handle)
     }
     pier__slot_release(loop, handle);
     handle->loop_ = NULL;
-    handle->bits_ &= ~(uint32_t)(PIER__TRIES | PIER__QUICK);
+    handle->bits_ &= ~(uint32_t)(PIER__PLAIN_SENDS | PIER__QUICK);
     loop->stats.handles_open--;
 }
 

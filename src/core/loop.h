@@ -83,7 +83,7 @@ enum {
     PIER__STARVED = 0x2000,    /* in the starved list */
     PIER__BACKEND_BUSY = 0x4000, /* the backend has something of its own in flight on it */
     PIER__UNCONNECTED = 0x8000, /* opened by pier_open_socket() and not yet connected */
-    PIER__TRIES = 0x40000,      /* the backend's try_send() may be used */
+    PIER__PLAIN_SENDS = 0x40000, /* the backend's send() may be used */
     PIER__QUICK = 0x80000,      /* readiness: receives of the usual kind take the short way */
     PIER__READ_ONLY = 0x100000, /* opened without the right to write, or to read */
     PIER__WRITE_ONLY = 0x200000,
@@ -226,6 +226,53 @@ static inline void pier__op_move(struct pier_op *op, enum pier__state to)
                  to) &
                 1);
     op->state_ = (uint8_t)to;
+}
+
+/* What every submit notes in the op. */
+static inline void pier__op_set_up(struct pier_loop *loop, struct pier_op *op, unsigned kind, unsigned bits,
+                                   pier_op_fn *fn, void *owner)
+{
+    op->fn = fn;
+    op->result = 0;
+    op->done = 0;
+    op->flags &= PIER_BACKGROUND;
+    op->os_error = 0;
+    op->owner_ = owner;
+    op->kind_ = (uint8_t)kind;
+    op->reason_ = 0;
+    op->bits_ = (uint8_t)bits;
+    op->token_ = 0;
+    op->timer_.deadline_ns = loop->now; /* since when, for the dump, unless a time limit replaces it */
+    loop->in_flight++;
+    if (PIER__UNLIKELY(op->flags != 0)) {
+        op->bits_ |= PIER__COUNTED_BACKGROUND;
+        loop->background++;
+    }
+}
+
+/* Makes a send that the backend was given by its `send` call the started head of the queue. fn, data and size are in the op. */
+static inline void pier__op_begin_send(struct pier_loop *loop, struct pier_handle *handle, struct pier_op *op)
+{
+    pier__op_set_up(loop, op, PIER__OP_SEND, 0, op->fn, handle);
+    op->next_ = NULL;
+    handle->head_[PIER__SENDING] = handle->tail_[PIER__SENDING] = op;
+    pier__op_move(op, PIER__ACTIVE);
+}
+
+/* kind_, state_, reason_ and bits_ of an op as one number, to be compared at once. */
+static inline uint32_t pier__op_word(const struct pier_op *op)
+{
+    uint32_t word;
+    memcpy(&word, &op->kind_, sizeof(word));
+    return word;
+}
+
+static inline uint32_t pier__word_of(unsigned kind, unsigned state, unsigned bits)
+{
+    const uint8_t bytes[4] = {(uint8_t)kind, (uint8_t)state, PIER__REASON_NONE, (uint8_t)bits};
+    uint32_t word;
+    memcpy(&word, bytes, sizeof(word));
+    return word;
 }
 
 /* Submits on a handle: checks, queues, starts when it's the first. */

@@ -378,9 +378,7 @@ static void free_remaining_loops(void)
  * is made, which a probe does. */
 static int count_descriptors(void)
 {
-    if (strcmp(suite.backend, "kqueue") == 0) {
-        pier_backend_probe("kqueue");
-    }
+    pier_backend_probe("kqueue");
     return platform_descriptor_count();
 }
 
