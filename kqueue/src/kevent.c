@@ -264,19 +264,16 @@ static int64_t now_ns(void)
     return now.tv_sec * NS_PER_SECOND + now.tv_nsec;
 }
 
-/* When to give up: 0 at once, FOREVER never; or -1 if `timeout` isn't a time. */
-static int64_t deadline_of(const struct timespec *timeout)
+/* How long to wait: 0 not at all, FOREVER, or -1 if `timeout` isn't a time. */
+static int64_t ns_of(const struct timespec *timeout)
 {
-    int64_t ns;
-
     if (!timeout)
         return FOREVER;
     if (timeout->tv_sec < 0 || timeout->tv_nsec < 0 || timeout->tv_nsec >= NS_PER_SECOND)
         return -1;
     if (timeout->tv_sec > INT_MAX)
         return FOREVER; /* As FreeBSD has it: 68 years and more are for ever. */
-    ns = timeout->tv_sec * NS_PER_SECOND + timeout->tv_nsec;
-    return ns == 0 ? 0 : now_ns() + ns;
+    return timeout->tv_sec * NS_PER_SECOND + timeout->tv_nsec;
 }
 
 /* Waits `ns`; never shorter. Whole milliseconds go to the call that all kernels have. */
@@ -343,10 +340,9 @@ static int wait_and_collect(int fd, uint64_t life, struct kevent *events, int ne
     return count;
 }
 
-static int wait_for_events(int fd, uint64_t life, struct kevent *events, int nevents,
-                           int64_t deadline)
+static int wait_for_events(int fd, uint64_t life, struct kevent *events, int nevents, int64_t ns)
 {
-    int64_t ns = deadline == 0 || deadline == FOREVER ? deadline : deadline - now_ns();
+    int64_t deadline = ns == 0 || ns == FOREVER ? ns : now_ns() + ns;
 
     for (int passes = 0;; passes++) {
         unsigned int swallowed = pier__kq_signals_swallowed();
@@ -408,7 +404,7 @@ int kevent(int kq, const struct kevent *changelist, int nchanges, struct kevent 
            int nevents, const struct timespec *timeout)
 {
     uint64_t life;
-    int64_t deadline;
+    int64_t ns;
     int error = 0, stored;
 
     if (nchanges < 0 || nevents < 0) {
@@ -427,10 +423,10 @@ int kevent(int kq, const struct kevent *changelist, int nchanges, struct kevent 
     if (stored > 0 || nevents == 0)
         return stored;
 
-    deadline = deadline_of(timeout);
-    if (deadline == -1) {
+    ns = ns_of(timeout);
+    if (ns == -1) {
         errno = EINVAL;
         return -1;
     }
-    return wait_for_events(kq, life, eventlist, nevents, deadline);
+    return wait_for_events(kq, life, eventlist, nevents, ns);
 }

@@ -276,6 +276,29 @@ static void waiting_thread_is_woken(void)
     pier_kqueue_reclaim();
 }
 
+/* Nor is a wait in a queue that doesn't watch the signal. */
+static void ignored_signal_interrupts_no_other_queue(void)
+{
+    int queue = new_queue(), other = new_queue();
+    pthread_t thread;
+    void *result;
+
+    signal(SIGUSR1, SIG_IGN);
+    CHECK_EQ(watch(queue, SIGUSR1), 0);
+    CHECK_EQ(add(other, 77, EVFILT_USER, 0), 0);
+    REQUIRE(pthread_create(&thread, NULL, wait_for_signal, &other) == 0);
+    for (int i = 0; i < 200; i++) {
+        pthread_kill(thread, SIGUSR1);
+        get_one(queue);
+    }
+    CHECK_EQ(change(other, 77, EVFILT_USER, 0, NOTE_TRIGGER, 0, NULL), 0);
+    pthread_join(thread, &result);
+    CHECK_EQ((uintptr_t)result, 77);
+    close(queue);
+    close(other);
+    pier_kqueue_reclaim();
+}
+
 /* A handler of the program interrupts kevent(), with SA_RESTART too. */
 static void handler_interrupts(void)
 {
@@ -349,6 +372,7 @@ int main(void)
         TEST(real_time_signals_queue),
         TEST(every_queue_hears),
         TEST(waiting_thread_is_woken),
+        TEST(ignored_signal_interrupts_no_other_queue),
         TEST(handler_interrupts),
         TEST(bad_signals),
         TEST(modes),

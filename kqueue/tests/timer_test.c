@@ -35,7 +35,6 @@ static void oneshot_fires_once(void)
     struct kevent event;
 
     CHECK_EQ(start(queue, 7, EV_ONESHOT, 0, 30), 0);
-    CHECK(is_quiet(queue));
     event = get_one(queue);
     CHECK(now_ms() - began >= 29);
     CHECK_EQ(event.ident, 7);
@@ -54,18 +53,20 @@ static void units(void)
         int64_t time;
     } same[] = {{0, 20}, {NOTE_MSECONDS, 20}, {NOTE_USECONDS, 20000}, {NOTE_NSECONDS, 20000000}};
     int queue = new_queue();
+    int64_t began;
 
     for (int i = 0; i < COUNT(same); i++) {
-        int64_t began = now_ms();
+        began = now_ms();
 
         CHECK_EQ(start(queue, 1, EV_ONESHOT, same[i].unit, same[i].time), 0);
         get_one(queue);
         CHECK(now_ms() - began >= 19);
         CHECK(now_ms() - began < 10000);
     }
+    began = now_ms();
     CHECK_EQ(start(queue, 1, EV_ONESHOT, NOTE_SECONDS, 1), 0);
-    CHECK(is_quiet(queue));
     CHECK_EQ(get_one(queue).data, 1);
+    CHECK(now_ms() - began >= 999);
     close(queue);
 }
 
@@ -123,7 +124,6 @@ static void starting_anew_forgets(void)
     CHECK(is_readable(queue));
     began = now_ms();
     CHECK_EQ(start(queue, 1, EV_ONESHOT, 0, 25), 0);
-    CHECK(is_quiet(queue));
     CHECK_EQ(get_one(queue).data, 1);
     CHECK(now_ms() - began >= 24);
     CHECK(is_quiet(queue));

@@ -12,7 +12,7 @@ int main(void)
 {
     struct kevent ke;
     pid_t pid;
-    int kq, n;
+    int kq, n, status;
 
     pid = fork();
     if (pid == -1)
@@ -35,8 +35,9 @@ int main(void)
     if (n < 0)
         err(1, "kevent");
     if (n > 0 && (ke.fflags & NOTE_EXIT)) {
-        if ((pid_t)ke.ident == pid && WIFEXITED(ke.data))
-            printf("the child exited with status %d\n", WEXITSTATUS(ke.data));
+        status = ke.data;
+        if ((pid_t)ke.ident == pid && WIFEXITED(status))
+            printf("the child exited with status %d\n", WEXITSTATUS(status));
         waitpid(pid, NULL, 0);
     }
     close(kq);

@@ -161,6 +161,19 @@ static void what_happens_to_a_directory(void)
     close(queue);
 }
 
+static void directory_removed(void)
+{
+    int queue = new_queue(), fd;
+
+    REQUIRE(mkdir(scratch_file("short"), 0700) == 0);
+    fd = open(scratch_file("short"), O_RDONLY | O_CLOEXEC);
+    CHECK_EQ(watch(queue, fd, NOTE_DELETE), 0);
+    CHECK_EQ(rmdir(scratch_file("short")), 0);
+    CHECK_EQ(get_one(queue).fflags, NOTE_DELETE);
+    close(fd);
+    close(queue);
+}
+
 static void directory_moved_elsewhere_and_removed(void)
 {
     int queue = new_queue(), fd;
@@ -344,6 +357,7 @@ int main(void)
         TEST(renamed_over),
         TEST(opened_read_and_closed),
         TEST(what_happens_to_a_directory),
+        TEST(directory_removed),
         TEST(directory_moved_elsewhere_and_removed),
         TEST(one_file_by_two_descriptors),
         TEST(closed_file_is_forgotten),
