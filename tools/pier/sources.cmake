@@ -12,8 +12,12 @@ set(PIER_TOOL_SOURCES
   tools/pier/load_report.c
   tools/pier/main.c
   tools/pier/options.c
-  tools/pier/platform.c
   tools/pier/slab.c)
+if(WIN32)
+  list(APPEND PIER_TOOL_SOURCES tools/pier/platform_windows.c)
+else()
+  list(APPEND PIER_TOOL_SOURCES tools/pier/platform.c)
+endif()
 
 # Without the subcommands that compare backends and examine the machine the others still build.
 if(NOT EXISTS ${PROJECT_SOURCE_DIR}/tools/pier/bench.c)
