@@ -1,0 +1,66 @@
+/*
+ * A million timers on pier: pier_timer(), in its timer wheel. The backend is the one that
+ * PIER_BACKEND names, or the best one.
+ *
+ * A cancelled op still completes, by a call of its function inside pier_loop_run(): the last cancel
+ * of a batch runs the loop until all have, so that the figure for stopping has that in it too.
+ */
+#include "timers.h"
+
+#include <stdio.h>
+#include <stdlib.h>
+
+#include <pier/pier.h>
+
+const char timers_name[] = "pier";
+
+static struct pier_loop *loop;
+static struct pier_op *timers;
+static size_t started, cancelled;
+
+static void on_timer(struct pier_op *op)
+{
+    if (op->result != PIER_ECANCELED)
+        timers_fired((size_t)(op - timers));
+}
+
+void timers_open(size_t count)
+{
+    int error = pier_loop_new(&loop, NULL);
+    if (error < 0) {
+        fprintf(stderr, "pier: %s\n", pier_error_detail());
+        exit(1);
+    }
+    timers = calloc(count, sizeof *timers);
+    if (timers == NULL) {
+        fprintf(stderr, "pier: no memory for %zu timers\n", count);
+        exit(1);
+    }
+}
+
+void timers_update(void)
+{
+    /* Outside of a callback each pier_timer() counts from the clock. */
+}
+
+void timers_insert(size_t index, uint64_t delay_ns)
+{
+    pier_timer(loop, &timers[index], delay_ns, on_timer);
+    started++;
+}
+
+void timers_cancel(size_t index)
+{
+    pier_cancel(&timers[index]);
+    if (++cancelled == started)
+        timers_run();
+}
+
+void timers_run(void)
+{
+    int error = pier_loop_run(loop, PIER_RUN_UNTIL_IDLE);
+    if (error < 0) {
+        fprintf(stderr, "pier: the loop has failed: %s\n", pier_error_text(error));
+        exit(1);
+    }
+}
