@@ -494,6 +494,8 @@ static void shut(struct pier_handle *handle)
 {
     struct pier_loop *loop = handle->loop_;
     struct io_uring_sqe *entry = pier__uring_entry(loop);
+    /* The number is free for others as soon as the kernel has closed it, before this loop hears of that. */
+    pier__descriptor_forget(loop, handle);
     if (entry == NULL) {
         loop->stats.system_calls++;
         pier__sys_close(handle->descriptor_);

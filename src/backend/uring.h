@@ -147,6 +147,13 @@ static inline void pier__uring_give_back(struct pier_loop *loop, uint32_t index)
     }
 }
 
+/* Whether nothing may be delivered to the op any more but its end: its handle was closed, perhaps after the op was cancelled. */
+static inline bool pier__uring_silenced(const struct pier_handle *handle, const struct pier_op *op)
+{
+    return (handle->bits_ & PIER__CLOSED_TO_USER) &&
+           (op->reason_ != PIER__REASON_NONE || (handle->bits_ & PIER__CLOSING));
+}
+
 /* uring_ops.c */
 void pier__uring_start(struct pier_handle *handle, struct pier_op *op);
 void pier__uring_send(struct pier_handle *handle, struct pier_op *op);

@@ -454,6 +454,9 @@ static pier_descriptor unhold_accepted(struct pier_loop *loop, struct pier_handl
 /* Delivers held sockets, then ends or goes on. */
 static void serve_accept(struct pier_loop *loop, struct pier_handle *handle, struct pier_op *op)
 {
+    while (handle->extra_ != NULL && pier__uring_silenced(handle, op)) {
+        pier__sys_close(unhold_accepted(loop, handle));
+    }
     while (handle->extra_ != NULL) {
         if (op->reason_ == PIER__REASON_NONE && (op->bits_ & PIER__PAUSED)) {
             return;
@@ -502,7 +505,7 @@ static void accept_over(struct pier_loop *loop, struct pier_handle *handle, stru
 static void accepted(struct pier_loop *loop, struct pier_handle *handle, struct pier_op *op, int result, bool more)
 {
     if (result >= 0) {
-        if (op->reason_ == PIER__REASON_CLOSE) {
+        if (pier__uring_silenced(handle, op)) {
             pier__sys_close(result); /* nothing comes after pier_close() */
         } else if (!(op->bits_ & PIER__MULTISHOT)) {
             pier__op_finish_accepted(loop, op, result);

@@ -280,7 +280,7 @@ static void take_data(struct pier_loop *loop, struct pier_handle *handle, struct
     buffer->size = (uint32_t)size;
     buffer->offset = 0;
     buffer->outcome = PIER__NO_OUTCOME;
-    if (PIER__UNLIKELY(op->reason_ == PIER__REASON_CLOSE)) {
+    if (PIER__UNLIKELY(pier__uring_silenced(handle, op))) {
         pier__pool_drop(loop, index);
     } else if (PIER__UNLIKELY((op->bits_ & PIER__PAUSED) || handle->extra_ != NULL || has_had_share(loop, handle) ||
                               handle->lent_ > loop->pool.share)) {
@@ -394,6 +394,9 @@ static uint32_t count_kept(const struct pier_loop *loop, const struct pier_handl
 
 void pier__uring_serve_lent(struct pier_loop *loop, struct pier_handle *handle, struct pier_op *op)
 {
+    if (pier__uring_silenced(handle, op)) {
+        pier__uring_drop_held(loop, handle);
+    }
     while (handle->extra_ != NULL) {
         bool ending = op->reason_ != PIER__REASON_NONE; /* what was taken from the kernel is still delivered */
         if (!ending && (op->bits_ & PIER__PAUSED)) {

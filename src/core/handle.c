@@ -145,12 +145,17 @@ int pier__handle_open(struct pier_loop *loop, struct pier_handle *handle, pier_d
     return join(loop, handle);
 }
 
-/* Takes a handle off its loop's tables. */
-static void leave(struct pier_loop *loop, struct pier_handle *handle)
+void pier__descriptor_forget(struct pier_loop *loop, const struct pier_handle *handle)
 {
     if (pier__descriptor_handle(loop, handle->descriptor_) == handle) {
         pier__descriptor_note(loop, handle->descriptor_, 0);
     }
+}
+
+/* Takes a handle off its loop's tables. */
+static void leave(struct pier_loop *loop, struct pier_handle *handle)
+{
+    pier__descriptor_forget(loop, handle);
     pier__slot_release(loop, handle);
     handle->loop_ = NULL;
     handle->bits_ &= ~(uint32_t)(PIER__PLAIN_SENDS | PIER__QUICK);

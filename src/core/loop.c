@@ -347,6 +347,34 @@ static void wait_in_backend(struct pier_loop *loop, uint64_t timeout_ns)
     loop->backend->wait(loop, timeout_ns);
 }
 
+/* What a turn serves besides the backend's events: timers, posts, completed ops. A small budget may not do for all three, so the first
+ * to be served changes after a turn that ran out. */
+static void serve_others(struct pier_loop *loop)
+{
+    for (unsigned i = 0; i < 3; i++) {
+        switch ((loop->first_served + i) % 3) {
+        case 0:
+            if (pier__timers_count(&loop->timers) != 0) {
+                fire_timers(loop);
+            }
+            break;
+        case 1:
+            if (pier__remote_pending(loop) && loop->budget > 0) {
+                pier__remote_deliver(loop);
+            }
+            break;
+        default: deliver_closed(loop); break;
+        }
+    }
+    loop->first_served = loop->budget > 0 ? 0 : (loop->first_served + 1) % 3;
+}
+
+static void read_clock(struct pier_loop *loop)
+{
+    loop->now = pier__sys_clock();
+    loop->clock_budget = loop->budget;
+}
+
 static void turn(struct pier_loop *loop, bool may_sleep)
 {
     loop->stats.turns++;
@@ -355,19 +383,20 @@ static void turn(struct pier_loop *loop, bool may_sleep)
     if (loop->retry_now) {
         retry_starved(loop);
     }
+    if (PIER__UNLIKELY(loop->others_owed)) {
+        read_clock(loop);
+        serve_others(loop);
+        may_sleep = false;
+    }
     wait_in_backend(loop, may_sleep ? sleep_time(loop) : 0);
     if (pier__atomic_load_relaxed(&loop->wake)) {
         pier__atomic_store(&loop->wake, 0);
     }
-    loop->now = pier__sys_clock();
-    loop->clock_budget = loop->budget;
-    if (pier__timers_count(&loop->timers) != 0) {
-        fire_timers(loop);
+    loop->others_owed = loop->budget <= 0; /* the events took it all: the others come first next time */
+    if (PIER__LIKELY(!loop->others_owed)) {
+        read_clock(loop);
+        serve_others(loop);
     }
-    if (pier__remote_pending(loop)) {
-        pier__remote_deliver(loop);
-    }
-    deliver_closed(loop);
     loop->stats.callbacks += (uint64_t)((int32_t)loop->options.callbacks_max - loop->budget);
 }
 

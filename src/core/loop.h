@@ -140,6 +140,8 @@ struct pier_loop {
     struct pier__handles closing; /* nothing left in flight: to be closed */
     uint64_t handles_closing;     /* between pier_close() and its callback */
     bool running, retry_now;
+    bool others_owed;      /* the last turn's events left nothing of the budget for timers, posts and completed ops */
+    uint8_t first_served;  /* of these three */
     bool embedded; /* pier_loop_descriptor() was asked for */
     struct pier_timer_link retry_link;
     struct pier__timers timers;
@@ -389,6 +391,8 @@ static inline struct pier_handle *pier__slot_handle(const struct pier_loop *loop
 int pier__slot_take(struct pier_loop *loop, struct pier_handle *handle);
 void pier__slot_release(struct pier_loop *loop, struct pier_handle *handle);
 int pier__descriptor_note(struct pier_loop *loop, pier_descriptor descriptor, uint32_t slot);
+/* The number doesn't lead to this handle any more. */
+void pier__descriptor_forget(struct pier_loop *loop, const struct pier_handle *handle);
 struct pier_handle *pier__descriptor_handle(const struct pier_loop *loop, pier_descriptor descriptor);
 
 static inline void pier__handles_push(struct pier__handles *list, struct pier_handle *handle)

@@ -60,7 +60,12 @@ int pier__sys_afd_poll(pier_descriptor afd, pier_descriptor socket, unsigned eve
     request->in.handles[0].events = events;
     NTSTATUS result = poll_driver(afd, request, (IO_STATUS_BLOCK *)(void *)&request->overlapped, &request->in,
                                   &request->out);
-    return result >= 0 ? 0 : pier__sys_map(pier__sys_status_code(result));
+    if (result >= 0) {
+        return 0;
+    }
+    const ULONG wrong_type = 0xc0000024; /* Wine takes any handle up to here */
+    int error = pier__sys_map(pier__sys_status_code(result));
+    return (ULONG)result == wrong_type ? PIER_ENOTSUP : error;
 }
 
 bool pier__sys_was_reset(pier_descriptor afd, pier_descriptor socket)
