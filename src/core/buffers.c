@@ -112,6 +112,9 @@ void pier__pool_drop(struct pier_loop *loop, uint32_t index)
     if (handle != NULL) {
         handle->lent_--;
     }
+    if (index == pool->current && pool->current_is_out) {
+        return; /* its callback still runs; the backend takes it back after that */
+    }
     if (!loop->backend->buffer_returned(loop, index)) {
         pier__pool_put(loop, index);
     }
