@@ -36,6 +36,9 @@ void timers_open(size_t count)
         fprintf(stderr, "pier: no memory for %zu timers\n", count);
         exit(1);
     }
+    /* Makes the memory present: zeros alone would leave that to the first pier_timer(). */
+    for (size_t i = 0; i < count; i++)
+        timers[i].fn = on_timer;
 }
 
 void timers_update(void)
