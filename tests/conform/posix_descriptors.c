@@ -17,6 +17,10 @@
 #include <termios.h>
 #include <unistd.h>
 
+#ifndef MAP_NORESERVE
+#define MAP_NORESERVE 0 /* Linux; elsewhere untouched memory is not counted anyway */
+#endif
+
 static unsigned char data[1 << 20];
 
 static void fifo(void)
