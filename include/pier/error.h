@@ -63,7 +63,7 @@ enum pier_error {
 #define PIER_ERROR_ENUM(name, number, text) name = number,
     PIER_ERRORS(PIER_ERROR_ENUM)
 #undef PIER_ERROR_ENUM
-    PIER_OK = 0
+        PIER_OK = 0
 };
 
 /* The name of an error number, "PIER_EPIPE"; "PIER_OK" for 0 and above; "PIER_E?" for a number that isn't pier's. Static. */

@@ -65,7 +65,8 @@ typedef void pier_op_fn(struct pier_op *op);
 typedef void pier_handle_fn(struct pier_handle *handle);
 
 /* The struct that holds an op or handle as member: PIER_OWNER(op, struct connection, receive). */
-#define PIER_OWNER(pointer, type, member) ((type *)(void *)((char *)(pointer)-offsetof(type, member)))
+#define PIER_OWNER(pointer, type, member) \
+    ((type *)(void *)((char *)(pointer)-offsetof(type, member)))
 
 /* A duration or time that never comes. */
 #define PIER_FOREVER UINT64_MAX
@@ -76,10 +77,11 @@ typedef void pier_handle_fn(struct pier_handle *handle);
 
 /* Bits of op->flags. */
 enum {
-    PIER_BACKGROUND = 1 << 0, /* set by the caller before submit: does not keep pier_loop_run() running */
-    PIER_MORE = 1 << 1,       /* set by pier: the op stays in flight, more completions follow */
-    PIER_EOF = 1 << 2,        /* set by pier: the peer has ended the stream; op->result is 0 */
-    PIER_LENT = 1 << 3        /* set by pier: op->data is a lent buffer, see buffer.h */
+    PIER_BACKGROUND =
+        1 << 0,         /* set by the caller before submit: does not keep pier_loop_run() running */
+    PIER_MORE = 1 << 1, /* set by pier: the op stays in flight, more completions follow */
+    PIER_EOF = 1 << 2,  /* set by pier: the peer has ended the stream; op->result is 0 */
+    PIER_LENT = 1 << 3  /* set by pier: op->data is a lent buffer, see buffer.h */
 };
 
 /* A place in the timer wheel. Private to pier. */
@@ -92,15 +94,16 @@ struct pier_timer_link {
 /* One operation. The caller's memory, usually a member of the caller's own struct; all zero before first use. The fields
  * whose name ends in an underscore are pier's own. At most 112 bytes on LP64 and 144 on 64-bit Windows. */
 struct pier_op {
-    pier_op_fn *fn;      /* the completion, set by the submitting function */
-    int64_t result;      /* the outcome: >= 0, or a negative PIER_E* */
-    void *data;          /* the memory of a transfer; in a lent receive: the data that arrived */
-    size_t size;         /* its size in bytes, or the number of vectors */
-    uint64_t done;       /* bytes moved, valid in every completion; on multishot ops the sum so far */
-    uint64_t timeout_ns; /* set before submit to limit the op's time, counted from submit; read and cleared there. On a
+    pier_op_fn *fn; /* the completion, set by the submitting function */
+    int64_t result; /* the outcome: >= 0, or a negative PIER_E* */
+    void *data;     /* the memory of a transfer; in a lent receive: the data that arrived */
+    size_t size;    /* its size in bytes, or the number of vectors */
+    uint64_t done;  /* bytes moved, valid in every completion; on multishot ops the sum so far */
+    uint64_t
+        timeout_ns; /* set before submit to limit the op's time, counted from submit; read and cleared there. On a
                           * multishot op it limits the time between two events. 0 means no limit. */
-    uint32_t flags;      /* PIER_BACKGROUND in; PIER_MORE, PIER_EOF, PIER_LENT out */
-    int32_t os_error;    /* the system's own code behind a negative result, 0 where there is none */
+    uint32_t flags;   /* PIER_BACKGROUND in; PIER_MORE, PIER_EOF, PIER_LENT out */
+    int32_t os_error; /* the system's own code behind a negative result, 0 where there is none */
 
     struct pier_op *next_;
     void *owner_; /* the handle, or for ops without one the loop */
@@ -153,21 +156,24 @@ typedef void pier_slow_fn(void *context, struct pier_loop *loop, pier_op_fn *fn,
 
 /* Set-up of a loop. All zero means the default of each field. */
 struct pier_loop_options {
-    const char *backend;          /* "uring", "epoll", "kqueue", "iocp", "poll", "select"; NULL: the environment's
+    const char
+        *backend; /* "uring", "epoll", "kqueue", "iocp", "poll", "select"; NULL: the environment's
                                    * PIER_BACKEND, else the best one that this kernel and sandbox allow */
-    enum pier_trigger trigger;    /* readiness backends */
-    uint32_t queue_size;          /* entries of the submission queue or of one wait, 1 to 32768; default 256 */
-    uint32_t receives_max;        /* receives per handle and turn before others have theirs; default 16 */
-    uint32_t callbacks_max;       /* callbacks per turn before the kernel is asked again; default 1024 */
-    uint32_t buffer_size;         /* bytes of a lent buffer, 64 to 16 MiB; default 16384 */
-    uint32_t buffers_min;         /* lent buffers held ready; default 64 */
-    uint32_t buffers_max;         /* lent buffers at the most, up to 32768; default 1024 */
-    uint32_t buffer_share;        /* one handle may hold 1/share of buffers_max; default 8 */
-    uint64_t retry_ns;            /* how long accept and receive pause when the system is out of descriptors or memory,
+    enum pier_trigger trigger; /* readiness backends */
+    uint32_t
+        queue_size; /* entries of the submission queue or of one wait, 1 to 32768; default 256 */
+    uint32_t receives_max;  /* receives per handle and turn before others have theirs; default 16 */
+    uint32_t callbacks_max; /* callbacks per turn before the kernel is asked again; default 1024 */
+    uint32_t buffer_size;   /* bytes of a lent buffer, 64 to 16 MiB; default 16384 */
+    uint32_t buffers_min;   /* lent buffers held ready; default 64 */
+    uint32_t buffers_max;   /* lent buffers at the most, up to 32768; default 1024 */
+    uint32_t buffer_share;  /* one handle may hold 1/share of buffers_max; default 8 */
+    uint64_t
+        retry_ns; /* how long accept and receive pause when the system is out of descriptors or memory,
                                    * unless something is released before; default 100 ms */
-    pier_allocate_fn *allocate;   /* NULL: malloc, realloc and free */
+    pier_allocate_fn *allocate; /* NULL: malloc, realloc and free */
     void *allocate_context;
-    uint64_t slow_callback_ns;    /* 0: callbacks aren't timed */
+    uint64_t slow_callback_ns; /* 0: callbacks aren't timed */
     pier_slow_fn *slow_callback;
     void *slow_context;
 };
@@ -187,8 +193,9 @@ PIER_API int pier_loop_new_for(struct pier_loop **loop, const struct pier_loop_o
  * filled on one thread and run on another. */
 static inline int pier_loop_new(struct pier_loop **loop, const struct pier_loop_options *options)
 {
-    const struct pier_abi abi = {PIER_VERSION_MAJOR * 1000 + PIER_VERSION_MINOR, sizeof(struct pier_op),
-                                 sizeof(struct pier_handle), sizeof(struct pier_loop_options)};
+    const struct pier_abi abi = {PIER_VERSION_MAJOR * 1000 + PIER_VERSION_MINOR,
+                                 sizeof(struct pier_op), sizeof(struct pier_handle),
+                                 sizeof(struct pier_loop_options)};
     return pier_loop_new_for(loop, options, &abi);
 }
 
@@ -222,15 +229,15 @@ PIER_API const char *pier_loop_backend(const struct pier_loop *loop);
 
 /* What the backend can do. */
 enum {
-    PIER_CAN_COMPLETE = 1 << 0,     /* the kernel runs operations itself (uring, iocp) */
-    PIER_CAN_BIND_LATE = 1 << 1,    /* idle receives hold no buffer */
-    PIER_CAN_UNIX = 1 << 2,         /* Unix-domain sockets */
-    PIER_CAN_ABSTRACT = 1 << 3,     /* abstract Unix-domain addresses */
-    PIER_CAN_SHARE_PORT = 1 << 4,   /* SO_REUSEPORT balances connections between listeners */
-    PIER_CAN_EXCLUSIVE = 1 << 5,    /* a shared listener wakes one waiter only */
-    PIER_CAN_POLL = 1 << 6,         /* pier_poll() */
-    PIER_CAN_EMBED = 1 << 7,        /* pier_loop_descriptor() */
-    PIER_CAN_FORK = 1 << 8          /* pier_loop_after_fork() */
+    PIER_CAN_COMPLETE = 1 << 0,   /* the kernel runs operations itself (uring, iocp) */
+    PIER_CAN_BIND_LATE = 1 << 1,  /* idle receives hold no buffer */
+    PIER_CAN_UNIX = 1 << 2,       /* Unix-domain sockets */
+    PIER_CAN_ABSTRACT = 1 << 3,   /* abstract Unix-domain addresses */
+    PIER_CAN_SHARE_PORT = 1 << 4, /* SO_REUSEPORT balances connections between listeners */
+    PIER_CAN_EXCLUSIVE = 1 << 5,  /* a shared listener wakes one waiter only */
+    PIER_CAN_POLL = 1 << 6,       /* pier_poll() */
+    PIER_CAN_EMBED = 1 << 7,      /* pier_loop_descriptor() */
+    PIER_CAN_FORK = 1 << 8        /* pier_loop_after_fork() */
 };
 
 /* The PIER_CAN_* bits of the loop's backend. */
@@ -252,37 +259,38 @@ PIER_API int pier_loop_after_fork(struct pier_loop *loop);
 
 /* Counters since the loop was made. */
 struct pier_loop_stats {
-    uint64_t turns;             /* passes of the loop */
-    uint64_t waits;             /* of which slept or could have slept in the kernel */
-    uint64_t events;            /* events or completion entries taken from the kernel */
-    uint64_t callbacks;         /* completions delivered */
-    uint64_t accepts;           /* connections accepted */
-    uint64_t connects;          /* connections made */
-    uint64_t receives;          /* receive completions with data */
+    uint64_t turns;     /* passes of the loop */
+    uint64_t waits;     /* of which slept or could have slept in the kernel */
+    uint64_t events;    /* events or completion entries taken from the kernel */
+    uint64_t callbacks; /* completions delivered */
+    uint64_t accepts;   /* connections accepted */
+    uint64_t connects;  /* connections made */
+    uint64_t receives;  /* receive completions with data */
     uint64_t received_bytes;
-    uint64_t sends;             /* completed sends */
+    uint64_t sends; /* completed sends */
     uint64_t sent_bytes;
-    uint64_t timers;            /* timers and time-outs that fired */
-    uint64_t posts;             /* posts and notifications delivered */
-    uint64_t cancels;           /* ops that completed with PIER_ECANCELED, PIER_ETIMEDOUT by pier, or PIER_ECLOSED */
-    uint64_t closes;            /* handles closed */
-    uint64_t system_calls;      /* made by the loop's thread for its handles and waits */
-    uint64_t registrations;     /* changes of the kernel's interest set */
-    uint64_t wakeups;           /* system calls made by other threads to wake the loop */
-    uint64_t stale_events;      /* events for handles closed meanwhile, dropped */
-    uint64_t rearms;            /* multishot requests ended early by the kernel and asked again */
-    uint64_t accept_pauses;     /* accepting paused: out of descriptors or memory */
-    uint64_t buffer_pauses;     /* receiving paused: pool empty or share used up */
-    uint64_t queue_full;        /* the submission queue was full */
-    uint64_t queue_overflows;   /* the completion queue was full */
-    uint64_t timer_skips;       /* expiries of repeating timers that were skipped, being late */
-    uint64_t slow_callbacks;    /* callbacks longer than options.slow_callback_ns */
+    uint64_t timers; /* timers and time-outs that fired */
+    uint64_t posts;  /* posts and notifications delivered */
+    uint64_t
+        cancels; /* ops that completed with PIER_ECANCELED, PIER_ETIMEDOUT by pier, or PIER_ECLOSED */
+    uint64_t closes;              /* handles closed */
+    uint64_t system_calls;        /* made by the loop's thread for its handles and waits */
+    uint64_t registrations;       /* changes of the kernel's interest set */
+    uint64_t wakeups;             /* system calls made by other threads to wake the loop */
+    uint64_t stale_events;        /* events for handles closed meanwhile, dropped */
+    uint64_t rearms;              /* multishot requests ended early by the kernel and asked again */
+    uint64_t accept_pauses;       /* accepting paused: out of descriptors or memory */
+    uint64_t buffer_pauses;       /* receiving paused: pool empty or share used up */
+    uint64_t queue_full;          /* the submission queue was full */
+    uint64_t queue_overflows;     /* the completion queue was full */
+    uint64_t timer_skips;         /* expiries of repeating timers that were skipped, being late */
+    uint64_t slow_callbacks;      /* callbacks longer than options.slow_callback_ns */
     uint64_t longest_callback_ns; /* 0 unless callbacks are timed */
-    uint64_t allocations;       /* calls of the allocator for new memory */
-    uint64_t ops_in_flight;     /* right now */
-    uint64_t handles_open;      /* right now */
-    uint64_t buffers_total;     /* lent buffers made so far */
-    uint64_t buffers_lent;      /* held by the program or by sends, right now */
+    uint64_t allocations;         /* calls of the allocator for new memory */
+    uint64_t ops_in_flight;       /* right now */
+    uint64_t handles_open;        /* right now */
+    uint64_t buffers_total;       /* lent buffers made so far */
+    uint64_t buffers_lent;        /* held by the program or by sends, right now */
 };
 
 /* Fills `stats`. */
@@ -348,12 +356,13 @@ PIER_API uint64_t pier_op_token(struct pier_op *op);
 PIER_API void pier_cancel_remote(struct pier_loop *loop, uint64_t token);
 
 /* Completes once, delay_ns from now: never early, at most one tick (4.096 us) and the scheduler's delay late. result 0. */
-PIER_API void pier_timer(struct pier_loop *loop, struct pier_op *op, uint64_t delay_ns, pier_op_fn *fn);
+PIER_API void pier_timer(struct pier_loop *loop, struct pier_op *op, uint64_t delay_ns,
+                         pier_op_fn *fn);
 
 /* Completes with PIER_MORE after delay_ns and then every interval_ns (at least 1), on the grid that the first expiry set.
  * op->result is the number of expiries since the last call: more than 1 when the loop was late and skipped some. */
-PIER_API void pier_timer_each(struct pier_loop *loop, struct pier_op *op, uint64_t delay_ns, uint64_t interval_ns,
-                              pier_op_fn *fn);
+PIER_API void pier_timer_each(struct pier_loop *loop, struct pier_op *op, uint64_t delay_ns,
+                              uint64_t interval_ns, pier_op_fn *fn);
 
 /* Moves the next expiry of a timer in flight to delay_ns from now. Does nothing on a timer that isn't in flight, or
  * whose cancel is on its way. */
@@ -371,12 +380,12 @@ enum {
  * c-ares). result: the PIER_READABLE... bits seen. Level-triggered on every backend. Several ops may watch one descriptor. Once the op has
  * completed, or pier_cancel() has returned, the owner may close the descriptor. A regular file is ready at once. Errors:
  * PIER_EINVAL no event asked for, PIER_EBADF not open, PIER_EBUSY it belongs to a handle of this loop, PIER_ENOTSUP. */
-PIER_API void pier_poll(struct pier_loop *loop, struct pier_op *op, pier_descriptor descriptor, unsigned events,
-                        pier_op_fn *fn);
+PIER_API void pier_poll(struct pier_loop *loop, struct pier_op *op, pier_descriptor descriptor,
+                        unsigned events, pier_op_fn *fn);
 
 /* pier_poll() as a multishot op: called each turn while the descriptor is ready. PIER_ENOTSUP on a regular file. */
-PIER_API void pier_poll_each(struct pier_loop *loop, struct pier_op *op, pier_descriptor descriptor, unsigned events,
-                             pier_op_fn *fn);
+PIER_API void pier_poll_each(struct pier_loop *loop, struct pier_op *op, pier_descriptor descriptor,
+                             unsigned events, pier_op_fn *fn);
 
 /* Completes the op on the loop's thread with result 0. From any thread and from signal handlers; posts of one thread
  * complete in the order made. The op may not be in flight. It doesn't keep the loop running until it has arrived:

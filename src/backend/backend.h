@@ -36,7 +36,7 @@ struct pier__poller;
 struct pier_backend {
     const char *name;
     struct pier_handle_calls calls;
-    bool nonblocking; /* wants O_NONBLOCK on the sockets it owns */
+    bool nonblocking;                  /* wants O_NONBLOCK on the sockets it owns */
     const struct pier__poller *poller; /* of a readiness backend */
 
     /* PIER_CAN_* bits, or a negative PIER_E* with detail when it can't run here. Tries for real. */
@@ -77,8 +77,8 @@ struct pier_backend {
 
 /* How a poller tells of changes, and what may be asked of it. */
 enum pier__poller_mode {
-    PIER__POLLER_EDGE,   /* told once per change; interest is only ever added */
-    PIER__POLLER_LEVEL,  /* told as long as it holds; interest is taken back when nobody wants it */
+    PIER__POLLER_EDGE,  /* told once per change; interest is only ever added */
+    PIER__POLLER_LEVEL, /* told as long as it holds; interest is taken back when nobody wants it */
     PIER__POLLER_ONE_SHOT /* told once, then the interest is gone until set again */
 };
 
@@ -97,13 +97,15 @@ enum {
 /* A readiness kernel. Keys are (generation << 32 | slot); wait() calls pier__ready_event() for each event. Its backend struct, made by
  * PIER__READY_BACKEND (ready.h), stands at the end of its file. */
 struct pier__poller {
-    bool close_removes; /* closing a descriptor that nobody shares takes it out of the interest set */
+    bool
+        close_removes; /* closing a descriptor that nobody shares takes it out of the interest set */
     int (*open)(struct pier_loop *loop, const struct pier_loop_options *options);
     void (*close)(struct pier_loop *loop);
     enum pier__poller_mode (*mode)(enum pier_trigger trigger);
     /* Changes what the descriptor is watched for, from `old` to `interest` (0: not at all). Returns 0, PIER_EPERM when the descriptor
      * can't be watched because it's always ready, or another PIER_E*. */
-    int (*set)(struct pier_loop *loop, pier_descriptor descriptor, uint64_t key, unsigned old, unsigned interest);
+    int (*set)(struct pier_loop *loop, pier_descriptor descriptor, uint64_t key, unsigned old,
+               unsigned interest);
     void (*wait)(struct pier_loop *loop, uint64_t timeout_ns);
     void (*wake)(struct pier_loop *loop);
     /* Hands collected changes to the kernel: a foreign loop is going to wait. May be NULL. */

@@ -9,9 +9,9 @@
 #include "backend/ready.h"
 #include "sys/linux.h"
 
-static_assert((int)EPOLLIN == PIER__READ && (int)EPOLLPRI == PIER__PRIORITY && (int)EPOLLOUT == PIER__WRITE &&
-                  (int)EPOLLERR == PIER__ERROR && (int)EPOLLHUP == PIER__HANGUP &&
-                  (int)EPOLLRDHUP == PIER__PEER_ENDED,
+static_assert((int)EPOLLIN == PIER__READ && (int)EPOLLPRI == PIER__PRIORITY &&
+                  (int)EPOLLOUT == PIER__WRITE && (int)EPOLLERR == PIER__ERROR &&
+                  (int)EPOLLHUP == PIER__HANGUP && (int)EPOLLRDHUP == PIER__PEER_ENDED,
               "pier's bits are those of epoll");
 
 #define WAKE_KEY UINT64_MAX
@@ -32,12 +32,12 @@ static int probe(void)
 {
     pier_descriptor epoll = pier__sys_epoll_create();
     if (epoll < 0) {
-        return pier__fail(epoll == PIER_EMFILE ? PIER_EMFILE : PIER_ENOTSUP, "epoll can't be used: epoll_create1: %s",
-                          pier_error_text(epoll));
+        return pier__fail(epoll == PIER_EMFILE ? PIER_EMFILE : PIER_ENOTSUP,
+                          "epoll can't be used: epoll_create1: %s", pier_error_text(epoll));
     }
     pier__sys_close(epoll);
-    return PIER_CAN_BIND_LATE | PIER_CAN_UNIX | PIER_CAN_ABSTRACT | PIER_CAN_SHARE_PORT | PIER_CAN_EXCLUSIVE |
-           PIER_CAN_POLL | PIER_CAN_EMBED | PIER_CAN_FORK;
+    return PIER_CAN_BIND_LATE | PIER_CAN_UNIX | PIER_CAN_ABSTRACT | PIER_CAN_SHARE_PORT |
+           PIER_CAN_EXCLUSIVE | PIER_CAN_POLL | PIER_CAN_EMBED | PIER_CAN_FORK;
 }
 
 static int open_descriptors(struct poller *poller)
@@ -67,7 +67,8 @@ static int open_poller(struct pier_loop *loop, const struct pier_loop_options *o
     size_t bytes = sizeof(struct poller) + options->queue_size * sizeof(struct epoll_event);
     struct poller *poller = pier__allocate(loop, bytes);
     if (poller == NULL) {
-        return pier__fail(PIER_ENOMEM, "no memory for the epoll backend (%lu bytes)", (unsigned long)bytes);
+        return pier__fail(PIER_ENOMEM, "no memory for the epoll backend (%lu bytes)",
+                          (unsigned long)bytes);
     }
     poller->size = (int)options->queue_size;
     poller->level = options->trigger == PIER_LEVEL_TRIGGERED;
@@ -109,7 +110,8 @@ static uint32_t to_epoll(const struct poller *poller, unsigned interest)
     return interest & PIER__EXCLUSIVE ? events | EPOLLEXCLUSIVE : events;
 }
 
-static int set(struct pier_loop *loop, pier_descriptor descriptor, uint64_t key, unsigned old, unsigned interest)
+static int set(struct pier_loop *loop, pier_descriptor descriptor, uint64_t key, unsigned old,
+               unsigned interest)
 {
     struct poller *poller = poller_of(loop);
     struct epoll_event event = {.events = to_epoll(poller, interest), .data.u64 = key};
@@ -118,14 +120,16 @@ static int set(struct pier_loop *loop, pier_descriptor descriptor, uint64_t key,
         /* Exclusive interest can't be modified, only made anew. */
         int error = old == 0 && interest != 0 && !poller->one_shot
                         ? 0
-                        : pier__sys_epoll_control(poller->epoll, PIER__EPOLL_REMOVE, descriptor, &event);
+                        : pier__sys_epoll_control(poller->epoll, PIER__EPOLL_REMOVE, descriptor,
+                                                  &event);
         if (interest == 0) {
             return error == PIER_ENOENT || error == PIER_EBADF || error == PIER_EPERM ? 0 : error;
         }
         return pier__sys_epoll_control(poller->epoll, PIER__EPOLL_ADD, descriptor, &event);
     }
     /* One-shot: interest that has fired is still a registration. Whichever way it is, the kernel knows (traps 25). */
-    enum pier__epoll_change first = old == 0 && !poller->one_shot ? PIER__EPOLL_ADD : PIER__EPOLL_MODIFY;
+    enum pier__epoll_change first = old == 0 && !poller->one_shot ? PIER__EPOLL_ADD
+                                                                  : PIER__EPOLL_MODIFY;
     int error = pier__sys_epoll_control(poller->epoll, first, descriptor, &event);
     if (error == PIER_ENOENT) {
         error = pier__sys_epoll_control(poller->epoll, PIER__EPOLL_ADD, descriptor, &event);

@@ -36,8 +36,8 @@ static int probe(void)
 {
     pier_descriptor queue = pier__sys_kqueue_create();
     if (queue < 0) {
-        return pier__fail(queue == PIER_EMFILE ? PIER_EMFILE : PIER_ENOTSUP, "kqueue can't be used: %s",
-                          pier_error_text(queue));
+        return pier__fail(queue == PIER_EMFILE ? PIER_EMFILE : PIER_ENOTSUP,
+                          "kqueue can't be used: %s", pier_error_text(queue));
     }
     pier__sys_close(queue);
     return PIER_CAN_BIND_LATE | PIER_CAN_UNIX | PIER_CAN_POLL | PIER_CAN_EMBED | PIER_CAN_FORK |
@@ -60,7 +60,8 @@ static int open_descriptors(struct poller *poller)
     int error = pier__sys_pipe(poller->pipe, true);
     if (error == 0) {
         struct kevent change;
-        EV_SET(&change, (uintptr_t)poller->pipe[0], EVFILT_READ, EV_ADD | EV_CLEAR, 0, 0, TO_UDATA(WAKE_KEY));
+        EV_SET(&change, (uintptr_t)poller->pipe[0], EVFILT_READ, EV_ADD | EV_CLEAR, 0, 0,
+               TO_UDATA(WAKE_KEY));
         error = pier__sys_kevent(poller->queue, &change, 1, NULL, 0, 0);
         if (error < 0) {
             pier__sys_close(poller->pipe[0]);
@@ -69,7 +70,8 @@ static int open_descriptors(struct poller *poller)
     }
     if (error < 0) {
         pier__sys_close(poller->queue);
-        return pier__fail(error, "the pipe that wakes the kqueue backend: %s", pier_error_text(error));
+        return pier__fail(error, "the pipe that wakes the kqueue backend: %s",
+                          pier_error_text(error));
     }
     poller->change_count = 0;
     return 0;
@@ -115,7 +117,10 @@ static enum pier__poller_mode mode(enum pier_trigger trigger)
 /* Errors of a removal say that it's gone already (traps 41). */
 static int forgive(int error)
 {
-    return error == PIER_ENOENT || error == PIER_EBADF || error == PIER_EINVAL || error == PIER_EPERM ? 0 : error;
+    return error == PIER_ENOENT || error == PIER_EBADF || error == PIER_EINVAL ||
+                   error == PIER_EPERM
+               ? 0
+               : error;
 }
 
 /* Hands the collected changes over now. Their errors come with the events, so there must be room for them: none is asked for. */
@@ -136,8 +141,8 @@ static int flush_changes(struct pier_loop *loop, struct poller *poller)
     return first;
 }
 
-static int change_filter(struct pier_loop *loop, struct poller *poller, pier_descriptor descriptor, uint64_t key,
-                         int filter, bool add, bool edge, bool at_once)
+static int change_filter(struct pier_loop *loop, struct poller *poller, pier_descriptor descriptor,
+                         uint64_t key, int filter, bool add, bool edge, bool at_once)
 {
     if (poller->change_count == CHANGES_MAX) {
         int error = flush_changes(loop, poller);
@@ -147,11 +152,13 @@ static int change_filter(struct pier_loop *loop, struct poller *poller, pier_des
     }
     struct kevent *change = &poller->changes[poller->change_count++];
     unsigned flags = add ? EV_ADD | EV_ENABLE | (edge ? (unsigned)EV_CLEAR : 0u) : EV_DELETE;
-    EV_SET(change, (uintptr_t)descriptor, (short)filter, (unsigned short)flags, 0, 0, TO_UDATA(key));
+    EV_SET(change, (uintptr_t)descriptor, (short)filter, (unsigned short)flags, 0, 0,
+           TO_UDATA(key));
     return add && !at_once ? 0 : flush_changes(loop, poller);
 }
 
-static int set(struct pier_loop *loop, pier_descriptor descriptor, uint64_t key, unsigned old, unsigned interest)
+static int set(struct pier_loop *loop, pier_descriptor descriptor, uint64_t key, unsigned old,
+               unsigned interest)
 {
     static const struct {
         unsigned bit;
@@ -169,7 +176,8 @@ static int set(struct pier_loop *loop, pier_descriptor descriptor, uint64_t key,
         if (wants == had && !(wants && level)) {
             continue;
         }
-        int error = change_filter(loop, poller, descriptor, key, filters[i].filter, wants, edge, level);
+        int error = change_filter(loop, poller, descriptor, key, filters[i].filter, wants, edge,
+                                  level);
         if (error == PIER_EPIPE && wants) {
             error = 0; /* the other end is gone: trying will say so */
         }
@@ -186,12 +194,14 @@ static unsigned events_of(const struct pier_loop *loop, const struct kevent *eve
     const struct pier_handle *handle = pier__slot_handle(loop, (uint64_t)(uintptr_t)event->udata);
     if (handle != NULL && handle->kind_ == PIER__KIND_FOREIGN) {
         /* pier_poll() tells hang-up from readable on every backend; kqueue's EV_EOF is either. */
-        struct pollfd entry = {.fd = (int)event->ident,
-                               .events = (short)(handle->interest_ & (PIER__READ | PIER__PRIORITY | PIER__WRITE))};
+        struct pollfd entry = {
+            .fd = (int)event->ident,
+            .events = (short)(handle->interest_ & (PIER__READ | PIER__PRIORITY | PIER__WRITE))};
         int count = pier__sys_poll(&entry, 1, 0);
-        return count > 0 ? (unsigned short)entry.revents &
-                               (PIER__READ | PIER__PRIORITY | PIER__WRITE | PIER__ERROR | PIER__HANGUP)
-                         : 0;
+        return count > 0
+                   ? (unsigned short)entry.revents &
+                         (PIER__READ | PIER__PRIORITY | PIER__WRITE | PIER__ERROR | PIER__HANGUP)
+                   : 0;
     }
     if (event->flags & EV_ERROR) {
         return PIER__ERROR;
@@ -207,8 +217,8 @@ static void wait(struct pier_loop *loop, uint64_t timeout_ns)
 {
     struct poller *poller = poller_of(loop);
     loop->stats.system_calls++;
-    int count = pier__sys_kevent(poller->queue, poller->changes, poller->change_count, poller->events, poller->size,
-                                 timeout_ns);
+    int count = pier__sys_kevent(poller->queue, poller->changes, poller->change_count,
+                                 poller->events, poller->size, timeout_ns);
     pier__atomic_store(&loop->sleeping, 0);
     if (PIER__UNLIKELY(count < 0)) {
         loop->failure = pier__fail(count, "kevent: %s", pier_error_text(count));

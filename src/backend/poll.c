@@ -9,8 +9,8 @@
 #include "backend/ready.h"
 #include "sys/posix.h"
 
-static_assert(POLLIN == PIER__READ && POLLPRI == PIER__PRIORITY && POLLOUT == PIER__WRITE && POLLERR == PIER__ERROR &&
-                  POLLHUP == PIER__HANGUP,
+static_assert(POLLIN == PIER__READ && POLLPRI == PIER__PRIORITY && POLLOUT == PIER__WRITE &&
+                  POLLERR == PIER__ERROR && POLLHUP == PIER__HANGUP,
               "pier's bits are those of poll");
 
 #define WAKE_KEY UINT64_MAX
@@ -32,23 +32,27 @@ static struct poller *poller_of(const struct pier_loop *loop)
 
 static int probe(void)
 {
-    return PIER_CAN_BIND_LATE | PIER_CAN_UNIX | PIER_CAN_POLL | PIER_CAN_FORK | pier__sys_socket_capabilities();
+    return PIER_CAN_BIND_LATE | PIER_CAN_UNIX | PIER_CAN_POLL | PIER_CAN_FORK |
+           pier__sys_socket_capabilities();
 }
 
 static int grow_entries(struct pier_loop *loop, struct poller *poller)
 {
     size_t size = poller->size == 0 ? SIZE_MIN : poller->size * 2;
-    struct pollfd *entries = pier__reallocate(loop, poller->entries, poller->size * sizeof(*entries), size * sizeof(*entries));
+    struct pollfd *entries = pier__reallocate(
+        loop, poller->entries, poller->size * sizeof(*entries), size * sizeof(*entries));
     if (entries == NULL) {
         return PIER_ENOMEM;
     }
     poller->entries = entries;
-    uint64_t *keys = pier__reallocate(loop, poller->keys, poller->size * sizeof(*keys), size * sizeof(*keys));
+    uint64_t *keys = pier__reallocate(loop, poller->keys, poller->size * sizeof(*keys),
+                                      size * sizeof(*keys));
     if (keys == NULL) {
         /* The first array stays larger than noted; nobody minds but a counting allocator, so give it its old size. */
         entries = poller->size == 0 ? NULL
-                                    : loop->options.allocate(loop->options.allocate_context, entries,
-                                                             size * sizeof(*entries), poller->size * sizeof(*entries));
+                                    : loop->options.allocate(loop->options.allocate_context,
+                                                             entries, size * sizeof(*entries),
+                                                             poller->size * sizeof(*entries));
         if (poller->size == 0) {
             pier__free(loop, poller->entries, size * sizeof(*entries));
         }
@@ -66,7 +70,8 @@ static int grow_places(struct pier_loop *loop, struct poller *poller, size_t nee
     while (size < needed) {
         size *= 2;
     }
-    uint32_t *places = pier__reallocate(loop, poller->places, old_size * sizeof(*places), size * sizeof(*places));
+    uint32_t *places = pier__reallocate(loop, poller->places, old_size * sizeof(*places),
+                                        size * sizeof(*places));
     if (places == NULL) {
         return PIER_ENOMEM;
     }
@@ -83,7 +88,8 @@ static void free_arrays(struct pier_loop *loop, struct poller *poller)
     pier__free(loop, poller->places, poller->places_size * sizeof(*poller->places));
 }
 
-static int add(struct pier_loop *loop, struct poller *poller, pier_descriptor descriptor, uint64_t key, short events)
+static int add(struct pier_loop *loop, struct poller *poller, pier_descriptor descriptor,
+               uint64_t key, short events)
 {
     int error = 0;
     if (poller->count == poller->size) {
@@ -105,7 +111,8 @@ static int open_pipe(struct pier_loop *loop, struct poller *poller)
 {
     int error = pier__sys_pipe(poller->pipe, true);
     if (error < 0) {
-        return pier__fail(error, "the pipe that wakes the poll backend: %s", pier_error_text(error));
+        return pier__fail(error, "the pipe that wakes the poll backend: %s",
+                          pier_error_text(error));
     }
     error = add(loop, poller, poller->pipe[0], WAKE_KEY, POLLIN);
     if (error < 0) {
@@ -161,7 +168,8 @@ static void remove_entry(struct poller *poller, pier_descriptor descriptor)
     }
 }
 
-static int set(struct pier_loop *loop, pier_descriptor descriptor, uint64_t key, unsigned old, unsigned interest)
+static int set(struct pier_loop *loop, pier_descriptor descriptor, uint64_t key, unsigned old,
+               unsigned interest)
 {
     struct poller *poller = poller_of(loop);
     short events = (short)(interest & (PIER__READ | PIER__PRIORITY | PIER__WRITE));
@@ -204,7 +212,8 @@ static void wait(struct pier_loop *loop, uint64_t timeout_ns)
             continue;
         }
         if (PIER__UNLIKELY(events & ~(unsigned)EXPECTED)) {
-            events = (events & EXPECTED) | PIER__ERROR; /* POLLNVAL: closed behind pier's back, its ops find out */
+            events = (events & EXPECTED) |
+                     PIER__ERROR; /* POLLNVAL: closed behind pier's back, its ops find out */
         }
         pier__ready_event(loop, poller->keys[i], events);
     }

@@ -21,7 +21,8 @@ static unsigned wanted(const struct pier_handle *handle)
 {
     unsigned interest = 0;
     const struct pier_op *op = handle->head_[PIER__RECEIVING];
-    if (op != NULL && op->state_ == PIER__ACTIVE && !(op->bits_ & PIER__PAUSED) && !(handle->bits_ & PIER__STARVED)) {
+    if (op != NULL && op->state_ == PIER__ACTIVE && !(op->bits_ & PIER__PAUSED) &&
+        !(handle->bits_ & PIER__STARVED)) {
         interest |= PIER__READ;
     }
     if (handle->bits_ & (PIER__BLOCKED | PIER__CONNECTING)) {
@@ -42,8 +43,8 @@ static int set_interest(struct pier_loop *loop, struct pier_handle *handle, unsi
         return 0;
     }
     loop->stats.registrations++;
-    int error = ready->poller->set(loop, handle->descriptor_, pier__slot_key(loop, handle->slot_), handle->interest_,
-                                   interest);
+    int error = ready->poller->set(loop, handle->descriptor_, pier__slot_key(loop, handle->slot_),
+                                   handle->interest_, interest);
     if (error == PIER_EPERM && handle->kind_ == PIER__KIND_TERMINAL) {
         /* A device like /dev/null, that can't be waited for (traps 23). */
         handle->bits_ |= PIER__ALWAYS;
@@ -88,7 +89,8 @@ static void settle(struct pier_loop *loop, struct pier_handle *handle)
     if (handle->bits_ & PIER__SHARED) {
         interest |= interest != 0 ? PIER__EXCLUSIVE : 0;
     }
-    if (pier__ready_of(loop)->mode == PIER__POLLER_LEVEL && handle->ready_ & PIER__READ && (interest & PIER__READ)) {
+    if (pier__ready_of(loop)->mode == PIER__POLLER_LEVEL && handle->ready_ & PIER__READ &&
+        (interest & PIER__READ)) {
         interest = handle->interest_; /* in the ready list: served before the next wait sleeps */
     }
     set_interest(loop, handle, interest);
@@ -108,12 +110,14 @@ static void out_of_buffers(struct pier_loop *loop, struct pier_handle *handle)
 static inline void note_read(struct pier_handle *handle, bool is_short)
 {
     uint32_t bits = handle->bits_ & (PIER__IS_TCP | PIER__HUNG_UP | PIER__ALWAYS);
-    if (is_short && (bits == PIER__IS_TCP || ((handle->bits_ & PIER__LEVELED) && !(bits & PIER__ALWAYS)))) {
+    if (is_short &&
+        (bits == PIER__IS_TCP || ((handle->bits_ & PIER__LEVELED) && !(bits & PIER__ALWAYS)))) {
         handle->ready_ &= (uint8_t)~PIER__READ;
     }
 }
 
-static inline int64_t receive(struct pier_loop *loop, struct pier_handle *handle, void *memory, size_t size)
+static inline int64_t receive(struct pier_loop *loop, struct pier_handle *handle, void *memory,
+                              size_t size)
 {
     loop->stats.system_calls++;
     if (PIER__LIKELY(handle->kind_ == PIER__KIND_STREAM)) {
@@ -123,7 +127,8 @@ static inline int64_t receive(struct pier_loop *loop, struct pier_handle *handle
 }
 
 /* Nothing came: would block, end of stream, or an error. */
-PIER__COLD static void no_data(struct pier_loop *loop, struct pier_handle *handle, struct pier_op *op, int64_t result)
+PIER__COLD static void no_data(struct pier_loop *loop, struct pier_handle *handle,
+                               struct pier_op *op, int64_t result)
 {
     if (result == PIER_EAGAIN) {
         handle->ready_ &= (uint8_t)~PIER__READ;
@@ -149,7 +154,8 @@ static inline void received(struct pier_loop *loop, struct pier_op *op, int64_t 
     loop->stats.received_bytes += (uint64_t)bytes;
 }
 
-static inline void receive_lent(struct pier_loop *loop, struct pier_handle *handle, struct pier_op *op)
+static inline void receive_lent(struct pier_loop *loop, struct pier_handle *handle,
+                                struct pier_op *op)
 {
     struct pier__pool *pool = &loop->pool;
     uint32_t index = pier__pool_peek(loop);
@@ -183,7 +189,8 @@ static inline void receive_lent(struct pier_loop *loop, struct pier_handle *hand
     pool->current = PIER__NO_BUFFER;
 }
 
-static inline void receive_memory(struct pier_loop *loop, struct pier_handle *handle, struct pier_op *op)
+static inline void receive_memory(struct pier_loop *loop, struct pier_handle *handle,
+                                  struct pier_op *op)
 {
     int64_t result = receive(loop, handle, op->data, op->size);
     if (PIER__UNLIKELY(result <= 0)) {
@@ -198,7 +205,8 @@ static inline void receive_memory(struct pier_loop *loop, struct pier_handle *ha
 static void accept_one(struct pier_loop *loop, struct pier_handle *handle, struct pier_op *op)
 {
     loop->stats.system_calls++;
-    pier_descriptor socket = (handle->bits_ & PIER__CAUTIOUS) && !pier__sys_can_read(handle->descriptor_)
+    pier_descriptor socket = (handle->bits_ & PIER__CAUTIOUS) &&
+                                     !pier__sys_can_read(handle->descriptor_)
                                  ? PIER_EAGAIN
                                  : pier__sys_accept(handle->descriptor_, true);
     if (PIER__LIKELY(socket >= 0)) {
@@ -237,7 +245,8 @@ static inline bool run_receiving(struct pier_loop *loop, struct pier_handle *han
         if (PIER__UNLIKELY(pier__slot_handle(loop, key) != handle)) {
             return false;
         }
-        if (PIER__LIKELY((handle->ready_ & PIER__READ) == 0) || (handle->bits_ & (PIER__LISTED | PIER__CLOSING))) {
+        if (PIER__LIKELY((handle->ready_ & PIER__READ) == 0) ||
+            (handle->bits_ & (PIER__LISTED | PIER__CLOSING))) {
             return true;
         }
         if (loop->completed.head != NULL) {
@@ -259,8 +268,8 @@ static inline bool run_receiving(struct pier_loop *loop, struct pier_handle *han
 /* ---- events */
 
 /* The usual receive came to nothing, or to a full buffer. */
-PIER__COLD static void unusual_result(struct pier_loop *loop, struct pier_handle *handle, struct pier_op *op,
-                                      int64_t result)
+PIER__COLD static void unusual_result(struct pier_loop *loop, struct pier_handle *handle,
+                                      struct pier_op *op, int64_t result)
 {
     handle->ready_ |= PIER__READ;
     if (result <= 0) {
@@ -273,17 +282,19 @@ PIER__COLD static void unusual_result(struct pier_loop *loop, struct pier_handle
 
 /* The usual event: data for a multishot receive on a TCP connection with nothing else going on. Does what receive_lent() does, without
  * the loop and the checks around it; false (nothing done) in other cases. `current` is set early, so as not to be carried in a saved register. */
-static inline bool receive_usual(struct pier_loop *loop, struct pier_handle *handle, unsigned events)
+static inline bool receive_usual(struct pier_loop *loop, struct pier_handle *handle,
+                                 unsigned events)
 {
-    const uint32_t odd = PIER__CLOSED_TO_USER | PIER__LISTED | PIER__BLOCKED | PIER__CONNECTING | PIER__HUNG_UP |
-                         PIER__QUICK;
+    const uint32_t odd = PIER__CLOSED_TO_USER | PIER__LISTED | PIER__BLOCKED | PIER__CONNECTING |
+                         PIER__HUNG_UP | PIER__QUICK;
     struct pier_op *op = handle->head_[PIER__RECEIVING];
     struct pier__pool *pool = &loop->pool;
     uint32_t index = pool->free;
     const uint32_t usual = pier__word_of(PIER__OP_RECEIVE_LENT, PIER__ACTIVE, PIER__MULTISHOT);
-    if (PIER__UNLIKELY(((events ^ PIER__READ) & ~(unsigned)PIER__WRITE) != 0 || (handle->bits_ & odd) != PIER__QUICK ||
-                       op == NULL || pier__op_word(op) != usual || index == PIER__NO_BUFFER || handle->lent_ != 0 ||
-                       loop->completed.head != NULL || loop->budget <= 0)) {
+    if (PIER__UNLIKELY(((events ^ PIER__READ) & ~(unsigned)PIER__WRITE) != 0 ||
+                       (handle->bits_ & odd) != PIER__QUICK || op == NULL ||
+                       pier__op_word(op) != usual || index == PIER__NO_BUFFER ||
+                       handle->lent_ != 0 || loop->completed.head != NULL || loop->budget <= 0)) {
         return false;
     }
     unsigned char *memory = pier__pool_memory(pool, index);
@@ -310,7 +321,8 @@ static inline bool receive_usual(struct pier_loop *loop, struct pier_handle *han
     return true;
 }
 
-PIER__NOINLINE static void other_event(struct pier_loop *loop, struct pier_handle *handle, uint64_t key, unsigned events)
+PIER__NOINLINE static void other_event(struct pier_loop *loop, struct pier_handle *handle,
+                                       uint64_t key, unsigned events)
 {
     if (PIER__UNLIKELY(handle->kind_ == PIER__KIND_FOREIGN)) {
         pier__foreign_event(loop, handle, events);
@@ -335,14 +347,16 @@ PIER__NOINLINE static void other_event(struct pier_loop *loop, struct pier_handl
         handle->ready_ |= PIER__READ;
         if (PIER__UNLIKELY(loop->budget <= 0)) {
             pier__handle_serve_later(loop, handle);
-        } else if (PIER__LIKELY((handle->bits_ & PIER__LISTED) == 0) && !run_receiving(loop, handle, key)) {
+        } else if (PIER__LIKELY((handle->bits_ & PIER__LISTED) == 0) &&
+                   !run_receiving(loop, handle, key)) {
             return;
         }
     }
     if ((events & PIER__WRITE) && (handle->bits_ & (PIER__BLOCKED | PIER__CONNECTING))) {
         pier__ready_writable(loop, handle);
     }
-    if (mode != PIER__POLLER_EDGE && pier__slot_handle(loop, key) == handle && !(handle->bits_ & PIER__CLOSING)) {
+    if (mode != PIER__POLLER_EDGE && pier__slot_handle(loop, key) == handle &&
+        !(handle->bits_ & PIER__CLOSING)) {
         settle(loop, handle);
     }
 }
@@ -505,7 +519,8 @@ int pier__ready_attach(struct pier_handle *handle)
     }
     if (handle->kind_ == PIER__KIND_STREAM) {
         handle->bits_ |= PIER__PLAIN_SENDS;
-        if ((handle->bits_ & PIER__IS_TCP) && pier__ready_of(handle->loop_)->mode != PIER__POLLER_ONE_SHOT) {
+        if ((handle->bits_ & PIER__IS_TCP) &&
+            pier__ready_of(handle->loop_)->mode != PIER__POLLER_ONE_SHOT) {
             handle->bits_ |= PIER__QUICK;
         }
     }

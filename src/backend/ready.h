@@ -16,7 +16,8 @@ struct pier__ready {
     const struct pier__poller *poller;
     void *poller_data;
     enum pier__poller_mode mode;
-    struct pier__foreign *foreign_changed; /* whose interest is to be settled before the next wait */
+    struct pier__foreign
+        *foreign_changed; /* whose interest is to be settled before the next wait */
     struct pier__foreign *foreign_free;
 };
 

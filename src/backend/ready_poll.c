@@ -19,7 +19,8 @@ struct pier__foreign {
 static unsigned bits_wanted(const struct pier_op *op)
 {
     unsigned events = (unsigned)op->size;
-    return ((events & PIER_READABLE) ? PIER__READ : 0) | ((events & PIER_PRIORITY) ? PIER__PRIORITY : 0) |
+    return ((events & PIER_READABLE) ? PIER__READ : 0) |
+           ((events & PIER_PRIORITY) ? PIER__PRIORITY : 0) |
            ((events & PIER_WRITABLE) ? PIER__WRITE : 0);
 }
 
@@ -32,14 +33,16 @@ static unsigned all_wanted(const struct pier__foreign *foreign)
     return interest;
 }
 
-static int set_foreign_interest(struct pier_loop *loop, struct pier__foreign *foreign, unsigned interest)
+static int set_foreign_interest(struct pier_loop *loop, struct pier__foreign *foreign,
+                                unsigned interest)
 {
     struct pier_handle *handle = &foreign->handle;
     if (interest == handle->interest_) {
         return 0;
     }
     loop->stats.registrations++;
-    int error = pier__ready_of(loop)->poller->set(loop, handle->descriptor_, pier__slot_key(loop, handle->slot_),
+    int error = pier__ready_of(loop)->poller->set(loop, handle->descriptor_,
+                                                  pier__slot_key(loop, handle->slot_),
                                                   handle->interest_, interest);
     handle->interest_ = error == 0 ? (uint8_t)interest : 0;
     return error;
@@ -163,7 +166,8 @@ void pier__foreign_start(struct pier_loop *loop, struct pier_op *op)
     }
     op->next_ = foreign->ops;
     foreign->ops = op;
-    int error = set_foreign_interest(loop, foreign, foreign->handle.interest_ | all_wanted(foreign));
+    int error = set_foreign_interest(loop, foreign,
+                                     foreign->handle.interest_ | all_wanted(foreign));
     if (error < 0) {
         op->os_error = pier__sys_code();
         foreign->ops = op->next_;
@@ -188,8 +192,10 @@ void pier__foreign_cancel(struct pier_loop *loop, struct pier_op *op)
 {
     struct pier__foreign *foreign = foreign_of(loop, op);
     unlink_op(foreign, op);
-    if (foreign->ops == NULL && pier__descriptor_handle(loop, foreign->handle.descriptor_) == &foreign->handle) {
-        set_foreign_interest(loop, foreign, 0); /* at once: the owner may close the descriptor now */
+    if (foreign->ops == NULL &&
+        pier__descriptor_handle(loop, foreign->handle.descriptor_) == &foreign->handle) {
+        set_foreign_interest(loop, foreign,
+                             0); /* at once: the owner may close the descriptor now */
     }
     mark_changed(loop, foreign);
     pier__op_finish(loop, op, pier__op_reason(op));
@@ -214,7 +220,8 @@ void pier__foreign_event(struct pier_loop *loop, struct pier_handle *handle, uns
     for (struct pier_op *op = foreign->ops; op != NULL; op = foreign->cursor) {
         foreign->cursor = op->next_;
         unsigned seen = events & bits_wanted(op);
-        int64_t result = ((seen & PIER__READ) ? PIER_READABLE : 0) | ((seen & PIER__PRIORITY) ? PIER_PRIORITY : 0) |
+        int64_t result = ((seen & PIER__READ) ? PIER_READABLE : 0) |
+                         ((seen & PIER__PRIORITY) ? PIER_PRIORITY : 0) |
                          ((seen & PIER__WRITE) ? PIER_WRITABLE : 0) |
                          ((events & (PIER__HANGUP | PIER__ERROR)) ? PIER_HANGUP : 0);
         if (result == 0 || (op->bits_ & PIER__PAUSED)) {

@@ -10,11 +10,13 @@
 #define CALLS_MAX 16
 
 /* The buffer is full: holds lent memory until the send is over, and waits. */
-PIER__COLD static void block(struct pier_loop *loop, struct pier_handle *handle, struct pier_op *op, int64_t why)
+PIER__COLD static void block(struct pier_loop *loop, struct pier_handle *handle, struct pier_op *op,
+                             int64_t why)
 {
     pier__pool_hold(loop, op);
     if (why != PIER_EAGAIN) {
-        pier__loop_starve(loop, handle); /* the system is short of memory: no event will tell when that's over */
+        pier__loop_starve(
+            loop, handle); /* the system is short of memory: no event will tell when that's over */
         return;
     }
     handle->bits_ |= PIER__BLOCKED;
@@ -48,7 +50,8 @@ static int64_t transmit_vectored(struct pier_loop *loop, struct pier_handle *han
     if (PIER__LIKELY(handle->kind_ == PIER__KIND_STREAM)) {
         return pier__sys_send_vectored(handle->descriptor_, vectors, count);
     }
-    return pier__sys_write_vectored(handle->descriptor_, vectors, count, (handle->bits_ & PIER__CAUTIOUS) != 0);
+    return pier__sys_write_vectored(handle->descriptor_, vectors, count,
+                                    (handle->bits_ & PIER__CAUTIOUS) != 0);
 }
 
 static int64_t transmit_one(struct pier_loop *loop, struct pier_handle *handle, struct pier_op *op)
@@ -98,7 +101,8 @@ static void send_queued(struct pier_loop *loop, struct pier_handle *handle)
 }
 
 /* Goes on with a send of which the system took `result` bytes, or none for an error. */
-PIER__COLD static void tried(struct pier_loop *loop, struct pier_handle *handle, struct pier_op *op, int64_t result)
+PIER__COLD static void tried(struct pier_loop *loop, struct pier_handle *handle, struct pier_op *op,
+                             int64_t result)
 {
     if (result >= 0) {
         op->done = (uint64_t)result;
@@ -174,7 +178,8 @@ void pier__ready_connect(struct pier_loop *loop, struct pier_handle *handle, str
     }
     handle->bits_ |= PIER__CONNECTING;
     if (result == PIER_EAGAIN && handle->family_ == PIER_ADDRESS_UNIX) {
-        pier__loop_starve(loop, handle); /* the listener's backlog is full, and no event will tell of room */
+        pier__loop_starve(
+            loop, handle); /* the listener's backlog is full, and no event will tell of room */
         return;
     }
     op->os_error = result < 0 ? pier__sys_code() : 0;

@@ -53,7 +53,8 @@ static int unknown(const char *name, const char *source)
         size_t used = strlen(known);
         snprintf(known + used, sizeof(known) - used, "%s%s", i > 0 ? ", " : "", backends[i]->name);
     }
-    return pier__fail(PIER_EINVAL, "backend %s%s is unknown here: use one of %s", PIER__QUOTE_TEXT(name), source, known);
+    return pier__fail(PIER_EINVAL, "backend %s%s is unknown here: use one of %s",
+                      PIER__QUOTE_TEXT(name), source, known);
 }
 
 int pier_backend_probe(const char *name)

@@ -36,7 +36,8 @@ static struct poller *poller_of(const struct pier_loop *loop)
 
 static int probe(void)
 {
-    return PIER_CAN_BIND_LATE | PIER_CAN_UNIX | PIER_CAN_POLL | PIER_CAN_FORK | pier__sys_socket_capabilities();
+    return PIER_CAN_BIND_LATE | PIER_CAN_UNIX | PIER_CAN_POLL | PIER_CAN_FORK |
+           pier__sys_socket_capabilities();
 }
 
 static size_t sets_bytes(size_t size)
@@ -54,7 +55,8 @@ static int grow(struct pier_loop *loop, struct poller *poller, size_t needed)
     if (words == NULL) {
         return PIER_ENOMEM;
     }
-    struct entry *entries = pier__reallocate(loop, poller->entries, old_size * sizeof(*entries), size * sizeof(*entries));
+    struct entry *entries = pier__reallocate(loop, poller->entries, old_size * sizeof(*entries),
+                                             size * sizeof(*entries));
     if (entries == NULL) {
         pier__free(loop, words, sets_bytes(size));
         return PIER_ENOMEM;
@@ -76,7 +78,8 @@ static int grow(struct pier_loop *loop, struct poller *poller, size_t needed)
     return 0;
 }
 
-static void set_entry(struct poller *poller, pier_descriptor descriptor, uint64_t key, unsigned interest)
+static void set_entry(struct poller *poller, pier_descriptor descriptor, uint64_t key,
+                      unsigned interest)
 {
     size_t word = (size_t)descriptor / WORD_BITS;
     unsigned long bit = 1UL << ((size_t)descriptor % WORD_BITS);
@@ -102,9 +105,11 @@ static int open_pipe(struct pier_loop *loop, struct poller *poller)
 {
     int error = pier__sys_pipe(poller->pipe, true);
     if (error < 0) {
-        return pier__fail(error, "the pipe that wakes the select backend: %s", pier_error_text(error));
+        return pier__fail(error, "the pipe that wakes the select backend: %s",
+                          pier_error_text(error));
     }
-    if ((size_t)poller->pipe[0] >= poller->size && (error = grow(loop, poller, (size_t)poller->pipe[0] + 1)) < 0) {
+    if ((size_t)poller->pipe[0] >= poller->size &&
+        (error = grow(loop, poller, (size_t)poller->pipe[0] + 1)) < 0) {
         pier__sys_close(poller->pipe[0]);
         pier__sys_close(poller->pipe[1]);
         return pier__fail(error, "no memory for the select backend");
@@ -147,7 +152,8 @@ static enum pier__poller_mode mode(enum pier_trigger trigger)
     return PIER__POLLER_LEVEL;
 }
 
-static int set(struct pier_loop *loop, pier_descriptor descriptor, uint64_t key, unsigned old, unsigned interest)
+static int set(struct pier_loop *loop, pier_descriptor descriptor, uint64_t key, unsigned old,
+               unsigned interest)
 {
     struct poller *poller = poller_of(loop);
     (void)old;
@@ -216,8 +222,8 @@ static void wait(struct pier_loop *loop, uint64_t timeout_ns)
         memcpy(poller->seen[i], poller->wanted[i], words * sizeof(unsigned long));
     }
     loop->stats.system_calls++;
-    int left = pier__sys_select(poller->highest + 1, poller->seen[SET_READ], poller->seen[SET_WRITE],
-                                poller->seen[SET_PRIORITY], timeout_ns);
+    int left = pier__sys_select(poller->highest + 1, poller->seen[SET_READ],
+                                poller->seen[SET_WRITE], poller->seen[SET_PRIORITY], timeout_ns);
     pier__atomic_store(&loop->sleeping, 0);
     if (PIER__UNLIKELY(left == PIER_EBADF)) {
         find_closed(loop, poller);

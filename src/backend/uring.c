@@ -19,8 +19,9 @@ static int probe(void)
         return error;
     }
     pier__sys_uring_close(&ring);
-    return PIER_CAN_COMPLETE | (features.buffer_ring ? PIER_CAN_BIND_LATE : 0) | PIER_CAN_UNIX | PIER_CAN_ABSTRACT |
-           PIER_CAN_SHARE_PORT | PIER_CAN_EXCLUSIVE | PIER_CAN_POLL | PIER_CAN_EMBED | PIER_CAN_FORK;
+    return PIER_CAN_COMPLETE | (features.buffer_ring ? PIER_CAN_BIND_LATE : 0) | PIER_CAN_UNIX |
+           PIER_CAN_ABSTRACT | PIER_CAN_SHARE_PORT | PIER_CAN_EXCLUSIVE | PIER_CAN_POLL |
+           PIER_CAN_EMBED | PIER_CAN_FORK;
 }
 
 /* ---- the submission queue */
@@ -36,13 +37,16 @@ static int enter(struct pier_loop *loop, unsigned wait, bool get_events, uint64_
     unsigned least_us = 0;
     loop->stats.system_calls++;
     if (wait != 0 && uring->quick != 0 && uring->features.least_wait) {
-        wait += uring->quick < uring->ring.sq.ring_entries ? uring->quick : uring->ring.sq.ring_entries;
+        wait += uring->quick < uring->ring.sq.ring_entries ? uring->quick
+                                                           : uring->ring.sq.ring_entries;
         least_us = LEAST_WAIT_US;
     }
     uring->quick = 0;
-    int result = pier__sys_uring_enter(&uring->ring, uring->unsubmitted, wait, get_events, timeout_ns, least_us);
+    int result = pier__sys_uring_enter(&uring->ring, uring->unsubmitted, wait, get_events,
+                                       timeout_ns, least_us);
     if (result > 0) {
-        uring->unsubmitted -= (unsigned)result < uring->unsubmitted ? (unsigned)result : uring->unsubmitted;
+        uring->unsubmitted -= (unsigned)result < uring->unsubmitted ? (unsigned)result
+                                                                    : uring->unsubmitted;
     }
     return result;
 }
@@ -52,10 +56,12 @@ PIER__COLD bool pier__uring_make_room(struct pier_loop *loop)
     struct pier__uring *uring = pier__uring_of(loop);
     loop->stats.queue_full++;
     /* Completions may come of it; they wait in their queue for the turn that takes them. */
-    return uring->enabled && loop->running && enter(loop, 0, false, 0) >= 0 && pier__uring_has_room(uring);
+    return uring->enabled && loop->running && enter(loop, 0, false, 0) >= 0 &&
+           pier__uring_has_room(uring);
 }
 
-struct pier__uring_scratch *pier__uring_scratch_of(struct pier_loop *loop, const struct io_uring_sqe *entry)
+struct pier__uring_scratch *pier__uring_scratch_of(struct pier_loop *loop,
+                                                   const struct io_uring_sqe *entry)
 {
     struct pier__uring *uring = pier__uring_of(loop);
     if (uring->scratch == NULL) {
@@ -81,7 +87,8 @@ bool pier__uring_cancel_request(struct pier_loop *loop, uint64_t key)
     return true;
 }
 
-bool pier__uring_wait_ready(struct pier_loop *loop, struct pier_op *op, pier_descriptor descriptor, unsigned events)
+bool pier__uring_wait_ready(struct pier_loop *loop, struct pier_op *op, pier_descriptor descriptor,
+                            unsigned events)
 {
     struct io_uring_sqe *entry = pier__uring_entry(loop);
     if (entry == NULL) {
@@ -93,7 +100,8 @@ bool pier__uring_wait_ready(struct pier_loop *loop, struct pier_op *op, pier_des
     if (__BYTE_ORDER__ == __ORDER_BIG_ENDIAN__) {
         entry->poll32_events = events << 16 | events >> 16; /* the kernel's layout of the field */
     }
-    entry->user_data = pier__uring_key(op, op->kind_ == PIER__OP_POLL ? PIER__TAG_OP : PIER__TAG_READY);
+    entry->user_data = pier__uring_key(op,
+                                       op->kind_ == PIER__OP_POLL ? PIER__TAG_OP : PIER__TAG_READY);
     return true;
 }
 
@@ -103,7 +111,8 @@ static void arm_poll(struct pier_loop *loop, struct pier_op *op)
 {
     struct pier__uring *uring = pier__uring_of(loop);
     unsigned events = (unsigned)op->size;
-    unsigned native = (events & PIER_READABLE ? POLLIN : 0u) | (events & PIER_PRIORITY ? POLLPRI : 0u) |
+    unsigned native = (events & PIER_READABLE ? POLLIN : 0u) |
+                      (events & PIER_PRIORITY ? POLLPRI : 0u) |
                       (events & PIER_WRITABLE ? POLLOUT : 0u);
     if (pier__uring_wait_ready(loop, op, (pier_descriptor)op->data, native)) {
         op->bits_ |= PIER__WANTED; /* in the kernel */
@@ -214,7 +223,8 @@ static void arm_eventfd(struct pier_loop *loop)
     if (entry != NULL) {
         entry->opcode = IORING_OP_POLL_ADD;
         entry->fd = (int)uring->wake;
-        entry->poll32_events = __BYTE_ORDER__ == __ORDER_BIG_ENDIAN__ ? (unsigned)POLLIN << 16 : (unsigned)POLLIN;
+        entry->poll32_events = __BYTE_ORDER__ == __ORDER_BIG_ENDIAN__ ? (unsigned)POLLIN << 16
+                                                                      : (unsigned)POLLIN;
         entry->user_data = PIER__TAG_EVENTFD;
         uring->eventfd_armed = true;
     }
@@ -265,7 +275,8 @@ static void take_completions(struct pier_loop *loop)
         }
         if (PIER__UNLIKELY(loop->budget <= 0) ||
             /* an op on the closing handle was just refused: its completion goes first */
-            (PIER__UNLIKELY(loop->completed.head != NULL) && (key & PIER__TAG_MASK) == PIER__TAG_CLOSED)) {
+            (PIER__UNLIKELY(loop->completed.head != NULL) &&
+             (key & PIER__TAG_MASK) == PIER__TAG_CLOSED)) {
             loop->stats.events -= tail - head;
             return;
         }
@@ -293,7 +304,8 @@ PIER__COLD static void enable(struct pier_loop *loop)
 static void cancel_poll_again(struct pier_loop *loop, struct pier_op *op, void *context)
 {
     struct pier__uring *uring = context;
-    if (op->kind_ == PIER__OP_POLL && op->reason_ != PIER__REASON_NONE && (op->bits_ & PIER__WANTED) &&
+    if (op->kind_ == PIER__OP_POLL && op->reason_ != PIER__REASON_NONE &&
+        (op->bits_ & PIER__WANTED) &&
         !pier__uring_cancel_request(loop, pier__uring_key(op, PIER__TAG_OP))) {
         uring->cancels_unsent = true;
     }
@@ -339,11 +351,13 @@ static void wait(struct pier_loop *loop, uint64_t timeout_ns)
     if (PIER__UNLIKELY(*uring->ring.sq.kflags & IORING_SQ_CQ_OVERFLOW)) {
         loop->stats.queue_overflows++;
     }
-    bool sleep = timeout_ns != 0 && !has_completions(uring) && uring->polls_unsent == NULL && !uring->cancels_unsent;
+    bool sleep = timeout_ns != 0 && !has_completions(uring) && uring->polls_unsent == NULL &&
+                 !uring->cancels_unsent;
     int result = enter(loop, sleep, true, timeout_ns);
     pier__atomic_store(&loop->sleeping, 0);
     /* Completions to be taken first, or memory short for the moment (traps 12): the next turn tries again. */
-    if (PIER__UNLIKELY(result < 0 && result != PIER_EBUSY && result != PIER_EAGAIN && result != PIER_ENOMEM)) {
+    if (PIER__UNLIKELY(result < 0 && result != PIER_EBUSY && result != PIER_EAGAIN &&
+                       result != PIER_ENOMEM)) {
         loop->failure = pier__fail(result, "io_uring_enter: %s", pier_error_text(result));
         return;
     }
@@ -356,7 +370,8 @@ static void wait(struct pier_loop *loop, uint64_t timeout_ns)
         if (handle == NULL) {
             return;
         }
-        if ((handle->bits_ & PIER__CLOSING) && handle->head_[0] == NULL && handle->head_[1] == NULL) {
+        if ((handle->bits_ & PIER__CLOSING) && handle->head_[0] == NULL &&
+            handle->head_[1] == NULL) {
             pier__handle_try_close(handle);
         } else if (loop->budget <= 0) {
             pier__handles_push(&loop->ready, handle);
@@ -383,7 +398,8 @@ static void flush(struct pier_loop *loop)
 static void wake(struct pier_loop *loop)
 {
     struct pier__uring *uring = pier__uring_of(loop);
-    if (uring->features.message && pier__sys_uring_message(uring->descriptor, PIER__TAG_WAKE) == 0) {
+    if (uring->features.message &&
+        pier__sys_uring_message(uring->descriptor, PIER__TAG_WAKE) == 0) {
         return;
     }
     if (uring->wake >= 0) {
@@ -404,7 +420,8 @@ static bool can_message(void)
     if (pier__sys_uring_open(&ring, 4, 8, &features) < 0) {
         return false;
     }
-    bool can = pier__sys_uring_enable(&ring) == 0 && pier__sys_uring_message(ring.ring_fd, PIER__TAG_WAKE) == 0;
+    bool can = pier__sys_uring_enable(&ring) == 0 &&
+               pier__sys_uring_message(ring.ring_fd, PIER__TAG_WAKE) == 0;
     pier__sys_uring_close(&ring);
     return can;
 }

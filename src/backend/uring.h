@@ -17,11 +17,11 @@
 /* The low bits of user_data say what a completion belongs to; the rest is the address. An op's address may be used as key since the
  * op lives until its terminal completion, which comes after this. */
 enum pier__uring_tag {
-    PIER__TAG_OP,     /* the request of an op */
-    PIER__TAG_READY,  /* the descriptor of an op is ready: do it by a system call */
-    PIER__TAG_IGNORE, /* a cancel: what it cancels has its own completion (traps 1) */
-    PIER__TAG_CLOSED, /* a handle's descriptor is closed */
-    PIER__TAG_WAKE,   /* a message from another thread */
+    PIER__TAG_OP,      /* the request of an op */
+    PIER__TAG_READY,   /* the descriptor of an op is ready: do it by a system call */
+    PIER__TAG_IGNORE,  /* a cancel: what it cancels has its own completion (traps 1) */
+    PIER__TAG_CLOSED,  /* a handle's descriptor is closed */
+    PIER__TAG_WAKE,    /* a message from another thread */
     PIER__TAG_EVENTFD, /* the wake-up eventfd is ready */
     PIER__TAG_MASK = 7
 };
@@ -30,8 +30,8 @@ enum pier__uring_tag {
 enum {
     PIER__RECEIVE_IN_KERNEL = 1,
     PIER__SEND_IN_KERNEL = 2,
-    PIER__STOPPING = 4,        /* the receive request is being cancelled to hold it, not to end the op */
-    PIER__ENDED = 8,           /* the multishot op's outcome is known and noted in the last held buffer */
+    PIER__STOPPING = 4, /* the receive request is being cancelled to hold it, not to end the op */
+    PIER__ENDED = 8,    /* the multishot op's outcome is known and noted in the last held buffer */
     PIER__RECEIVE_POLLING = 16, /* what is in the kernel is a poll for PIER__TAG_READY */
     PIER__SEND_POLLING = 32
 };
@@ -58,10 +58,10 @@ struct pier__uring {
     unsigned unsubmitted;
     unsigned quick; /* of which usually complete at once */
     bool enabled, eventfd_armed;
-    int descriptor; /* of the ring: for messages from other threads */
+    int descriptor;              /* of the ring: for messages from other threads */
     pier_descriptor wake, embed; /* eventfds: -1 when not in use */
     struct pier__uring_scratch *scratch;
-    bool cancels_unsent; /* and cancels of polls */
+    bool cancels_unsent;                              /* and cancels of polls */
     struct pier_op *polls_unsent, *polls_unsent_last; /* polls that found the queue full */
     struct pier__uring_accepted *accepted_free;
 
@@ -110,11 +110,13 @@ static inline struct io_uring_sqe *pier__uring_entry(struct pier_loop *loop)
 }
 
 /* The scratch beside an entry. */
-struct pier__uring_scratch *pier__uring_scratch_of(struct pier_loop *loop, const struct io_uring_sqe *entry);
+struct pier__uring_scratch *pier__uring_scratch_of(struct pier_loop *loop,
+                                                   const struct io_uring_sqe *entry);
 /* Asks the kernel to cancel the request with this key; without an entry to spare, tries again later. */
 bool pier__uring_cancel_request(struct pier_loop *loop, uint64_t key);
 /* Waits for a descriptor on behalf of an op, to go on with PIER__TAG_READY. False when the queue is full. */
-bool pier__uring_wait_ready(struct pier_loop *loop, struct pier_op *op, pier_descriptor descriptor, unsigned events);
+bool pier__uring_wait_ready(struct pier_loop *loop, struct pier_op *op, pier_descriptor descriptor,
+                            unsigned events);
 
 #define PIER__PROVIDED (UINT32_MAX - 1) /* in buffer->next: the kernel has it */
 
@@ -128,7 +130,8 @@ static inline bool pier__uring_wants_buffers(const struct pier_loop *loop)
 static inline void pier__uring_provide_one(struct pier_loop *loop, uint32_t index)
 {
     struct pier__uring *uring = pier__uring_of(loop);
-    struct io_uring_buf *buffer = &uring->buffers->bufs[uring->buffers_tail & (uring->buffers_size - 1)];
+    struct io_uring_buf *buffer =
+        &uring->buffers->bufs[uring->buffers_tail & (uring->buffers_size - 1)];
     buffer->addr = (uint64_t)(uintptr_t)pier__pool_memory(&loop->pool, index);
     buffer->len = (uint32_t)loop->pool.buffer_size;
     buffer->bid = (uint16_t)index;
@@ -168,8 +171,8 @@ void pier__uring_postpone(struct pier_loop *loop, struct pier_handle *handle);
 
 /* uring_receive.c */
 void pier__uring_start_lent(struct pier_loop *loop, struct pier_handle *handle, struct pier_op *op);
-void pier__uring_received_lent(struct pier_loop *loop, struct pier_handle *handle, struct pier_op *op, int result,
-                               unsigned flags);
+void pier__uring_received_lent(struct pier_loop *loop, struct pier_handle *handle,
+                               struct pier_op *op, int result, unsigned flags);
 /* Delivers held data, as far as the turn's share goes; then the outcome if it's known, or asks for more. */
 void pier__uring_serve_lent(struct pier_loop *loop, struct pier_handle *handle, struct pier_op *op);
 void pier__uring_drop_held(struct pier_loop *loop, struct pier_handle *handle);

@@ -45,7 +45,8 @@ static bool was_cancelled(int result)
 
 /* ---- sending */
 
-static bool fill_vectored(struct pier_loop *loop, struct pier_handle *handle, struct io_uring_sqe *entry)
+static bool fill_vectored(struct pier_loop *loop, struct pier_handle *handle,
+                          struct io_uring_sqe *entry)
 {
     struct pier__uring_scratch *scratch = pier__uring_scratch_of(loop, entry);
     struct pier_vector vectors[PIER__URING_VECTORS];
@@ -118,7 +119,8 @@ static void start_send(struct pier_loop *loop, struct pier_handle *handle, struc
     if (PIER__LIKELY(op->next_ == NULL && op->kind_ == PIER__OP_SEND)) {
         fill_single(loop, handle, op, entry);
     } else if (!fill_vectored(loop, handle, entry)) {
-        entry->opcode = IORING_OP_NOP; /* no memory for the vectors; the answer is 0 bytes, and then it's tried again */
+        entry->opcode =
+            IORING_OP_NOP; /* no memory for the vectors; the answer is 0 bytes, and then it's tried again */
     }
     pier__uring_of(loop)->quick++;
     handle->ready_ |= PIER__SEND_IN_KERNEL;
@@ -182,13 +184,14 @@ void pier__uring_send(struct pier_handle *handle, struct pier_op *op)
 }
 
 /* The usual end of a send: all of it went, silently, with nothing behind it. False (nothing done) in other cases. */
-static inline bool sent_usual(struct pier_loop *loop, struct pier_handle *handle, struct pier_op *op, int result)
+static inline bool sent_usual(struct pier_loop *loop, struct pier_handle *handle,
+                              struct pier_op *op, int result)
 {
     const uint32_t plain = pier__word_of(PIER__OP_SEND, PIER__ACTIVE, 0);
     const uint32_t holding = pier__word_of(PIER__OP_SEND, PIER__ACTIVE, PIER__HOLDS);
     uint32_t word = pier__op_word(op);
-    if ((word != plain && word != holding) || op->fn != NULL || op->next_ != NULL || (size_t)result != op->size ||
-        op->done != 0 || (handle->bits_ & PIER__CLOSED_TO_USER)) {
+    if ((word != plain && word != holding) || op->fn != NULL || op->next_ != NULL ||
+        (size_t)result != op->size || op->done != 0 || (handle->bits_ & PIER__CLOSED_TO_USER)) {
         return false;
     }
     handle->ready_ &= (uint8_t)~PIER__SEND_IN_KERNEL;
@@ -257,9 +260,12 @@ static void write_ready(struct pier_loop *loop, struct pier_handle *handle, stru
     }
     size_t count = pier__send_gather(handle, vectors, PIER__URING_VECTORS, &last);
     loop->stats.system_calls++;
-    int64_t result =
-        pier__sys_write_vectored(handle->descriptor_, vectors, count, (handle->bits_ & PIER__CAUTIOUS) != 0);
-    sent(loop, handle, op, result >= 0 ? (int)result : result == PIER_EAGAIN ? -EAGAIN : -pier__sys_code());
+    int64_t result = pier__sys_write_vectored(handle->descriptor_, vectors, count,
+                                              (handle->bits_ & PIER__CAUTIOUS) != 0);
+    sent(loop, handle, op,
+         result >= 0             ? (int)result
+         : result == PIER_EAGAIN ? -EAGAIN
+                                 : -pier__sys_code());
 }
 
 /* ---- connecting, shutting down */
@@ -267,16 +273,18 @@ static void write_ready(struct pier_loop *loop, struct pier_handle *handle, stru
 static void start_connect(struct pier_loop *loop, struct pier_handle *handle, struct pier_op *op)
 {
     const struct pier__address_block *block = op->extra_.pointer;
-    if (block == NULL || handle->kind_ != PIER__KIND_STREAM || !(handle->bits_ & PIER__UNCONNECTED)) {
+    if (block == NULL || handle->kind_ != PIER__KIND_STREAM ||
+        !(handle->bits_ & PIER__UNCONNECTED)) {
         pier__op_finish(loop, op,
-                        block == NULL                              ? PIER_ENOMEM
+                        block == NULL                        ? PIER_ENOMEM
                         : handle->kind_ == PIER__KIND_STREAM ? PIER_EISCONN
-                                                                   : PIER_ENOTSUP);
+                                                             : PIER_ENOTSUP);
         return;
     }
     handle->bits_ |= PIER__CONNECTING;
     struct io_uring_sqe *entry = pier__uring_entry(loop);
-    struct pier__uring_scratch *scratch = entry != NULL ? pier__uring_scratch_of(loop, entry) : NULL;
+    struct pier__uring_scratch *scratch = entry != NULL ? pier__uring_scratch_of(loop, entry)
+                                                        : NULL;
     if (scratch == NULL) {
         if (entry != NULL) {
             entry->opcode = IORING_OP_NOP;
@@ -302,14 +310,16 @@ static void start_connect(struct pier_loop *loop, struct pier_handle *handle, st
     handle->ready_ |= PIER__SEND_IN_KERNEL;
 }
 
-static void connected(struct pier_loop *loop, struct pier_handle *handle, struct pier_op *op, int result)
+static void connected(struct pier_loop *loop, struct pier_handle *handle, struct pier_op *op,
+                      int result)
 {
     if (result == 0) {
         pier__op_finish_now(loop, op, 0);
     } else if (op->reason_ != PIER__REASON_NONE && was_cancelled(result)) {
         pier__op_finish(loop, op, pier__op_reason(op));
     } else if (result == -EAGAIN && op->reason_ == PIER__REASON_NONE) {
-        pier__loop_starve(loop, handle); /* a Unix listener's backlog is full, and nothing tells of room */
+        pier__loop_starve(
+            loop, handle); /* a Unix listener's backlog is full, and nothing tells of room */
     } else {
         fail_request(loop, op, -result);
     }
@@ -347,7 +357,8 @@ static void start_receive(struct pier_loop *loop, struct pier_handle *handle, st
         pier__uring_postpone(loop, handle);
         return;
     }
-    entry->opcode = PIER__LIKELY(handle->kind_ == PIER__KIND_STREAM) ? IORING_OP_RECV : IORING_OP_READ;
+    entry->opcode = PIER__LIKELY(handle->kind_ == PIER__KIND_STREAM) ? IORING_OP_RECV
+                                                                     : IORING_OP_READ;
     entry->off = handle->kind_ == PIER__KIND_FILE ? (uint64_t)-1 : 0;
     entry->fd = (int)handle->descriptor_;
     entry->addr = (uint64_t)(uintptr_t)op->data;
@@ -356,7 +367,8 @@ static void start_receive(struct pier_loop *loop, struct pier_handle *handle, st
     handle->ready_ |= PIER__RECEIVE_IN_KERNEL;
 }
 
-static void received_memory(struct pier_loop *loop, struct pier_handle *handle, struct pier_op *op, int result)
+static void received_memory(struct pier_loop *loop, struct pier_handle *handle, struct pier_op *op,
+                            int result)
 {
     if (PIER__LIKELY(result > 0)) {
         op->done = (uint64_t)result;
@@ -384,13 +396,14 @@ static void read_ready(struct pier_loop *loop, struct pier_handle *handle, struc
     loop->stats.system_calls++;
     int64_t result = handle->kind_ == PIER__KIND_STREAM
                          ? pier__sys_receive(handle->descriptor_, op->data, op->size)
-                         : pier__sys_read(handle->descriptor_, op->data, op->size > MOST ? MOST : op->size,
+                         : pier__sys_read(handle->descriptor_, op->data,
+                                          op->size > MOST ? MOST : op->size,
                                           (handle->bits_ & PIER__CAUTIOUS) != 0);
     received_memory(loop, handle, op,
-             result >= 0             ? (int)result
-             : result == PIER_EAGAIN ? -EAGAIN
-             : result == PIER_EINTR  ? -EINTR
-                                     : -pier__sys_code());
+                    result >= 0             ? (int)result
+                    : result == PIER_EAGAIN ? -EAGAIN
+                    : result == PIER_EINTR  ? -EINTR
+                                            : -pier__sys_code());
 }
 
 /* ---- accepting */
@@ -414,7 +427,8 @@ static void start_accept(struct pier_loop *loop, struct pier_handle *handle, str
 }
 
 /* A socket that came while the op was paused. Without memory to note it, it's closed. */
-static void hold_accepted(struct pier_loop *loop, struct pier_handle *handle, struct pier_op *op, pier_descriptor socket)
+static void hold_accepted(struct pier_loop *loop, struct pier_handle *handle, struct pier_op *op,
+                          pier_descriptor socket)
 {
     struct pier__uring *uring = pier__uring_of(loop);
     struct pier__uring_accepted *accepted = uring->accepted_free;
@@ -480,7 +494,8 @@ static void serve_accept(struct pier_loop *loop, struct pier_handle *handle, str
     }
 }
 
-static void accept_over(struct pier_loop *loop, struct pier_handle *handle, struct pier_op *op, int result)
+static void accept_over(struct pier_loop *loop, struct pier_handle *handle, struct pier_op *op,
+                        int result)
 {
     int64_t error = result < 0 ? pier__sys_map(-result) : 0;
     struct pier__uring *uring = pier__uring_of(loop);
@@ -502,7 +517,8 @@ static void accept_over(struct pier_loop *loop, struct pier_handle *handle, stru
     }
 }
 
-static void accepted(struct pier_loop *loop, struct pier_handle *handle, struct pier_op *op, int result, bool more)
+static void accepted(struct pier_loop *loop, struct pier_handle *handle, struct pier_op *op,
+                     int result, bool more)
 {
     if (result >= 0) {
         if (pier__uring_silenced(handle, op)) {
@@ -525,7 +541,11 @@ static void accept_ready(struct pier_loop *loop, struct pier_handle *handle, str
 {
     loop->stats.system_calls++;
     pier_descriptor socket = pier__sys_accept(handle->descriptor_, false);
-    accepted(loop, handle, op, socket >= 0 ? (int)socket : socket == PIER_EAGAIN ? -EAGAIN : -pier__sys_code(), false);
+    accepted(loop, handle, op,
+             socket >= 0             ? (int)socket
+             : socket == PIER_EAGAIN ? -EAGAIN
+                                     : -pier__sys_code(),
+             false);
 }
 
 /* ---- the table of calls */
@@ -573,7 +593,8 @@ void pier__uring_cancel(struct pier_handle *handle, struct pier_op *op)
         return;
     }
     bool polling = (handle->ready_ & (sending ? PIER__SEND_POLLING : PIER__RECEIVE_POLLING)) != 0;
-    if (!pier__uring_cancel_request(loop, pier__uring_key(head, polling ? PIER__TAG_READY : PIER__TAG_OP))) {
+    if (!pier__uring_cancel_request(
+            loop, pier__uring_key(head, polling ? PIER__TAG_READY : PIER__TAG_OP))) {
         pier__uring_postpone(loop, handle);
     } else {
         op->bits_ |= PIER__WANTED;
@@ -584,12 +605,14 @@ void pier__uring_cancel(struct pier_handle *handle, struct pier_op *op)
 static void revive(struct pier_loop *loop, struct pier_handle *handle, unsigned direction)
 {
     struct pier_op *op = handle->head_[direction];
-    unsigned in_kernel = direction == PIER__SENDING ? PIER__SEND_IN_KERNEL : PIER__RECEIVE_IN_KERNEL;
+    unsigned in_kernel = direction == PIER__SENDING ? PIER__SEND_IN_KERNEL
+                                                    : PIER__RECEIVE_IN_KERNEL;
     if (op == NULL || op->state_ != PIER__ACTIVE) {
         return;
     }
     bool holds = direction == PIER__RECEIVING && handle->extra_ != NULL;
-    if ((handle->ready_ & in_kernel) && op->reason_ != PIER__REASON_NONE && !(op->bits_ & PIER__WANTED)) {
+    if ((handle->ready_ & in_kernel) && op->reason_ != PIER__REASON_NONE &&
+        !(op->bits_ & PIER__WANTED)) {
         pier__uring_cancel(handle, op);
     }
     if ((handle->ready_ & in_kernel) && !holds) {
@@ -653,7 +676,7 @@ void pier__uring_completed(struct pier_loop *loop, struct pier_op *op, int resul
     bool more = (flags & IORING_CQE_F_MORE) != 0;
     if (op->kind_ == PIER__OP_RECEIVE || op->kind_ == PIER__OP_ACCEPT) {
         if (!more) {
-            handle->ready_ &= (uint8_t)~(PIER__RECEIVE_IN_KERNEL | PIER__STOPPING);
+            handle->ready_ &= (uint8_t) ~(PIER__RECEIVE_IN_KERNEL | PIER__STOPPING);
             op->bits_ &= (uint8_t)~PIER__WANTED;
         }
         if (op->kind_ == PIER__OP_RECEIVE) {
@@ -680,8 +703,9 @@ void pier__uring_ready(struct pier_loop *loop, struct pier_op *op, int result)
 {
     struct pier_handle *handle = op->owner_;
     bool sending = pier__op_direction(op) == PIER__SENDING;
-    handle->ready_ &= (uint8_t)~(sending ? PIER__SEND_IN_KERNEL | PIER__SEND_POLLING
-                                         : PIER__RECEIVE_IN_KERNEL | PIER__RECEIVE_POLLING | PIER__STOPPING);
+    handle->ready_ &= (uint8_t) ~(sending ? PIER__SEND_IN_KERNEL | PIER__SEND_POLLING
+                                          : PIER__RECEIVE_IN_KERNEL | PIER__RECEIVE_POLLING |
+                                                PIER__STOPPING);
     op->bits_ &= (uint8_t)~PIER__WANTED;
     if (result < 0 || op->reason_ != PIER__REASON_NONE) {
         revive(loop, handle, sending ? PIER__SENDING : PIER__RECEIVING);

@@ -87,7 +87,9 @@ static bool make_ring(struct pier_loop *loop)
         uring->buffers_size *= 2;
     }
     void *memory = pier__sys_pages(ring_bytes(uring));
-    int error = memory != NULL ? pier__sys_uring_register_buffers(&uring->ring, memory, uring->buffers_size) : PIER_ENOMEM;
+    int error = memory != NULL
+                    ? pier__sys_uring_register_buffers(&uring->ring, memory, uring->buffers_size)
+                    : PIER_ENOMEM;
     if (error < 0) {
         pier__sys_free_pages(memory, ring_bytes(uring));
         uring->buffers_refused = error != PIER_ENOMEM;
@@ -98,7 +100,8 @@ static bool make_ring(struct pier_loop *loop)
     uring->provided = 0;
     /* One peer can take all that the kernel has before the loop can say anything: never more than one handle's share. */
     if (uring->target == 0) {
-        uring->target = loop->options.buffers_min < loop->pool.share ? loop->options.buffers_min : loop->pool.share;
+        uring->target = loop->options.buffers_min < loop->pool.share ? loop->options.buffers_min
+                                                                     : loop->pool.share;
     }
     return true;
 }
@@ -224,11 +227,13 @@ static void end(struct pier_loop *loop, struct pier_op *op, int outcome)
 }
 
 /* The request is over. Goes on with another, ends the op, or leaves both to whoever delivers what is held. */
-static void request_over(struct pier_loop *loop, struct pier_handle *handle, struct pier_op *op, int result)
+static void request_over(struct pier_loop *loop, struct pier_handle *handle, struct pier_op *op,
+                         int result)
 {
     struct pier__uring *uring = pier__uring_of(loop);
     bool canceled = result == -ECANCELED || result == -EINTR;
-    bool goes_on = result > 0 || canceled || result == -ENOBUFS || result == -EAGAIN || result == -EINVAL;
+    bool goes_on = result > 0 || canceled || result == -ENOBUFS || result == -EAGAIN ||
+                   result == -EINVAL;
     if (result == -EINVAL) {
         goes_on = (op->bits_ & PIER__MULTISHOT) && uring->features.multishot_receive;
         uring->features.multishot_receive = false; /* step down */
@@ -273,7 +278,8 @@ static void stop(struct pier_loop *loop, struct pier_handle *handle, struct pier
     }
 }
 
-static void take_data(struct pier_loop *loop, struct pier_handle *handle, struct pier_op *op, uint32_t index, int size)
+static void take_data(struct pier_loop *loop, struct pier_handle *handle, struct pier_op *op,
+                      uint32_t index, int size)
 {
     struct pier_buffer *buffer = &loop->pool.buffers[index];
     pier__pool_give(loop, index, handle);
@@ -282,8 +288,8 @@ static void take_data(struct pier_loop *loop, struct pier_handle *handle, struct
     buffer->outcome = PIER__NO_OUTCOME;
     if (PIER__UNLIKELY(pier__uring_silenced(handle, op))) {
         pier__pool_drop(loop, index);
-    } else if (PIER__UNLIKELY((op->bits_ & PIER__PAUSED) || handle->extra_ != NULL || has_had_share(loop, handle) ||
-                              handle->lent_ > loop->pool.share)) {
+    } else if (PIER__UNLIKELY((op->bits_ & PIER__PAUSED) || handle->extra_ != NULL ||
+                              has_had_share(loop, handle) || handle->lent_ > loop->pool.share)) {
         hold(loop, handle, index);
         if (!(op->bits_ & PIER__PAUSED)) {
             pier__handle_serve_later(loop, handle);
@@ -295,8 +301,8 @@ static void take_data(struct pier_loop *loop, struct pier_handle *handle, struct
     }
 }
 
-static void finish_single(struct pier_loop *loop, struct pier_handle *handle, struct pier_op *op, uint32_t index,
-                          int size)
+static void finish_single(struct pier_loop *loop, struct pier_handle *handle, struct pier_op *op,
+                          uint32_t index, int size)
 {
     struct pier_buffer *buffer = &loop->pool.buffers[index];
     pier__pool_give(loop, index, handle);
@@ -314,14 +320,15 @@ static void finish_single(struct pier_loop *loop, struct pier_handle *handle, st
 
 /* The usual: data for a multishot receive that goes on, with nothing held. The buffer counts as lent only if the callback keeps it
  * or a send needs it, else it goes straight back to the kernel. False (nothing done) in other cases. */
-static inline bool received_usual(struct pier_loop *loop, struct pier_handle *handle, struct pier_op *op, int result,
-                                  unsigned flags)
+static inline bool received_usual(struct pier_loop *loop, struct pier_handle *handle,
+                                  struct pier_op *op, int result, unsigned flags)
 {
     const uint32_t usual = pier__word_of(PIER__OP_RECEIVE_LENT, PIER__ACTIVE, PIER__MULTISHOT);
     const unsigned expected = IORING_CQE_F_MORE | IORING_CQE_F_BUFFER;
     struct pier__pool *pool = &loop->pool;
-    if (PIER__UNLIKELY(pier__op_word(op) != usual || result <= 0 || (flags & expected) != expected ||
-                       handle->extra_ != NULL || handle->lent_ >= pool->share || has_had_share(loop, handle))) {
+    if (PIER__UNLIKELY(pier__op_word(op) != usual || result <= 0 ||
+                       (flags & expected) != expected || handle->extra_ != NULL ||
+                       handle->lent_ >= pool->share || has_had_share(loop, handle))) {
         return false;
     }
     uint32_t index = flags >> IORING_CQE_BUFFER_SHIFT;
@@ -346,8 +353,8 @@ static inline bool received_usual(struct pier_loop *loop, struct pier_handle *ha
     return true;
 }
 
-void pier__uring_received_lent(struct pier_loop *loop, struct pier_handle *handle, struct pier_op *op, int result,
-                               unsigned flags)
+void pier__uring_received_lent(struct pier_loop *loop, struct pier_handle *handle,
+                               struct pier_op *op, int result, unsigned flags)
 {
     struct pier__uring *uring = pier__uring_of(loop);
     if (PIER__LIKELY(received_usual(loop, handle, op, result, flags))) {
@@ -355,7 +362,7 @@ void pier__uring_received_lent(struct pier_loop *loop, struct pier_handle *handl
     }
     bool more = (flags & IORING_CQE_F_MORE) != 0;
     if (!more) {
-        handle->ready_ &= (uint8_t)~(PIER__RECEIVE_IN_KERNEL | PIER__STOPPING);
+        handle->ready_ &= (uint8_t) ~(PIER__RECEIVE_IN_KERNEL | PIER__STOPPING);
         op->bits_ &= (uint8_t)~PIER__WANTED;
     }
     if (flags & IORING_CQE_F_BUFFER) {
@@ -376,7 +383,8 @@ void pier__uring_received_lent(struct pier_loop *loop, struct pier_handle *handl
         if (op->state_ == PIER__ACTIVE) {
             request_over(loop, handle, op, result);
         }
-    } else if (PIER__UNLIKELY(handle->lent_ >= loop->pool.share) && !(handle->ready_ & PIER__STOPPING)) {
+    } else if (PIER__UNLIKELY(handle->lent_ >= loop->pool.share) &&
+               !(handle->ready_ & PIER__STOPPING)) {
         stop(loop, handle, op);
         loop->stats.buffer_pauses++;
     }
@@ -398,7 +406,8 @@ void pier__uring_serve_lent(struct pier_loop *loop, struct pier_handle *handle, 
         pier__uring_drop_held(loop, handle);
     }
     while (handle->extra_ != NULL) {
-        bool ending = op->reason_ != PIER__REASON_NONE; /* what was taken from the kernel is still delivered */
+        bool ending = op->reason_ !=
+                      PIER__REASON_NONE; /* what was taken from the kernel is still delivered */
         if (!ending && (op->bits_ & PIER__PAUSED)) {
             return;
         }

@@ -158,7 +158,8 @@ void pier__pool_hold(struct pier_loop *loop, struct pier_op *op)
     }
     const struct pier_vector *vectors = op->data;
     for (size_t i = 0; i < op->size; i++) {
-        uint32_t index = vectors[i].size == 0 ? PIER__NO_BUFFER : pier__pool_find(pool, vectors[i].data);
+        uint32_t index = vectors[i].size == 0 ? PIER__NO_BUFFER
+                                              : pier__pool_find(pool, vectors[i].data);
         if (index != PIER__NO_BUFFER && hold_buffer(loop, index)) {
             op->bits_ |= PIER__HOLDS;
         }
@@ -174,7 +175,8 @@ void pier__pool_unhold(struct pier_loop *loop, struct pier_op *op)
     }
     const struct pier_vector *vectors = op->data;
     for (size_t i = 0; i < op->size; i++) {
-        uint32_t index = vectors[i].size == 0 ? PIER__NO_BUFFER : pier__pool_find(pool, vectors[i].data);
+        uint32_t index = vectors[i].size == 0 ? PIER__NO_BUFFER
+                                              : pier__pool_find(pool, vectors[i].data);
         if (index != PIER__NO_BUFFER && pool->buffers[index].refs > 0) {
             pier__pool_drop(loop, index);
         }
@@ -199,7 +201,8 @@ struct pier_buffer *pier_buffer_keep(struct pier_op *op)
 void pier_buffer_release(struct pier_buffer *buffer)
 {
     struct pier_loop *loop = buffer->loop;
-    PIER_REQUIRE(pier__loop_on_thread(loop), "pier_buffer_release", "called from another thread than the loop's");
+    PIER_REQUIRE(pier__loop_on_thread(loop), "pier_buffer_release",
+                 "called from another thread than the loop's");
     PIER_REQUIRE(buffer->refs > 0, "pier_buffer_release", "the buffer was released already");
     pier__pool_drop(loop, (uint32_t)(buffer - loop->pool.buffers));
 }

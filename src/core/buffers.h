@@ -16,10 +16,11 @@ struct pier_buffer {
     struct pier_loop *loop;
     uint64_t owner; /* key of the handle whose share it counts in */
     uint32_t refs;
-    uint32_t size; /* bytes received */
-    uint32_t next; /* in the free list */
+    uint32_t size;   /* bytes received */
+    uint32_t next;   /* in the free list */
     uint32_t offset; /* of the data, from the buffer's start */
-    int32_t outcome; /* uring, held data: how the op ends after it, PIER__NO_OUTCOME while it goes on */
+    int32_t
+        outcome; /* uring, held data: how the op ends after it, PIER__NO_OUTCOME while it goes on */
 };
 
 #define PIER__NO_OUTCOME INT32_MAX
@@ -30,7 +31,7 @@ struct pier__pool {
     size_t buffer_size, memory_size;
     uint32_t count, used; /* made at the most; ever taken */
     uint32_t free, lent, share;
-    uint32_t current; /* the top of the free list, while data in it is being delivered */
+    uint32_t current;    /* the top of the free list, while data in it is being delivered */
     bool current_is_out; /* it isn't in the free list: the backend had it */
     uint32_t current_size;
     struct pier_handle *current_handle;

@@ -45,7 +45,8 @@ size_t pier__send_gather(const struct pier_handle *handle, struct pier_vector *v
                          struct pier_op **last)
 {
     size_t count = 0;
-    for (struct pier_op *op = handle->head_[PIER__SENDING]; op != NULL && pier__op_is_send(op) && count < most; op = op->next_) {
+    for (struct pier_op *op = handle->head_[PIER__SENDING];
+         op != NULL && pier__op_is_send(op) && count < most; op = op->next_) {
         count += gather_one(op, vectors + count, most - count);
         *last = op;
     }

@@ -18,7 +18,8 @@ static int grow_slots(struct pier_loop *loop)
 {
     uint32_t old_size = loop->slots_size;
     uint32_t size = old_size == 0 ? SLOTS_MIN : old_size + old_size / 2;
-    struct pier__slot *slots = pier__reallocate(loop, loop->slots, old_size * sizeof(*slots), size * sizeof(*slots));
+    struct pier__slot *slots = pier__reallocate(loop, loop->slots, old_size * sizeof(*slots),
+                                                size * sizeof(*slots));
     if (slots == NULL) {
         return PIER_ENOMEM;
     }
@@ -69,8 +70,8 @@ int pier__descriptor_note(struct pier_loop *loop, pier_descriptor descriptor, ui
         while (size <= index) {
             size += size / 2;
         }
-        uint32_t *table =
-            pier__reallocate(loop, loop->by_descriptor, old_size * sizeof(*table), size * sizeof(*table));
+        uint32_t *table = pier__reallocate(loop, loop->by_descriptor, old_size * sizeof(*table),
+                                           size * sizeof(*table));
         if (table == NULL) {
             return PIER_ENOMEM;
         }
@@ -82,7 +83,8 @@ int pier__descriptor_note(struct pier_loop *loop, pier_descriptor descriptor, ui
     return 0;
 }
 
-struct pier_handle *pier__descriptor_handle(const struct pier_loop *loop, pier_descriptor descriptor)
+struct pier_handle *pier__descriptor_handle(const struct pier_loop *loop,
+                                            pier_descriptor descriptor)
 {
     size_t index = (size_t)descriptor;
 #ifdef PIER__SPARSE_DESCRIPTORS
@@ -99,7 +101,8 @@ struct pier_handle *pier__descriptor_handle(const struct pier_loop *loop, pier_d
 
 void pier__handle_require_open(const struct pier_handle *handle, const char *function)
 {
-    PIER_REQUIRE(handle->loop_ != NULL, function, "the handle is not open (never opened, closed, or detached)");
+    PIER_REQUIRE(handle->loop_ != NULL, function,
+                 "the handle is not open (never opened, closed, or detached)");
 }
 
 static int join(struct pier_loop *loop, struct pier_handle *handle)
@@ -112,7 +115,8 @@ static int join(struct pier_loop *loop, struct pier_handle *handle)
     handle->calls_ = &loop->backend->calls;
     struct pier_handle *other = pier__descriptor_handle(loop, handle->descriptor_);
     if (other != NULL) {
-        other->interest_ = 0; /* the number was closed and reused: what was watched under it is gone */
+        other->interest_ =
+            0; /* the number was closed and reused: what was watched under it is gone */
     }
     error = pier__descriptor_note(loop, handle->descriptor_, handle->slot_ + 1);
     if (error == 0) {
@@ -121,22 +125,23 @@ static int join(struct pier_loop *loop, struct pier_handle *handle)
     if (error < 0) {
         pier__slot_release(loop, handle);
         handle->loop_ = NULL;
-        return pier__fail(error, "the %s backend can't take descriptor %ld: %s", loop->backend->name,
-                          (long)handle->descriptor_, pier_error_text(error));
+        return pier__fail(error, "the %s backend can't take descriptor %ld: %s",
+                          loop->backend->name, (long)handle->descriptor_, pier_error_text(error));
     }
     loop->stats.handles_open++;
     return 0;
 }
 
-int pier__handle_open(struct pier_loop *loop, struct pier_handle *handle, pier_descriptor descriptor, unsigned kind,
-                      uint8_t family, uint32_t bits)
+int pier__handle_open(struct pier_loop *loop, struct pier_handle *handle,
+                      pier_descriptor descriptor, unsigned kind, uint8_t family, uint32_t bits)
 {
     memset(handle, 0, sizeof(*handle));
     handle->descriptor_ = descriptor;
     handle->kind_ = (uint8_t)kind;
     handle->family_ = family;
     handle->bits_ = bits;
-    if (kind == PIER__KIND_LISTENER || (bits & (PIER__READ_ONLY | PIER__WRITE_ONLY | PIER__UNCONNECTED))) {
+    if (kind == PIER__KIND_LISTENER ||
+        (bits & (PIER__READ_ONLY | PIER__WRITE_ONLY | PIER__UNCONNECTED))) {
         handle->bits_ |= PIER__RESTRICTED;
     }
     if (family == PIER_ADDRESS_IPV4 || family == PIER_ADDRESS_IPV6) {
@@ -182,9 +187,12 @@ int pier_detach(struct pier_handle *handle)
 {
     pier__handle_require_open(handle, "pier_detach");
     struct pier_loop *loop = handle->loop_;
-    PIER_REQUIRE(pier__loop_on_thread(loop), "pier_detach", "called from another thread than the loop's");
+    PIER_REQUIRE(pier__loop_on_thread(loop), "pier_detach",
+                 "called from another thread than the loop's");
     if (handle->head_[0] != NULL || handle->head_[1] != NULL) {
-        return pier__fail(PIER_EBUSY, "the handle has operations in flight: cancel them and wait for their completions");
+        return pier__fail(
+            PIER_EBUSY,
+            "the handle has operations in flight: cancel them and wait for their completions");
     }
     if (handle->bits_ & (PIER__CLOSED_TO_USER | PIER__BACKEND_BUSY)) {
         return pier__fail(PIER_EBUSY, "the handle is closing");
@@ -196,8 +204,8 @@ int pier_detach(struct pier_handle *handle)
     }
     loop->backend->detach(handle);
     leave(loop, handle);
-    handle->bits_ &= PIER__ADOPTED | PIER__CAUTIOUS | PIER__IS_TCP | PIER__SHARED | PIER__FAILED | PIER__UNCONNECTED |
-                     PIER__READ_ONLY | PIER__WRITE_ONLY | PIER__RESTRICTED;
+    handle->bits_ &= PIER__ADOPTED | PIER__CAUTIOUS | PIER__IS_TCP | PIER__SHARED | PIER__FAILED |
+                     PIER__UNCONNECTED | PIER__READ_ONLY | PIER__WRITE_ONLY | PIER__RESTRICTED;
     handle->lent_ = 0;
     handle->interest_ = handle->ready_ = 0;
     return 0;
@@ -205,15 +213,17 @@ int pier_detach(struct pier_handle *handle)
 
 int pier_attach(struct pier_handle *handle, struct pier_loop *loop)
 {
-    PIER_REQUIRE(handle->loop_ == NULL && handle->kind_ != PIER__KIND_NONE, "pier_attach", "the handle isn't detached");
-    PIER_REQUIRE(pier__loop_on_thread(loop), "pier_attach", "called from another thread than the loop's");
+    PIER_REQUIRE(handle->loop_ == NULL && handle->kind_ != PIER__KIND_NONE, "pier_attach",
+                 "the handle isn't detached");
+    PIER_REQUIRE(pier__loop_on_thread(loop), "pier_attach",
+                 "called from another thread than the loop's");
     /* A loop on a completion backend may have opened it; receives and sends don't mind, the rest would block. */
     bool may_block = handle->kind_ == PIER__KIND_LISTENER || (handle->bits_ & PIER__UNCONNECTED);
     if (may_block && loop->backend->nonblocking && !(handle->bits_ & PIER__ADOPTED)) {
         int error = pier__sys_set_nonblocking(handle->descriptor_);
         if (error < 0) {
-            return pier__fail(error, "descriptor %ld can't be attached: %s", (long)handle->descriptor_,
-                              pier_error_text(error));
+            return pier__fail(error, "descriptor %ld can't be attached: %s",
+                              (long)handle->descriptor_, pier_error_text(error));
         }
     }
     return join(loop, handle);
@@ -221,7 +231,8 @@ int pier_attach(struct pier_handle *handle, struct pier_loop *loop)
 
 void pier_handle_discard(struct pier_handle *handle)
 {
-    PIER_REQUIRE(handle->loop_ == NULL, "pier_handle_discard", "the handle isn't detached: use pier_close()");
+    PIER_REQUIRE(handle->loop_ == NULL, "pier_handle_discard",
+                 "the handle isn't detached: use pier_close()");
     if (handle->kind_ != PIER__KIND_NONE) {
         pier__sys_close(handle->descriptor_);
         handle->kind_ = PIER__KIND_NONE;
@@ -242,8 +253,9 @@ bool pier_handle_is_open(const struct pier_handle *handle)
 
 void pier__handle_try_close(struct pier_handle *handle)
 {
-    if ((handle->bits_ & PIER__CLOSING) == 0 || (handle->bits_ & (PIER__LISTED | PIER__BACKEND_BUSY)) ||
-        handle->head_[0] != NULL || handle->head_[1] != NULL) {
+    if ((handle->bits_ & PIER__CLOSING) == 0 ||
+        (handle->bits_ & (PIER__LISTED | PIER__BACKEND_BUSY)) || handle->head_[0] != NULL ||
+        handle->head_[1] != NULL) {
         return;
     }
     pier__handles_push(&handle->loop_->closing, handle);
@@ -298,7 +310,8 @@ void pier_close(struct pier_handle *handle, pier_handle_fn *fn)
     if (loop == NULL || (handle->bits_ & PIER__CLOSED_TO_USER)) {
         return;
     }
-    PIER_REQUIRE(pier__loop_on_thread(loop), "pier_close", "called from another thread than the loop's");
+    PIER_REQUIRE(pier__loop_on_thread(loop), "pier_close",
+                 "called from another thread than the loop's");
     handle->closed_ = fn;
     loop->handles_closing++;
     pier__handle_close_now(handle);
@@ -326,7 +339,7 @@ struct graceful {
     struct pier_handle *handle;
     pier_handle_fn *closed;
     struct pier_op shut, discard, timer;
-    unsigned parts; /* ops of this struct that haven't completed */
+    unsigned parts;             /* ops of this struct that haven't completed */
     bool peer_ended, shut_done; /* for what has no half-close, the peer counts as having ended */
 };
 
@@ -388,7 +401,8 @@ void pier_close_gracefully(struct pier_handle *handle, uint64_t timeout_ns, pier
     if (loop == NULL || (handle->bits_ & PIER__CLOSED_TO_USER)) {
         return;
     }
-    PIER_REQUIRE(pier__loop_on_thread(loop), "pier_close_gracefully", "called from another thread than the loop's");
+    PIER_REQUIRE(pier__loop_on_thread(loop), "pier_close_gracefully",
+                 "called from another thread than the loop's");
     bool has_half_close = handle->kind_ == PIER__KIND_STREAM;
     bool polite = !(handle->bits_ & (PIER__UNCONNECTED | PIER__CONNECTING | PIER__FAILED)) &&
                   (has_half_close || handle->head_[PIER__SENDING] != NULL);
@@ -413,8 +427,8 @@ void pier_close_gracefully(struct pier_handle *handle, uint64_t timeout_ns, pier
                         "pier_close_gracefully");
         return;
     }
-    pier__op_submit(handle, &graceful->discard, PIER__OP_RECEIVE_LENT, PIER__MULTISHOT | PIER__INTERNAL,
-                    on_graceful_discard, "pier_close_gracefully");
+    pier__op_submit(handle, &graceful->discard, PIER__OP_RECEIVE_LENT,
+                    PIER__MULTISHOT | PIER__INTERNAL, on_graceful_discard, "pier_close_gracefully");
     pier__op_submit(handle, &graceful->shut, PIER__OP_SHUTDOWN, PIER__INTERNAL, on_graceful_shut,
                     "pier_close_gracefully");
 }

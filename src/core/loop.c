@@ -45,14 +45,17 @@ void pier__free(struct pier_loop *loop, void *memory, size_t size)
 
 /* ---- making and freeing */
 
-static int check_range(const char *name, uint32_t *value, uint32_t standard, uint32_t least, uint32_t most)
+static int check_range(const char *name, uint32_t *value, uint32_t standard, uint32_t least,
+                       uint32_t most)
 {
     if (*value == 0) {
         *value = standard;
     }
     if (*value < least || *value > most) {
-        return pier__fail(PIER_EINVAL, "option %s is %lu: give 0 for the default (%lu), or %lu to %lu", name,
-                          (unsigned long)*value, (unsigned long)standard, (unsigned long)least, (unsigned long)most);
+        return pier__fail(PIER_EINVAL,
+                          "option %s is %lu: give 0 for the default (%lu), or %lu to %lu", name,
+                          (unsigned long)*value, (unsigned long)standard, (unsigned long)least,
+                          (unsigned long)most);
     }
     return 0;
 }
@@ -66,13 +69,16 @@ static int check_options(struct pier_loop_options *options)
         (error = check_range("buffer_size", &options->buffer_size, 16384, 64, 16 << 20)) < 0 ||
         (error = check_range("buffers_max", &options->buffers_max, 1024, 1, 32768)) < 0 ||
         (error = check_range("buffers_min", &options->buffers_min,
-                             options->buffers_max < 64 ? options->buffers_max : 64, 1, options->buffers_max)) < 0 ||
+                             options->buffers_max < 64 ? options->buffers_max : 64, 1,
+                             options->buffers_max)) < 0 ||
         (error = check_range("buffer_share", &options->buffer_share, 8, 1, 32768)) < 0) {
         return error;
     }
     if (options->trigger > PIER_ONE_SHOT) {
-        return pier__fail(PIER_EINVAL, "option trigger is %d: use PIER_EDGE_TRIGGERED, PIER_LEVEL_TRIGGERED or PIER_ONE_SHOT",
-                          (int)options->trigger);
+        return pier__fail(
+            PIER_EINVAL,
+            "option trigger is %d: use PIER_EDGE_TRIGGERED, PIER_LEVEL_TRIGGERED or PIER_ONE_SHOT",
+            (int)options->trigger);
     }
     if (options->retry_ns == 0) {
         options->retry_ns = 100 * PIER_MILLISECOND;
@@ -88,16 +94,18 @@ static int check_abi(const struct pier_abi *abi)
     if (abi->op_size != sizeof(struct pier_op) || abi->handle_size != sizeof(struct pier_handle) ||
         abi->options_size != sizeof(struct pier_loop_options) ||
         abi->version / 1000 != PIER_VERSION_MAJOR) {
-        return pier__fail(PIER_EINVAL,
-                          "the program was compiled for another pier (op %lu, handle %lu bytes; the library has %lu, %lu): "
-                          "compile it against the headers of version " PIER_VERSION_STRING,
-                          (unsigned long)abi->op_size, (unsigned long)abi->handle_size,
-                          (unsigned long)sizeof(struct pier_op), (unsigned long)sizeof(struct pier_handle));
+        return pier__fail(
+            PIER_EINVAL,
+            "the program was compiled for another pier (op %lu, handle %lu bytes; the library has %lu, %lu): "
+            "compile it against the headers of version " PIER_VERSION_STRING,
+            (unsigned long)abi->op_size, (unsigned long)abi->handle_size,
+            (unsigned long)sizeof(struct pier_op), (unsigned long)sizeof(struct pier_handle));
     }
     return 0;
 }
 
-int pier_loop_new_for(struct pier_loop **result, const struct pier_loop_options *given, const struct pier_abi *abi)
+int pier_loop_new_for(struct pier_loop **result, const struct pier_loop_options *given,
+                      const struct pier_abi *abi)
 {
     struct pier_loop_options options = {0};
     const struct pier_backend *backend;
@@ -114,7 +122,8 @@ int pier_loop_new_for(struct pier_loop **result, const struct pier_loop_options 
         loop = options.allocate(options.allocate_context, NULL, 0, sizeof(*loop));
     }
     if (loop == NULL) {
-        return pier__fail(PIER_ENOMEM, "no memory for a loop (%lu bytes)", (unsigned long)sizeof(*loop));
+        return pier__fail(PIER_ENOMEM, "no memory for a loop (%lu bytes)",
+                          (unsigned long)sizeof(*loop));
     }
     memset(loop, 0, sizeof(*loop));
     loop->options = options;
@@ -152,7 +161,8 @@ void pier_loop_free(struct pier_loop *loop)
     if (loop == NULL) {
         return;
     }
-    PIER_REQUIRE(pier__loop_on_thread(loop), "pier_loop_free", "called from another thread than the loop's");
+    PIER_REQUIRE(pier__loop_on_thread(loop), "pier_loop_free",
+                 "called from another thread than the loop's");
     PIER_REQUIRE(!loop->running, "pier_loop_free", "called from inside a callback");
     bool forked = loop->forks != pier__sys_forks();
     PIER_REQUIRE(forked || (loop->in_flight == 0 && !pier__remote_pending(loop)), "pier_loop_free",
@@ -255,7 +265,8 @@ static void fire(struct pier_loop *loop, struct pier_op *op)
     uint64_t count = (loop->now - deadline) / interval + 1;
     loop->stats.timer_skips += count - 1;
     uint64_t next = count * interval;
-    pier__timers_insert(&loop->timers, &op->timer_, next > UINT64_MAX - deadline ? UINT64_MAX : deadline + next);
+    pier__timers_insert(&loop->timers, &op->timer_,
+                        next > UINT64_MAX - deadline ? UINT64_MAX : deadline + next);
     op->result = (int64_t)count;
     op->flags = (op->flags & PIER_BACKGROUND) | PIER_MORE;
     pier__loop_call(loop, op);
@@ -286,7 +297,8 @@ void pier__loop_starve(struct pier_loop *loop, struct pier_handle *handle)
     if (!pier__timer_armed(&loop->retry_link)) {
         uint64_t now = pier__loop_clock(loop);
         uint64_t delay = loop->options.retry_ns;
-        pier__timers_insert(&loop->timers, &loop->retry_link, delay > UINT64_MAX - now ? UINT64_MAX : now + delay);
+        pier__timers_insert(&loop->timers, &loop->retry_link,
+                            delay > UINT64_MAX - now ? UINT64_MAX : now + delay);
     }
 }
 
@@ -300,7 +312,8 @@ static void retry_starved(struct pier_loop *loop)
     loop->starved.head = NULL;
     struct pier_handle *handle;
     while ((handle = pier__handles_pop(&loop->serving)) != NULL) {
-        if ((handle->bits_ & PIER__CLOSING) && handle->head_[0] == NULL && handle->head_[1] == NULL) {
+        if ((handle->bits_ & PIER__CLOSING) && handle->head_[0] == NULL &&
+            handle->head_[1] == NULL) {
             pier__handle_try_close(handle);
         } else {
             loop->backend->retry(handle); /* also for a cancel that found no room, while closing */
@@ -310,8 +323,8 @@ static void retry_starved(struct pier_loop *loop)
 
 static bool is_alive(struct pier_loop *loop)
 {
-    return loop->in_flight > loop->background || loop->handles_closing > 0 || pier__remote_pending(loop) ||
-           loop->completed.head != NULL;
+    return loop->in_flight > loop->background || loop->handles_closing > 0 ||
+           pier__remote_pending(loop) || loop->completed.head != NULL;
 }
 
 /* How long the backend may sleep. */
@@ -392,7 +405,8 @@ static void turn(struct pier_loop *loop, bool may_sleep)
     if (pier__atomic_load_relaxed(&loop->wake)) {
         pier__atomic_store(&loop->wake, 0);
     }
-    loop->others_owed = loop->budget <= 0; /* the events took it all: the others come first next time */
+    loop->others_owed = loop->budget <=
+                        0; /* the events took it all: the others come first next time */
     if (PIER__LIKELY(!loop->others_owed)) {
         read_clock(loop);
         serve_others(loop);
@@ -403,9 +417,12 @@ static void turn(struct pier_loop *loop, bool may_sleep)
 int pier_loop_run(struct pier_loop *loop, enum pier_run mode)
 {
     PIER_REQUIRE(!loop->running, "pier_loop_run", "called from inside a callback of the same loop");
-    PIER_REQUIRE(pier__loop_on_thread(loop), "pier_loop_run", "called from another thread than that of the first run");
+    PIER_REQUIRE(pier__loop_on_thread(loop), "pier_loop_run",
+                 "called from another thread than that of the first run");
     if (loop->forks != pier__sys_forks()) {
-        return pier__fail(PIER_EFORKED, "the loop belongs to the parent process: call pier_loop_after_fork() first");
+        return pier__fail(
+            PIER_EFORKED,
+            "the loop belongs to the parent process: call pier_loop_after_fork() first");
     }
     loop->thread = pier__thread();
     loop->running = true;
@@ -460,7 +477,8 @@ pier_descriptor pier_loop_descriptor(struct pier_loop *loop)
 {
     pier_descriptor descriptor = loop->backend->descriptor(loop);
     if (descriptor < 0) {
-        return pier__fail((int)descriptor, "the %s backend has no descriptor that a foreign loop could watch",
+        return pier__fail((int)descriptor,
+                          "the %s backend has no descriptor that a foreign loop could watch",
                           loop->backend->name);
     }
     loop->embedded = true;

@@ -48,7 +48,12 @@ enum pier__op_kind {
     PIER__OP_NOTIFY
 };
 
-enum pier__reason { PIER__REASON_NONE, PIER__REASON_CALLER, PIER__REASON_TIMEOUT, PIER__REASON_CLOSE };
+enum pier__reason {
+    PIER__REASON_NONE,
+    PIER__REASON_CALLER,
+    PIER__REASON_TIMEOUT,
+    PIER__REASON_CLOSE
+};
 
 /* op->bits_ */
 enum {
@@ -60,36 +65,38 @@ enum {
     PIER__HOLDS = 0x20,   /* a send that holds references on lent buffers */
     PIER__ADDRESS = 0x40, /* extra_.pointer is a struct pier__address_block */
     PIER__WANTED = 0x80,  /* backend: a cancel is on its way (uring, iocp) */
-    PIER__INTERNAL = 0x100, /* only passed to submit: an op of pier's own, let in while closing gracefully */
+    PIER__INTERNAL =
+        0x100, /* only passed to submit: an op of pier's own, let in while closing gracefully */
     PIER__CLEAN_UP = PIER__TIMED | PIER__TOKEN | PIER__HOLDS | PIER__ADDRESS
 };
 
 /* handle->bits_. The low ones make a submit take the slow path. */
 enum {
-    PIER__CLOSING = 0x0001,    /* pier_close() was called */
-    PIER__GRACEFUL = 0x0002,   /* pier_close_gracefully() was called: only its own ops are let in */
+    PIER__CLOSING = 0x0001,  /* pier_close() was called */
+    PIER__GRACEFUL = 0x0002, /* pier_close_gracefully() was called: only its own ops are let in */
     PIER__CLOSED_TO_USER = PIER__CLOSING | PIER__GRACEFUL,
-    PIER__LISTED = 0x0004,     /* in the still-ready, starved or closing list */
-    PIER__CONNECTING = 0x0008, /* receiving ops wait for the connect at the head of the sending queue */
-    PIER__FAILED = 0x0010,     /* its connect failed: only close helps */
+    PIER__LISTED = 0x0004, /* in the still-ready, starved or closing list */
+    PIER__CONNECTING =
+        0x0008,            /* receiving ops wait for the connect at the head of the sending queue */
+    PIER__FAILED = 0x0010, /* its connect failed: only close helps */
     PIER__ADOPTED = 0x0020,    /* the descriptor may be shared with others */
     PIER__CAUTIOUS = 0x0040,   /* not a socket, and without O_NONBLOCK */
     PIER__BLOCKED = 0x0080,    /* readiness: a send would block */
     PIER__REGISTERED = 0x0100, /* readiness: the poller knows it */
     PIER__ALWAYS = 0x0200,     /* readiness: the poller can't watch it, it's always ready */
-    PIER__HUNG_UP = 0x0400,    /* readiness: an event said hang-up or end: short reads prove nothing */
+    PIER__HUNG_UP = 0x0400, /* readiness: an event said hang-up or end: short reads prove nothing */
     PIER__IS_TCP = 0x0800,
-    PIER__SHARED = 0x1000,     /* exclusive wake-up wanted */
-    PIER__STARVED = 0x2000,    /* in the starved list */
+    PIER__SHARED = 0x1000,       /* exclusive wake-up wanted */
+    PIER__STARVED = 0x2000,      /* in the starved list */
     PIER__BACKEND_BUSY = 0x4000, /* the backend has something of its own in flight on it */
-    PIER__UNCONNECTED = 0x8000, /* opened by pier_open_socket() and not yet connected */
+    PIER__UNCONNECTED = 0x8000,  /* opened by pier_open_socket() and not yet connected */
     PIER__PLAIN_SENDS = 0x40000, /* the backend's send() may be used */
-    PIER__QUICK = 0x80000,      /* readiness: receives of the usual kind take the short way */
-    PIER__READ_ONLY = 0x100000, /* opened without the right to write, or to read */
+    PIER__QUICK = 0x80000,       /* readiness: receives of the usual kind take the short way */
+    PIER__READ_ONLY = 0x100000,  /* opened without the right to write, or to read */
     PIER__WRITE_ONLY = 0x200000,
     PIER__RESTRICTED = 0x400000, /* one of these, or a listener: not every op is for it */
-    PIER__LEVELED = 0x800000,   /* readiness: what is left unread is told of again */
-    PIER__STARTING = 0x10000 /* and twice that: start_direction() is at work on the direction */
+    PIER__LEVELED = 0x800000,    /* readiness: what is left unread is told of again */
+    PIER__STARTING = 0x10000     /* and twice that: start_direction() is at work on the direction */
 };
 
 /* handle->kind_ has the enum pier__sys_kind values, and one more: */
@@ -127,7 +134,8 @@ struct pier_loop {
     uint64_t background; /* of which don't keep the loop running */
     struct pier__slot *slots;
     struct pier__pool pool;
-    uint64_t quick_sends, quick_receives; /* each one also a system call: added to the counters when those are asked for */
+    uint64_t quick_sends,
+        quick_receives; /* each one also a system call: added to the counters when those are asked for */
     struct pier_loop_stats stats;
 
     uint32_t slots_size, slots_used, slots_free;
@@ -140,9 +148,10 @@ struct pier_loop {
     struct pier__handles closing; /* nothing left in flight: to be closed */
     uint64_t handles_closing;     /* between pier_close() and its callback */
     bool running, retry_now;
-    bool others_owed;      /* the last turn's events left nothing of the budget for timers, posts and completed ops */
-    uint8_t first_served;  /* of these three */
-    bool embedded; /* pier_loop_descriptor() was asked for */
+    bool
+        others_owed; /* the last turn's events left nothing of the budget for timers, posts and completed ops */
+    uint8_t first_served; /* of these three */
+    bool embedded;        /* pier_loop_descriptor() was asked for */
     struct pier_timer_link retry_link;
     struct pier__timers timers;
     struct pier_timer_link *others; /* polls and notifies without a time limit */
@@ -219,20 +228,21 @@ static inline void pier__op_move(struct pier_op *op, enum pier__state to)
 {
     PIER_ASSERT(to <= PIER__DONE);
     /* Row: from; bit: to. */
-    PIER_ASSERT(((const uint8_t[]){
-                     /* IDLE */ 1 << PIER__QUEUED | 1 << PIER__ACTIVE | 1 << PIER__REMOTE | 1 << PIER__DONE,
-                     /* QUEUED */ 1 << PIER__ACTIVE | 1 << PIER__DONE,
-                     /* ACTIVE */ 1 << PIER__DONE | 1 << PIER__IDLE | 1 << PIER__QUEUED,
-                     /* REMOTE */ 1 << PIER__IDLE | 1 << PIER__DONE,
-                     /* DONE */ 1 << PIER__IDLE}[op->state_] >>
-                 to) &
-                1);
+    PIER_ASSERT(
+        ((const uint8_t[]){/* IDLE */ 1 << PIER__QUEUED | 1 << PIER__ACTIVE | 1 << PIER__REMOTE |
+                               1 << PIER__DONE,
+                           /* QUEUED */ 1 << PIER__ACTIVE | 1 << PIER__DONE,
+                           /* ACTIVE */ 1 << PIER__DONE | 1 << PIER__IDLE | 1 << PIER__QUEUED,
+                           /* REMOTE */ 1 << PIER__IDLE | 1 << PIER__DONE,
+                           /* DONE */ 1 << PIER__IDLE}[op->state_] >>
+         to) &
+        1);
     op->state_ = (uint8_t)to;
 }
 
 /* What every submit notes in the op. */
-static inline void pier__op_set_up(struct pier_loop *loop, struct pier_op *op, unsigned kind, unsigned bits,
-                                   pier_op_fn *fn, void *owner)
+static inline void pier__op_set_up(struct pier_loop *loop, struct pier_op *op, unsigned kind,
+                                   unsigned bits, pier_op_fn *fn, void *owner)
 {
     op->fn = fn;
     op->result = 0;
@@ -244,7 +254,8 @@ static inline void pier__op_set_up(struct pier_loop *loop, struct pier_op *op, u
     op->reason_ = 0;
     op->bits_ = (uint8_t)bits;
     op->token_ = 0;
-    op->timer_.deadline_ns = loop->now; /* since when, for the dump, unless a time limit replaces it */
+    op->timer_.deadline_ns =
+        loop->now; /* since when, for the dump, unless a time limit replaces it */
     loop->in_flight++;
     if (PIER__UNLIKELY(op->flags != 0)) {
         op->bits_ |= PIER__COUNTED_BACKGROUND;
@@ -253,7 +264,8 @@ static inline void pier__op_set_up(struct pier_loop *loop, struct pier_op *op, u
 }
 
 /* Makes a send that the backend was given by its `send` call the started head of the queue. fn, data and size are in the op. */
-static inline void pier__op_begin_send(struct pier_loop *loop, struct pier_handle *handle, struct pier_op *op)
+static inline void pier__op_begin_send(struct pier_loop *loop, struct pier_handle *handle,
+                                       struct pier_op *op)
 {
     pier__op_set_up(loop, op, PIER__OP_SEND, 0, op->fn, handle);
     op->next_ = NULL;
@@ -278,18 +290,19 @@ static inline uint32_t pier__word_of(unsigned kind, unsigned state, unsigned bit
 }
 
 /* Submits on a handle: checks, queues, starts when it's the first. */
-void pier__op_submit(struct pier_handle *handle, struct pier_op *op, unsigned kind, unsigned bits, pier_op_fn *fn,
-                     const char *function);
+void pier__op_submit(struct pier_handle *handle, struct pier_op *op, unsigned kind, unsigned bits,
+                     pier_op_fn *fn, const char *function);
 /* Starts an op that has no handle; the caller sets it going afterwards. */
-void pier__op_begin(struct pier_loop *loop, struct pier_op *op, unsigned kind, unsigned bits, pier_op_fn *fn,
-                    const char *function);
+void pier__op_begin(struct pier_loop *loop, struct pier_op *op, unsigned kind, unsigned bits,
+                    pier_op_fn *fn, const char *function);
 /* The op's outcome is known: queues its terminal completion and starts the next op of its direction. */
 void pier__op_finish(struct pier_loop *loop, struct pier_op *op, int64_t result);
 /* The same, for a backend inside wait(): calls back at once if nothing else is waiting to be delivered. Touch neither op nor handle afterwards without
  * pier__slot_is(). */
 void pier__op_finish_now(struct pier_loop *loop, struct pier_op *op, int64_t result);
 /* Starts what waits at the head of a direction. */
-void pier__op_start_direction(struct pier_loop *loop, struct pier_handle *handle, unsigned direction);
+void pier__op_start_direction(struct pier_loop *loop, struct pier_handle *handle,
+                              unsigned direction);
 /* Ends an op for a reason, the first of which wins. */
 void pier__op_cancel(struct pier_loop *loop, struct pier_op *op, enum pier__reason reason);
 void pier__op_abandon(struct pier_loop *loop, struct pier_op *op, enum pier__reason reason);
@@ -309,12 +322,14 @@ static inline bool pier__op_is_send(const struct pier_op *op)
 
 static inline unsigned pier__op_direction(const struct pier_op *op)
 {
-    return op->kind_ == PIER__OP_CONNECT || op->kind_ >= PIER__OP_SEND ? PIER__SENDING : PIER__RECEIVING;
+    return op->kind_ == PIER__OP_CONNECT || op->kind_ >= PIER__OP_SEND ? PIER__SENDING
+                                                                       : PIER__RECEIVING;
 }
 
 /* Delivers one event of a multishot op, inside wait(). The op and its handle's memory stay valid; whether
  * the op is still to go on is op->reason_ == 0 && state ACTIVE && not PAUSED. */
-static inline void pier__op_event(struct pier_loop *loop, struct pier_op *op, int64_t result, uint32_t flags)
+static inline void pier__op_event(struct pier_loop *loop, struct pier_op *op, int64_t result,
+                                  uint32_t flags)
 {
     op->result = result;
     op->flags = (op->flags & PIER_BACKGROUND) | PIER_MORE | flags;
@@ -327,7 +342,8 @@ static inline void pier__op_event(struct pier_loop *loop, struct pier_op *op, in
 /* Whether a started multishot op takes more events now. */
 static inline bool pier__op_goes_on(const struct pier_op *op)
 {
-    return op->state_ == PIER__ACTIVE && op->reason_ == PIER__REASON_NONE && (op->bits_ & PIER__PAUSED) == 0;
+    return op->state_ == PIER__ACTIVE && op->reason_ == PIER__REASON_NONE &&
+           (op->bits_ & PIER__PAUSED) == 0;
 }
 
 /* Delivers an accepted socket with PIER_MORE and closes it if it isn't taken. */
@@ -352,21 +368,22 @@ void pier__send_advance(struct pier_loop *loop, struct pier_handle *handle, uint
  * socket (accept(2)); ECONNABORTED is the classic one (traps 59). */
 static inline bool pier__accept_passes(int64_t error)
 {
-    return error == PIER_ECONNABORTED || error == PIER_EPROTO || error == PIER_ENETDOWN || error == PIER_ENETUNREACH ||
-           error == PIER_EHOSTUNREACH || error == PIER_ETIMEDOUT || error == PIER_ECONNRESET || error == PIER_EPERM ||
-           error == PIER_EINTR;
+    return error == PIER_ECONNABORTED || error == PIER_EPROTO || error == PIER_ENETDOWN ||
+           error == PIER_ENETUNREACH || error == PIER_EHOSTUNREACH || error == PIER_ETIMEDOUT ||
+           error == PIER_ECONNRESET || error == PIER_EPERM || error == PIER_EINTR;
 }
 
 /* Errors that go away when something is released. */
 static inline bool pier__accept_starves(int64_t error)
 {
-    return error == PIER_EMFILE || error == PIER_ENFILE || error == PIER_ENOBUFS || error == PIER_ENOMEM;
+    return error == PIER_EMFILE || error == PIER_ENFILE || error == PIER_ENOBUFS ||
+           error == PIER_ENOMEM;
 }
 
 /* ---- handle.c */
 
-int pier__handle_open(struct pier_loop *loop, struct pier_handle *handle, pier_descriptor descriptor, unsigned kind,
-                      uint8_t family, uint32_t bits);
+int pier__handle_open(struct pier_loop *loop, struct pier_handle *handle,
+                      pier_descriptor descriptor, unsigned kind, uint8_t family, uint32_t bits);
 /* The backend has closed the descriptor: frees the slot and calls back. */
 void pier__handle_closed(struct pier_handle *handle);
 /* If the handle is closing and nothing is in flight, has it closed. */
@@ -393,7 +410,8 @@ void pier__slot_release(struct pier_loop *loop, struct pier_handle *handle);
 int pier__descriptor_note(struct pier_loop *loop, pier_descriptor descriptor, uint32_t slot);
 /* The number doesn't lead to this handle any more. */
 void pier__descriptor_forget(struct pier_loop *loop, const struct pier_handle *handle);
-struct pier_handle *pier__descriptor_handle(const struct pier_loop *loop, pier_descriptor descriptor);
+struct pier_handle *pier__descriptor_handle(const struct pier_loop *loop,
+                                            pier_descriptor descriptor);
 
 static inline void pier__handles_push(struct pier__handles *list, struct pier_handle *handle)
 {
@@ -429,7 +447,8 @@ static inline void pier__handle_serve_later(struct pier_loop *loop, struct pier_
 /* ---- stats.c */
 
 /* Calls fn for each timer, poll and notify op in flight; it may end that op. */
-void pier__loop_visit(struct pier_loop *loop, void (*fn)(struct pier_loop *, struct pier_op *, void *), void *context);
+void pier__loop_visit(struct pier_loop *loop,
+                      void (*fn)(struct pier_loop *, struct pier_op *, void *), void *context);
 
 /* ---- post.c */
 

@@ -71,13 +71,16 @@ static void arm_time_limit(struct pier_loop *loop, struct pier_op *op)
     if (op->bits_ & PIER__MULTISHOT) {
         op->extra_.number = limit;
     }
-    pier__timers_insert(&loop->timers, &op->timer_, limit > UINT64_MAX - now ? UINT64_MAX : now + limit);
+    pier__timers_insert(&loop->timers, &op->timer_,
+                        limit > UINT64_MAX - now ? UINT64_MAX : now + limit);
 }
 
-PIER__COLD static void check_submit(const struct pier_handle *handle, const struct pier_op *op, const char *function)
+PIER__COLD static void check_submit(const struct pier_handle *handle, const struct pier_op *op,
+                                    const char *function)
 {
     pier__handle_require_open(handle, function);
-    PIER_REQUIRE(pier__loop_on_thread(handle->loop_), function, "called from another thread than the loop's");
+    PIER_REQUIRE(pier__loop_on_thread(handle->loop_), function,
+                 "called from another thread than the loop's");
     PIER_REQUIRE(op->state_ == PIER__IDLE, function, "the op is in flight already");
 }
 
@@ -124,7 +127,8 @@ static inline void start(struct pier_handle *handle, struct pier_op *op)
 
 /* Starts the head of a direction, and those behind it for as long as they finish at once: a loop rather than a recursion
  * through pier__op_finish(), since thousands may wait. */
-void pier__op_start_direction(struct pier_loop *loop, struct pier_handle *handle, unsigned direction)
+void pier__op_start_direction(struct pier_loop *loop, struct pier_handle *handle,
+                              unsigned direction)
 {
     uint32_t starting = (uint32_t)PIER__STARTING << direction;
     if (handle->bits_ & starting) {
@@ -153,12 +157,13 @@ PIER__COLD static void refuse(struct pier_loop *loop, struct pier_op *op, int er
     pier__queue_push(&loop->completed, op);
 }
 
-void pier__op_submit(struct pier_handle *handle, struct pier_op *op, unsigned kind, unsigned bits, pier_op_fn *fn,
-                     const char *function)
+void pier__op_submit(struct pier_handle *handle, struct pier_op *op, unsigned kind, unsigned bits,
+                     pier_op_fn *fn, const char *function)
 {
     struct pier_loop *loop = handle->loop_;
     /* One test for everything that isn't the usual case. */
-    if (PIER__UNLIKELY(loop == NULL || op->state_ != PIER__IDLE || loop->thread != pier__thread())) {
+    if (PIER__UNLIKELY(loop == NULL || op->state_ != PIER__IDLE ||
+                       loop->thread != pier__thread())) {
         check_submit(handle, op, function);
     }
     pier__op_set_up(loop, op, kind, bits, fn, handle);
@@ -193,8 +198,8 @@ void pier__op_submit(struct pier_handle *handle, struct pier_op *op, unsigned ki
     start(handle, op);
 }
 
-PIER__COLD static void send_by_queue(struct pier_handle *handle, struct pier_op *op, const void *memory, size_t size,
-                                     pier_op_fn *fn)
+PIER__COLD static void send_by_queue(struct pier_handle *handle, struct pier_op *op,
+                                     const void *memory, size_t size, pier_op_fn *fn)
 {
     if (op->state_ == PIER__IDLE) {
         op->data = (void *)(uintptr_t)memory;
@@ -206,13 +211,15 @@ PIER__COLD static void send_by_queue(struct pier_handle *handle, struct pier_op 
 /* Here rather than in stream.c for its usual case: a send into an empty queue, which the backend runs without further checks. Of the 200
  * instructions by way of the queue that leaves 60 where the send is over at once: no state is moved and nothing counted
  * for an op that nobody could see in flight. The arguments wait in the op, not in saved registers. */
-void pier_send(struct pier_handle *handle, struct pier_op *op, const void *memory, size_t size, pier_op_fn *fn)
+void pier_send(struct pier_handle *handle, struct pier_op *op, const void *memory, size_t size,
+               pier_op_fn *fn)
 {
     const uint32_t plain = PIER__CLOSED_TO_USER | PIER__CONNECTING | PIER__FAILED | PIER__BLOCKED |
                            PIER__STARTING << PIER__SENDING | PIER__PLAIN_SENDS;
-    if (PIER__UNLIKELY((handle->bits_ & plain) != PIER__PLAIN_SENDS || handle->head_[PIER__SENDING] != NULL ||
-                       handle->loop_->thread != pier__thread() || op->state_ != PIER__IDLE || size == 0 ||
-                       op->timeout_ns != 0)) {
+    if (PIER__UNLIKELY((handle->bits_ & plain) != PIER__PLAIN_SENDS ||
+                       handle->head_[PIER__SENDING] != NULL ||
+                       handle->loop_->thread != pier__thread() || op->state_ != PIER__IDLE ||
+                       size == 0 || op->timeout_ns != 0)) {
         send_by_queue(handle, op, memory, size, fn);
         return;
     }
@@ -246,10 +253,11 @@ static void unlist_other(struct pier_op *op)
     op->timer_.back = NULL;
 }
 
-void pier__op_begin(struct pier_loop *loop, struct pier_op *op, unsigned kind, unsigned bits, pier_op_fn *fn,
-                    const char *function)
+void pier__op_begin(struct pier_loop *loop, struct pier_op *op, unsigned kind, unsigned bits,
+                    pier_op_fn *fn, const char *function)
 {
-    PIER_REQUIRE(pier__loop_on_thread(loop), function, "called from another thread than the loop's");
+    PIER_REQUIRE(pier__loop_on_thread(loop), function,
+                 "called from another thread than the loop's");
     PIER_REQUIRE(op->state_ == PIER__IDLE, function, "the op is in flight already");
     PIER_REQUIRE(fn != NULL, function, "the completion function is NULL");
     pier__op_set_up(loop, op, kind, bits, fn, loop);
@@ -266,7 +274,8 @@ void pier__op_begin(struct pier_loop *loop, struct pier_op *op, unsigned kind, u
 /* ---- finish */
 
 /* Takes the op out of its handle's queue. Returns the op that became head, if another did. */
-static inline struct pier_op *leave_queue(struct pier_handle *handle, struct pier_op *op, unsigned direction)
+static inline struct pier_op *leave_queue(struct pier_handle *handle, struct pier_op *op,
+                                          unsigned direction)
 {
     if (PIER__LIKELY(handle->head_[direction] == op)) {
         handle->head_[direction] = op->next_;
@@ -297,8 +306,8 @@ static void connect_finished(struct pier_loop *loop, struct pier_handle *handle,
 }
 
 /* An op has left the queue: the next one's turn, or a close's if there is none. */
-static inline void continue_queue(struct pier_loop *loop, struct pier_handle *handle, unsigned direction,
-                                  struct pier_op *next)
+static inline void continue_queue(struct pier_loop *loop, struct pier_handle *handle,
+                                  unsigned direction, struct pier_op *next)
 {
     if (next != NULL) {
         pier__op_start_direction(loop, handle, direction);
@@ -317,7 +326,8 @@ void pier__op_finish(struct pier_loop *loop, struct pier_op *op, int64_t result)
     conclude(loop, op, result);
     pier__op_move(op, PIER__DONE);
     if (!has_handle(op)) {
-        if ((op->kind_ == PIER__OP_POLL || op->kind_ == PIER__OP_NOTIFY) && op->timer_.back != NULL) {
+        if ((op->kind_ == PIER__OP_POLL || op->kind_ == PIER__OP_NOTIFY) &&
+            op->timer_.back != NULL) {
             unlist_other(op);
         }
         pier__queue_push(&loop->completed, op);
@@ -463,7 +473,8 @@ PIER__COLD void pier__op_refresh(struct pier_loop *loop, struct pier_op *op)
     }
     uint64_t now = pier__loop_clock(loop);
     uint64_t limit = op->extra_.number;
-    pier__timers_insert(&loop->timers, &op->timer_, limit > UINT64_MAX - now ? UINT64_MAX : now + limit);
+    pier__timers_insert(&loop->timers, &op->timer_,
+                        limit > UINT64_MAX - now ? UINT64_MAX : now + limit);
 }
 
 static struct pier_loop *loop_of(const struct pier_op *op)
@@ -477,7 +488,8 @@ void pier_cancel(struct pier_op *op)
         return;
     }
     struct pier_loop *loop = loop_of(op);
-    PIER_REQUIRE(pier__loop_on_thread(loop), "pier_cancel", "called from another thread than the loop's");
+    PIER_REQUIRE(pier__loop_on_thread(loop), "pier_cancel",
+                 "called from another thread than the loop's");
     pier__op_cancel(loop, op, PIER__REASON_CALLER);
 }
 
@@ -498,7 +510,8 @@ void pier_pause(struct pier_op *op)
         return;
     }
     struct pier_loop *loop = loop_of(op);
-    if (((op->bits_ & PIER__TIMED) || op->kind_ == PIER__OP_TIMER) && pier__timer_armed(&op->timer_)) {
+    if (((op->bits_ & PIER__TIMED) || op->kind_ == PIER__OP_TIMER) &&
+        pier__timer_armed(&op->timer_)) {
         pier__timers_remove(&loop->timers, &op->timer_); /* a held op isn't idle */
     }
     if (op->kind_ == PIER__OP_POLL) {

@@ -128,7 +128,8 @@ static struct pier_op *in_order(struct pier_op *stack)
 
 bool pier__remote_pending(struct pier_loop *loop)
 {
-    return pier__atomic_load_relaxed(&loop->remote) != NULL || pier__atomic_load_relaxed(&loop->remote_cancels) != NULL;
+    return pier__atomic_load_relaxed(&loop->remote) != NULL ||
+           pier__atomic_load_relaxed(&loop->remote_cancels) != NULL;
 }
 
 static void deliver_cancels(struct pier_loop *loop)
@@ -209,9 +210,11 @@ uint64_t pier_op_token(struct pier_op *op)
     if (op->state_ == PIER__IDLE || op->state_ == PIER__DONE || op->kind_ == PIER__OP_POST) {
         return 0;
     }
-    struct pier_loop *loop =
-        op->kind_ <= PIER__OP_SHUTDOWN ? ((struct pier_handle *)op->owner_)->loop_ : op->owner_;
-    PIER_REQUIRE(pier__loop_on_thread(loop), "pier_op_token", "called from another thread than the loop's");
+    struct pier_loop *loop = op->kind_ <= PIER__OP_SHUTDOWN
+                                 ? ((struct pier_handle *)op->owner_)->loop_
+                                 : op->owner_;
+    PIER_REQUIRE(pier__loop_on_thread(loop), "pier_op_token",
+                 "called from another thread than the loop's");
     if (!(op->bits_ & PIER__TOKEN)) {
         uint32_t index = loop->tokens_free;
         if (index == UINT32_MAX) {
@@ -270,7 +273,8 @@ void pier_cancel_remote(struct pier_loop *loop, uint64_t number)
 void pier__tokens_free(struct pier_loop *loop)
 {
     for (uint32_t chunk = 0; chunk < PIER__TOKEN_CHUNKS && loop->tokens[chunk] != NULL; chunk++) {
-        pier__free(loop, loop->tokens[chunk], ((size_t)FIRST_CHUNK << chunk) * sizeof(struct pier__token));
+        pier__free(loop, loop->tokens[chunk],
+                   ((size_t)FIRST_CHUNK << chunk) * sizeof(struct pier__token));
         loop->tokens[chunk] = NULL;
     }
 }

@@ -40,7 +40,8 @@ static void visit_links(struct pier_loop *loop, struct pier_timer_link *link,
     }
 }
 
-void pier__loop_visit(struct pier_loop *loop, void (*fn)(struct pier_loop *, struct pier_op *, void *), void *context)
+void pier__loop_visit(struct pier_loop *loop,
+                      void (*fn)(struct pier_loop *, struct pier_op *, void *), void *context)
 {
     for (size_t slot = 0; slot < PIER__TIMER_SLOTS; slot++) {
         visit_links(loop, loop->timers.slots[slot], fn, context);
@@ -51,12 +52,15 @@ void pier__loop_visit(struct pier_loop *loop, void (*fn)(struct pier_loop *, str
 
 /* ---- dump */
 
-static const char *const kind_names[] = {"none", "accept",   "connect", "receive", "receive lent", "send", "send vectored",
-                                         "shutdown", "poll", "timer",   "post",    "notify"};
+static const char *const kind_names[] = {"none",         "accept", "connect",       "receive",
+                                         "receive lent", "send",   "send vectored", "shutdown",
+                                         "poll",         "timer",  "post",          "notify"};
 static const char *const state_names[] = {"idle", "queued", "active", "posted", "completed"};
-static const char *const handle_names[] = {"none", "stream", "listener", "pipe", "terminal", "file"};
+static const char *const handle_names[] = {"none", "stream",   "listener",
+                                           "pipe", "terminal", "file"};
 
-static void dump_op(struct pier_loop *loop, const struct pier_op *op, pier_dump_fn *fn, void *context)
+static void dump_op(struct pier_loop *loop, const struct pier_op *op, pier_dump_fn *fn,
+                    void *context)
 {
     char line[256], when[64];
     uint64_t now = pier__loop_clock(loop);
@@ -71,17 +75,20 @@ static void dump_op(struct pier_loop *loop, const struct pier_op *op, pier_dump_
     }
     snprintf(line, sizeof(line), "  %s%s %s%s%s, %llu bytes done, %s", kind_names[op->kind_],
              op->bits_ & PIER__MULTISHOT ? " each" : "", state_names[op->state_],
-             op->bits_ & PIER__PAUSED ? " paused" : "", op->reason_ != PIER__REASON_NONE ? " cancelling" : "",
-             (unsigned long long)op->done, when);
+             op->bits_ & PIER__PAUSED ? " paused" : "",
+             op->reason_ != PIER__REASON_NONE ? " cancelling" : "", (unsigned long long)op->done,
+             when);
     fn(context, line);
 }
 
-static void dump_handle(struct pier_loop *loop, const struct pier_handle *handle, pier_dump_fn *fn, void *context)
+static void dump_handle(struct pier_loop *loop, const struct pier_handle *handle, pier_dump_fn *fn,
+                        void *context)
 {
     char line[256];
     snprintf(line, sizeof(line), "%s %ld%s%s%s%s, %u lent buffers", handle_names[handle->kind_],
              (long)handle->descriptor_, handle->bits_ & PIER__CLOSED_TO_USER ? " closing" : "",
-             handle->bits_ & PIER__CONNECTING ? " connecting" : "", handle->bits_ & PIER__BLOCKED ? " send-blocked" : "",
+             handle->bits_ & PIER__CONNECTING ? " connecting" : "",
+             handle->bits_ & PIER__BLOCKED ? " send-blocked" : "",
              handle->bits_ & PIER__STARVED ? " starved" : "", (unsigned)handle->lent_);
     fn(context, line);
     for (int direction = 0; direction < 2; direction++) {
@@ -105,10 +112,13 @@ static void dump_visited(struct pier_loop *loop, struct pier_op *op, void *conte
 void pier_loop_dump(struct pier_loop *loop, pier_dump_fn *fn, void *context)
 {
     char line[256];
-    PIER_REQUIRE(pier__loop_on_thread(loop), "pier_loop_dump", "called from another thread than the loop's");
-    snprintf(line, sizeof(line), "loop on %s: %llu ops in flight (%llu in the background), %llu handles, %lu timers",
-             loop->backend->name, (unsigned long long)loop->in_flight, (unsigned long long)loop->background,
-             (unsigned long long)loop->stats.handles_open, (unsigned long)pier__timers_count(&loop->timers));
+    PIER_REQUIRE(pier__loop_on_thread(loop), "pier_loop_dump",
+                 "called from another thread than the loop's");
+    snprintf(line, sizeof(line),
+             "loop on %s: %llu ops in flight (%llu in the background), %llu handles, %lu timers",
+             loop->backend->name, (unsigned long long)loop->in_flight,
+             (unsigned long long)loop->background, (unsigned long long)loop->stats.handles_open,
+             (unsigned long)pier__timers_count(&loop->timers));
     fn(context, line);
     for (uint32_t i = 0; i < loop->slots_used; i++) {
         const struct pier_handle *handle = loop->slots[i].handle;
@@ -148,7 +158,8 @@ static void cancel_everything(struct pier_loop *loop)
 
 int pier_loop_drain(struct pier_loop *loop, uint64_t timeout_ns)
 {
-    PIER_REQUIRE(!loop->running, "pier_loop_drain", "called from inside a callback of the same loop");
+    PIER_REQUIRE(!loop->running, "pier_loop_drain",
+                 "called from inside a callback of the same loop");
     uint64_t begin = pier__sys_clock();
     for (;;) {
         cancel_everything(loop);
@@ -175,15 +186,17 @@ int pier_loop_after_fork(struct pier_loop *loop)
 {
     PIER_REQUIRE(!loop->running, "pier_loop_after_fork", "called from inside a callback");
     if (loop->forks == pier__sys_forks()) {
-        return pier__fail(PIER_EINVAL, "pier_loop_after_fork: this is not the child of a fork made after pier_loop_new()");
+        return pier__fail(
+            PIER_EINVAL,
+            "pier_loop_after_fork: this is not the child of a fork made after pier_loop_new()");
     }
     loop->thread = NULL;
     loop->forks = pier__sys_forks();
     pier__atomic_store(&loop->sleeping, 0);
     int error = loop->backend->after_fork(loop);
     if (error < 0) {
-        return pier__fail(error, "the %s backend can't be made anew in the child: %s", loop->backend->name,
-                          pier_error_text(error));
+        return pier__fail(error, "the %s backend can't be made anew in the child: %s",
+                          loop->backend->name, pier_error_text(error));
     }
     /* What was being sent, the parent sends. */
     for (uint32_t i = 0; i < loop->slots_used; i++) {

@@ -15,9 +15,13 @@ static int fail_opening(int error, const char *what, const struct pier_address *
     pier_address_format(address, text, sizeof(text));
     const char *remedy = "";
     switch (error) {
-    case PIER_EADDRINUSE: remedy = "; stop the other program, or choose another port (0 for any free one)"; break;
+    case PIER_EADDRINUSE:
+        remedy = "; stop the other program, or choose another port (0 for any free one)";
+        break;
     case PIER_EACCES:
-    case PIER_EPERM: remedy = "; ports below 1024 need the right to bind them: choose a higher one"; break;
+    case PIER_EPERM:
+        remedy = "; ports below 1024 need the right to bind them: choose a higher one";
+        break;
     case PIER_EADDRNOTAVAIL: remedy = "; use an address of this machine"; break;
     case PIER_EMFILE: remedy = "; raise the limit on open files (ulimit -n)"; break;
     case PIER_EAFNOSUPPORT: remedy = "; this system has no sockets of this kind"; break;
@@ -33,15 +37,17 @@ static int fail_opening(int error, const char *what, const struct pier_address *
 static int check_address(const char *function, const struct pier_address *address)
 {
     if (address->family < PIER_ADDRESS_IPV4 || address->family > PIER_ADDRESS_UNIX) {
-        return pier__fail(PIER_EINVAL, "%s: the address has family %d: fill it with pier_address_parse()", function,
-                          address->family);
+        return pier__fail(PIER_EINVAL,
+                          "%s: the address has family %d: fill it with pier_address_parse()",
+                          function, address->family);
     }
     return 0;
 }
 
 static void require_thread(const struct pier_loop *loop, const char *function)
 {
-    PIER_REQUIRE(pier__loop_on_thread(loop), function, "called from another thread than the loop's");
+    PIER_REQUIRE(pier__loop_on_thread(loop), function,
+                 "called from another thread than the loop's");
 }
 
 static int set_up_listener(pier_descriptor socket, const struct pier_address *address,
@@ -78,8 +84,8 @@ static bool is_any_ipv6(const struct pier_address *address)
     return address->family == PIER_ADDRESS_IPV6 && memcmp(address->u.ip, any, sizeof(any)) == 0;
 }
 
-int pier_listen(struct pier_loop *loop, struct pier_handle *handle, const struct pier_address *address,
-                const struct pier_listen_options *options)
+int pier_listen(struct pier_loop *loop, struct pier_handle *handle,
+                const struct pier_address *address, const struct pier_listen_options *options)
 {
     static const struct pier_listen_options standard;
     require_thread(loop, "pier_listen");
@@ -90,8 +96,10 @@ int pier_listen(struct pier_loop *loop, struct pier_handle *handle, const struct
     }
     options = options != NULL ? options : &standard;
     if (options->backlog < 0) {
-        return pier__fail(PIER_EINVAL, "pier_listen: backlog is %d: give 0 for the default (%d) or a positive number",
-                          options->backlog, BACKLOG);
+        return pier__fail(
+            PIER_EINVAL,
+            "pier_listen: backlog is %d: give 0 for the default (%d) or a positive number",
+            options->backlog, BACKLOG);
     }
     pier_descriptor socket = pier__sys_socket(address->family, loop->backend->nonblocking);
     struct pier_address every_ipv4 = {.family = PIER_ADDRESS_IPV4, .port = address->port};
@@ -115,7 +123,8 @@ int pier_listen(struct pier_loop *loop, struct pier_handle *handle, const struct
     return error;
 }
 
-int pier_open_socket(struct pier_loop *loop, struct pier_handle *handle, const struct pier_address *address)
+int pier_open_socket(struct pier_loop *loop, struct pier_handle *handle,
+                     const struct pier_address *address)
 {
     require_thread(loop, "pier_open_socket");
     PIER_REQUIRE(handle->loop_ == NULL, "pier_open_socket", "the handle is open already");
@@ -131,7 +140,8 @@ int pier_open_socket(struct pier_loop *loop, struct pier_handle *handle, const s
         error = pier__sys_set_no_delay(socket, true);
     }
     if (error == 0) {
-        error = pier__handle_open(loop, handle, socket, PIER__KIND_STREAM, address->family, PIER__UNCONNECTED);
+        error = pier__handle_open(loop, handle, socket, PIER__KIND_STREAM, address->family,
+                                  PIER__UNCONNECTED);
     }
     if (error < 0) {
         pier__sys_close(socket);
@@ -159,19 +169,23 @@ int pier_adopt(struct pier_loop *loop, struct pier_handle *handle, pier_descript
                  "the descriptor already is an open handle of this loop");
     int error = pier__sys_describe(descriptor, &description);
     if (error == PIER_EINVAL) {
-        return pier__fail(error, "descriptor %ld is a socket, but not a stream socket: pier runs streams only",
-                          (long)descriptor);
+        return pier__fail(
+            error, "descriptor %ld is a socket, but not a stream socket: pier runs streams only",
+            (long)descriptor);
     }
     if (error < 0) {
-        return pier__fail(error, "descriptor %ld can't be adopted: %s", (long)descriptor, pier_error_text(error));
+        return pier__fail(error, "descriptor %ld can't be adopted: %s", (long)descriptor,
+                          pier_error_text(error));
     }
     if (description.kind == PIER__KIND_NONE) {
-        return pier__fail(PIER_ENOTSUP,
-                          "descriptor %ld is a directory or the like: pier runs sockets, pipes, terminals and files",
-                          (long)descriptor);
+        return pier__fail(
+            PIER_ENOTSUP,
+            "descriptor %ld is a directory or the like: pier runs sockets, pipes, terminals and files",
+            (long)descriptor);
     }
     uint32_t bits = PIER__ADOPTED;
-    bool is_socket = description.kind == PIER__KIND_STREAM || description.kind == PIER__KIND_LISTENER;
+    bool is_socket = description.kind == PIER__KIND_STREAM ||
+                     description.kind == PIER__KIND_LISTENER;
     if (!is_socket && description.kind != PIER__KIND_FILE && !description.nonblocking) {
         bits |= PIER__CAUTIOUS;
     }
@@ -179,11 +193,13 @@ int pier_adopt(struct pier_loop *loop, struct pier_handle *handle, pier_descript
     return pier__handle_open(loop, handle, descriptor, description.kind, description.family, bits);
 }
 
-static int open_two(struct pier_loop *loop, const pier_descriptor pair[2], struct pier_handle *first,
-                    struct pier_handle *second, unsigned kind, uint8_t family)
+static int open_two(struct pier_loop *loop, const pier_descriptor pair[2],
+                    struct pier_handle *first, struct pier_handle *second, unsigned kind,
+                    uint8_t family)
 {
     bool one_way = kind == PIER__KIND_PIPE;
-    int error = pier__handle_open(loop, first, pair[0], kind, family, one_way ? PIER__READ_ONLY : 0);
+    int error = pier__handle_open(loop, first, pair[0], kind, family,
+                                  one_way ? PIER__READ_ONLY : 0);
     if (error < 0) {
         pier__sys_close(pair[0]);
         pier__sys_close(pair[1]);
@@ -202,7 +218,8 @@ int pier_socket_pair(struct pier_loop *loop, struct pier_handle *a, struct pier_
 {
     pier_descriptor pair[2];
     require_thread(loop, "pier_socket_pair");
-    PIER_REQUIRE(a->loop_ == NULL && b->loop_ == NULL, "pier_socket_pair", "the handle is open already");
+    PIER_REQUIRE(a->loop_ == NULL && b->loop_ == NULL, "pier_socket_pair",
+                 "the handle is open already");
     int error = pier__sys_socket_pair(pair, loop->backend->nonblocking);
     if (error < 0) {
         return pier__fail(error, "can't make a socket pair: %s", pier_error_text(error));
@@ -214,8 +231,10 @@ int pier_pipe(struct pier_loop *loop, struct pier_handle *read, struct pier_hand
 {
     pier_descriptor pair[2];
     require_thread(loop, "pier_pipe");
-    PIER_REQUIRE(read->loop_ == NULL && write->loop_ == NULL, "pier_pipe", "the handle is open already");
-    int error = pier__sys_pipe(pair, true); /* also on uring, which waits for a pipe and then calls */
+    PIER_REQUIRE(read->loop_ == NULL && write->loop_ == NULL, "pier_pipe",
+                 "the handle is open already");
+    int error = pier__sys_pipe(pair,
+                               true); /* also on uring, which waits for a pipe and then calls */
     if (error < 0) {
         return pier__fail(error, "can't make a pipe: %s", pier_error_text(error));
     }
@@ -227,26 +246,32 @@ int pier_pipe(struct pier_loop *loop, struct pier_handle *read, struct pier_hand
 static int explain(int error, const struct pier_handle *handle, const char *what)
 {
     return error >= 0 ? 0
-                      : pier__fail(error, "can't %s of descriptor %ld: %s", what, (long)handle->descriptor_,
-                                   pier_error_text(error));
+                      : pier__fail(error, "can't %s of descriptor %ld: %s", what,
+                                   (long)handle->descriptor_, pier_error_text(error));
 }
 
 int pier_set_no_delay(struct pier_handle *handle, bool on)
 {
     pier__handle_require_open(handle, "pier_set_no_delay");
-    return explain(pier__sys_set_no_delay(handle->descriptor_, on), handle, "set the no-delay option");
+    return explain(pier__sys_set_no_delay(handle->descriptor_, on), handle,
+                   "set the no-delay option");
 }
 
-int pier_set_keep_alive(struct pier_handle *handle, unsigned idle_s, unsigned interval_s, unsigned count)
+int pier_set_keep_alive(struct pier_handle *handle, unsigned idle_s, unsigned interval_s,
+                        unsigned count)
 {
     pier__handle_require_open(handle, "pier_set_keep_alive");
     if (idle_s == 0 && (interval_s != 0 || count != 0)) {
-        return pier__fail(PIER_EINVAL, "keep-alive with idle 0, interval %u, count %u: give an idle time too, or all 0",
-                          interval_s, count);
+        return pier__fail(
+            PIER_EINVAL,
+            "keep-alive with idle 0, interval %u, count %u: give an idle time too, or all 0",
+            interval_s, count);
     }
     if (idle_s > 32767 || interval_s > 32767 || count > 127) {
-        return pier__fail(PIER_EINVAL, "keep-alive with idle %u, interval %u, count %u: at most 32767 s, 32767 s, 127",
-                          idle_s, interval_s, count);
+        return pier__fail(
+            PIER_EINVAL,
+            "keep-alive with idle %u, interval %u, count %u: at most 32767 s, 32767 s, 127", idle_s,
+            interval_s, count);
     }
     return explain(pier__sys_set_keep_alive(handle->descriptor_, idle_s, interval_s, count), handle,
                    "set keep-alive");
@@ -255,14 +280,16 @@ int pier_set_keep_alive(struct pier_handle *handle, unsigned idle_s, unsigned in
 int pier_set_buffer_sizes(struct pier_handle *handle, size_t receive, size_t send)
 {
     pier__handle_require_open(handle, "pier_set_buffer_sizes");
-    return explain(pier__sys_set_buffer_sizes(handle->descriptor_, receive, send), handle, "set the buffer sizes");
+    return explain(pier__sys_set_buffer_sizes(handle->descriptor_, receive, send), handle,
+                   "set the buffer sizes");
 }
 
 int pier_set_linger(struct pier_handle *handle, int seconds)
 {
     pier__handle_require_open(handle, "pier_set_linger");
     if (seconds > 0) {
-        return pier__fail(PIER_EINVAL, "linger of %d seconds would block the loop: use pier_close_gracefully()",
+        return pier__fail(PIER_EINVAL,
+                          "linger of %d seconds would block the loop: use pier_close_gracefully()",
                           seconds);
     }
     return explain(pier__sys_set_linger(handle->descriptor_, seconds), handle, "set linger");
@@ -271,13 +298,15 @@ int pier_set_linger(struct pier_handle *handle, int seconds)
 int pier_local_address(const struct pier_handle *handle, struct pier_address *address)
 {
     pier__handle_require_open(handle, "pier_local_address");
-    return explain(pier__sys_local_address(handle->descriptor_, address), handle, "get the local address");
+    return explain(pier__sys_local_address(handle->descriptor_, address), handle,
+                   "get the local address");
 }
 
 int pier_peer_address(const struct pier_handle *handle, struct pier_address *address)
 {
     pier__handle_require_open(handle, "pier_peer_address");
-    return explain(pier__sys_peer_address(handle->descriptor_, address), handle, "get the peer's address");
+    return explain(pier__sys_peer_address(handle->descriptor_, address), handle,
+                   "get the peer's address");
 }
 
 /* ---- operations */
@@ -309,7 +338,9 @@ static pier_descriptor take_accepted(struct pier_op *op, uint8_t *family)
         *family = listener->family_;
     }
     if (loop == NULL || loop->accepted_op != op || loop->accepted < 0) {
-        return pier__fail(PIER_EINVAL, "no accepted socket to take: call this once, in the callback of a successful accept");
+        return pier__fail(
+            PIER_EINVAL,
+            "no accepted socket to take: call this once, in the callback of a successful accept");
     }
     pier_descriptor socket = loop->accepted;
     loop->accepted = -1;
@@ -352,7 +383,8 @@ int pier_accept_detach(struct pier_op *op, struct pier_handle *handle)
     return 0;
 }
 
-void pier_connect(struct pier_handle *handle, struct pier_op *op, const struct pier_address *address, pier_op_fn *fn)
+void pier_connect(struct pier_handle *handle, struct pier_op *op,
+                  const struct pier_address *address, pier_op_fn *fn)
 {
     require_fn(fn, "pier_connect");
     pier__handle_require_open(handle, "pier_connect");
@@ -366,14 +398,16 @@ void pier_connect(struct pier_handle *handle, struct pier_op *op, const struct p
     }
     op->extra_.pointer = block;
     if (block == NULL) {
-        pier__op_submit(handle, op, PIER__OP_CONNECT, 0, fn, "pier_connect"); /* the backend sees that it has none */
+        pier__op_submit(handle, op, PIER__OP_CONNECT, 0, fn,
+                        "pier_connect"); /* the backend sees that it has none */
         return;
     }
     block->address = *address;
     pier__op_submit(handle, op, PIER__OP_CONNECT, PIER__ADDRESS, fn, "pier_connect");
 }
 
-void pier_receive(struct pier_handle *handle, struct pier_op *op, void *memory, size_t size, pier_op_fn *fn)
+void pier_receive(struct pier_handle *handle, struct pier_op *op, void *memory, size_t size,
+                  pier_op_fn *fn)
 {
     require_fn(fn, "pier_receive");
     if (PIER__LIKELY(op->state_ == PIER__IDLE)) {
@@ -395,8 +429,8 @@ void pier_receive_each(struct pier_handle *handle, struct pier_op *op, pier_op_f
     pier__op_submit(handle, op, PIER__OP_RECEIVE_LENT, PIER__MULTISHOT, fn, "pier_receive_each");
 }
 
-void pier_send_vectored(struct pier_handle *handle, struct pier_op *op, const struct pier_vector *vectors, size_t count,
-                        pier_op_fn *fn)
+void pier_send_vectored(struct pier_handle *handle, struct pier_op *op,
+                        const struct pier_vector *vectors, size_t count, pier_op_fn *fn)
 {
     if (PIER__LIKELY(op->state_ == PIER__IDLE)) {
         op->data = (void *)(uintptr_t)vectors;

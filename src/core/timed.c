@@ -13,7 +13,8 @@ void pier_timer(struct pier_loop *loop, struct pier_op *op, uint64_t delay_ns, p
     pier__timers_insert(&loop->timers, &op->timer_, after(pier__loop_clock(loop), delay_ns));
 }
 
-void pier_timer_each(struct pier_loop *loop, struct pier_op *op, uint64_t delay_ns, uint64_t interval_ns, pier_op_fn *fn)
+void pier_timer_each(struct pier_loop *loop, struct pier_op *op, uint64_t delay_ns,
+                     uint64_t interval_ns, pier_op_fn *fn)
 {
     pier__op_begin(loop, op, PIER__OP_TIMER, PIER__MULTISHOT, fn, "pier_timer_each");
     op->extra_.number = interval_ns;
@@ -27,11 +28,13 @@ void pier_timer_each(struct pier_loop *loop, struct pier_op *op, uint64_t delay_
 
 void pier_timer_reset(struct pier_op *op, uint64_t delay_ns)
 {
-    if (op->state_ != PIER__ACTIVE || op->kind_ != PIER__OP_TIMER || op->reason_ != PIER__REASON_NONE) {
+    if (op->state_ != PIER__ACTIVE || op->kind_ != PIER__OP_TIMER ||
+        op->reason_ != PIER__REASON_NONE) {
         return;
     }
     struct pier_loop *loop = op->owner_;
-    PIER_REQUIRE(pier__loop_on_thread(loop), "pier_timer_reset", "called from another thread than the loop's");
+    PIER_REQUIRE(pier__loop_on_thread(loop), "pier_timer_reset",
+                 "called from another thread than the loop's");
     uint64_t deadline = after(pier__loop_clock(loop), delay_ns);
     if (pier__timer_armed(&op->timer_)) {
         pier__timers_remove(&loop->timers, &op->timer_);
@@ -61,8 +64,8 @@ static bool can_wait(struct pier_op *op, pier_descriptor descriptor)
     return false;
 }
 
-static void begin_poll(struct pier_loop *loop, struct pier_op *op, pier_descriptor descriptor, unsigned events,
-                       unsigned bits, pier_op_fn *fn, const char *function)
+static void begin_poll(struct pier_loop *loop, struct pier_op *op, pier_descriptor descriptor,
+                       unsigned events, unsigned bits, pier_op_fn *fn, const char *function)
 {
     struct pier_handle *owner = pier__descriptor_handle(loop, descriptor);
     if (op->state_ == PIER__IDLE) {
@@ -82,13 +85,14 @@ static void begin_poll(struct pier_loop *loop, struct pier_op *op, pier_descript
     }
 }
 
-void pier_poll(struct pier_loop *loop, struct pier_op *op, pier_descriptor descriptor, unsigned events, pier_op_fn *fn)
+void pier_poll(struct pier_loop *loop, struct pier_op *op, pier_descriptor descriptor,
+               unsigned events, pier_op_fn *fn)
 {
     begin_poll(loop, op, descriptor, events, 0, fn, "pier_poll");
 }
 
-void pier_poll_each(struct pier_loop *loop, struct pier_op *op, pier_descriptor descriptor, unsigned events,
-                    pier_op_fn *fn)
+void pier_poll_each(struct pier_loop *loop, struct pier_op *op, pier_descriptor descriptor,
+                    unsigned events, pier_op_fn *fn)
 {
     begin_poll(loop, op, descriptor, events, PIER__MULTISHOT, fn, "pier_poll_each");
 }

@@ -23,8 +23,8 @@ pier_descriptor pier__sys_kqueue_create(void)
     return descriptor;
 }
 
-int pier__sys_kevent(pier_descriptor queue, const struct kevent *changes, size_t change_count, struct kevent *events,
-                     size_t event_count, uint64_t timeout_ns)
+int pier__sys_kevent(pier_descriptor queue, const struct kevent *changes, size_t change_count,
+                     struct kevent *events, size_t event_count, uint64_t timeout_ns)
 {
     PIER__FAULT(KEVENT);
     /* Darwin refuses large time-outs with EINVAL (traps 43); a wait that ends too soon is just another turn. */

@@ -11,7 +11,7 @@ struct kevent;
 pier_descriptor pier__sys_kqueue_create(void);
 /* Applies changes and waits for events. The two arrays are different ones (traps 37). Returns the number of events; an
  * interruption is 0 events. */
-int pier__sys_kevent(pier_descriptor queue, const struct kevent *changes, size_t change_count, struct kevent *events,
-                     size_t event_count, uint64_t timeout_ns);
+int pier__sys_kevent(pier_descriptor queue, const struct kevent *changes, size_t change_count,
+                     struct kevent *events, size_t event_count, uint64_t timeout_ns);
 
 #endif

@@ -26,12 +26,13 @@ pier_descriptor pier__sys_epoll_create(void)
     return descriptor < 0 ? pier__sys_errno() : descriptor;
 }
 
-int pier__sys_epoll_control(pier_descriptor epoll, enum pier__epoll_change change, pier_descriptor descriptor,
-                            struct epoll_event *event)
+int pier__sys_epoll_control(pier_descriptor epoll, enum pier__epoll_change change,
+                            pier_descriptor descriptor, struct epoll_event *event)
 {
     static const int operations[] = {EPOLL_CTL_ADD, EPOLL_CTL_MOD, EPOLL_CTL_DEL};
     PIER__FAULT(EPOLL_CONTROL);
-    return epoll_ctl((int)epoll, operations[change], (int)descriptor, event) < 0 ? pier__sys_errno() : 0;
+    return epoll_ctl((int)epoll, operations[change], (int)descriptor, event) < 0 ? pier__sys_errno()
+                                                                                 : 0;
 }
 
 /* epoll_pwait2 came with 5.11; sandboxes and emulators may not know it still. */
@@ -45,14 +46,16 @@ static int wait_nanoseconds(int epoll, struct epoll_event *events, int most, uin
     return (int)syscall(SYS_epoll_pwait2, epoll, events, most, &limit, NULL, 0);
 }
 
-int pier__sys_epoll_wait(pier_descriptor epoll, struct epoll_event *events, int most, uint64_t timeout_ns)
+int pier__sys_epoll_wait(pier_descriptor epoll, struct epoll_event *events, int most,
+                         uint64_t timeout_ns)
 {
     int fault = pier__fault(PIER__CALL_EPOLL_WAIT);
     if (fault != 0) {
         return fault == PIER_EINTR ? 0 : fault;
     }
     int result;
-    if (timeout_ns != 0 && timeout_ns != PIER_FOREVER && !pier__atomic_load_relaxed(&pwait2_missing)) {
+    if (timeout_ns != 0 && timeout_ns != PIER_FOREVER &&
+        !pier__atomic_load_relaxed(&pwait2_missing)) {
         result = wait_nanoseconds((int)epoll, events, most, timeout_ns);
         if (result >= 0 || errno == EINTR) {
             return result >= 0 ? result : 0;
@@ -64,7 +67,9 @@ int pier__sys_epoll_wait(pier_descriptor epoll, struct epoll_event *events, int 
     }
     /* Less than a millisecond must become one, never none (traps 30). */
     uint64_t milliseconds = timeout_ns / PIER_MILLISECOND + (timeout_ns % PIER_MILLISECOND != 0);
-    int limit = timeout_ns == PIER_FOREVER ? -1 : milliseconds > INT_MAX ? INT_MAX : (int)milliseconds;
+    int limit = timeout_ns == PIER_FOREVER ? -1
+                : milliseconds > INT_MAX   ? INT_MAX
+                                           : (int)milliseconds;
     result = epoll_wait((int)epoll, events, most, limit);
     return result >= 0 ? result : errno == EINTR ? 0 : pier__sys_errno();
 }

@@ -9,10 +9,11 @@ struct epoll_event;
 
 pier_descriptor pier__sys_epoll_create(void);
 enum pier__epoll_change { PIER__EPOLL_ADD, PIER__EPOLL_MODIFY, PIER__EPOLL_REMOVE };
-int pier__sys_epoll_control(pier_descriptor epoll, enum pier__epoll_change change, pier_descriptor descriptor,
-                            struct epoll_event *event);
+int pier__sys_epoll_control(pier_descriptor epoll, enum pier__epoll_change change,
+                            pier_descriptor descriptor, struct epoll_event *event);
 /* Sleeps up to timeout_ns, rounded up to what the kernel can do (nanoseconds, or milliseconds before 5.11). 0 when interrupted. */
-int pier__sys_epoll_wait(pier_descriptor epoll, struct epoll_event *events, int most, uint64_t timeout_ns);
+int pier__sys_epoll_wait(pier_descriptor epoll, struct epoll_event *events, int most,
+                         uint64_t timeout_ns);
 
 /* An event descriptor, nonblocking; signal adds one to it and leaves errno alone; drain takes what is there. */
 pier_descriptor pier__sys_eventfd(void);

@@ -21,23 +21,30 @@
 #define FEATURE_NODROP (1u << 1)
 #define FEATURE_FAST_POLL (1u << 5)
 #define FEATURE_LEAST_WAIT (1u << 15) /* IORING_FEAT_MIN_TIMEOUT */
-#define RING_IS_REGISTERED 1 /* liburing's INT_FLAG_REG_RING in io_uring.int_flags */
+#define RING_IS_REGISTERED 1          /* liburing's INT_FLAG_REG_RING in io_uring.int_flags */
 
 static int explain_setup(int error, int code)
 {
     int64_t disabled = pier__sys_read_number("/proc/sys/kernel/io_uring_disabled");
     if (code == EPERM && disabled > 0) {
-        return pier__fail(PIER_ENOTSUP, "io_uring is switched off: kernel.io_uring_disabled = %d (sysctl -w "
-                                        "kernel.io_uring_disabled=0 allows it)", (int)disabled);
+        return pier__fail(PIER_ENOTSUP,
+                          "io_uring is switched off: kernel.io_uring_disabled = %d (sysctl -w "
+                          "kernel.io_uring_disabled=0 allows it)",
+                          (int)disabled);
     }
     if (code == EPERM) {
-        return pier__fail(PIER_ENOTSUP, "io_uring is forbidden here (EPERM): a seccomp filter or security policy of the container");
+        return pier__fail(
+            PIER_ENOTSUP,
+            "io_uring is forbidden here (EPERM): a seccomp filter or security policy of the container");
     }
     if (code == ENOSYS) {
-        return pier__fail(PIER_ENOTSUP, "this kernel has no io_uring, or a sandbox hides it (ENOSYS)");
+        return pier__fail(PIER_ENOTSUP,
+                          "this kernel has no io_uring, or a sandbox hides it (ENOSYS)");
     }
     if (code == ENOMEM) {
-        return pier__fail(PIER_ENOMEM, "no memory for an io_uring: the limit on locked memory (ulimit -l) may be too low");
+        return pier__fail(
+            PIER_ENOMEM,
+            "no memory for an io_uring: the limit on locked memory (ulimit -l) may be too low");
     }
     return pier__fail(error, "io_uring_setup: %s (code %d)", pier_error_text(error), code);
 }
@@ -141,8 +148,8 @@ struct wait_argument {
     uint64_t limit;
 };
 
-int pier__sys_uring_enter(struct io_uring *ring, unsigned submit, unsigned wait, bool get_events, uint64_t timeout_ns,
-                          unsigned least_us)
+int pier__sys_uring_enter(struct io_uring *ring, unsigned submit, unsigned wait, bool get_events,
+                          uint64_t timeout_ns, unsigned least_us)
 {
     int fault = pier__fault(PIER__CALL_URING_ENTER);
     if (fault != 0) {
@@ -165,7 +172,8 @@ int pier__sys_uring_enter(struct io_uring *ring, unsigned submit, unsigned wait,
     if (ring->int_flags & RING_IS_REGISTERED) {
         flags |= ENTER_REGISTERED_RING;
     }
-    int result = (int)syscall(SYS_io_uring_enter, ring->enter_ring_fd, submit, wait, flags, extra, size);
+    int result = (int)syscall(SYS_io_uring_enter, ring->enter_ring_fd, submit, wait, flags, extra,
+                              size);
     if (PIER__LIKELY(result >= 0)) {
         return result;
     }

@@ -13,8 +13,8 @@ struct pier__uring_features {
     bool buffer_ring;             /* 5.19 */
     bool multishot_accept;        /* 5.19 */
     bool multishot_receive;       /* 6.0 */
-    bool least_wait;              /* 6.12: waiting for more than one with a short limit for the rest */
-    bool message;                 /* 6.13: another thread wakes the ring without a ring of its own */
+    bool least_wait; /* 6.12: waiting for more than one with a short limit for the rest */
+    bool message;    /* 6.13: another thread wakes the ring without a ring of its own */
 };
 
 /* Makes a ring, disabled until pier__sys_uring_enable(), with what the kernel has; fewer entries when memory is short. */
@@ -25,8 +25,8 @@ void pier__sys_uring_close(struct io_uring *ring);
 int pier__sys_uring_enable(struct io_uring *ring);
 /* io_uring_enter: submits, and with `wait` runs task work and waits for that many completions up to timeout_ns; with least_us,
  * after so many microseconds any one will do. Returns the number submitted; a time-out or an interruption is no error. */
-int pier__sys_uring_enter(struct io_uring *ring, unsigned submit, unsigned wait, bool get_events, uint64_t timeout_ns,
-                          unsigned least_us);
+int pier__sys_uring_enter(struct io_uring *ring, unsigned submit, unsigned wait, bool get_events,
+                          uint64_t timeout_ns, unsigned least_us);
 /* A ring of provided buffers with `entries` (a power of two) for buffer group 0, in page-aligned memory. */
 int pier__sys_uring_register_buffers(struct io_uring *ring, void *memory, unsigned entries);
 /* Memory for it: page-aligned, zeroed; NULL when there is none. */

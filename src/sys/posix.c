@@ -244,7 +244,8 @@ int64_t pier__sys_read(pier_descriptor descriptor, void *memory, size_t size, bo
         ssize_t result = read((int)descriptor, memory, size);
         if (result >= 0 || errno != EINTR) {
             /* A pseudo-terminal whose other side is gone answers EIO: its end of stream. */
-            return result < 0 && errno == EIO && isatty((int)descriptor) ? 0 : pier__sys_result(result);
+            return result < 0 && errno == EIO && isatty((int)descriptor) ? 0
+                                                                         : pier__sys_result(result);
         }
     }
 }
@@ -255,7 +256,8 @@ static size_t cautious_size(pier_descriptor descriptor, size_t size)
     struct stat status;
     size_t most = PIPE_BUF;
     if (fstat((int)descriptor, &status) == 0 && S_ISCHR(status.st_mode)) {
-        most = isatty((int)descriptor) ? TERMINAL_CHUNK : size; /* devices like /dev/null take all */
+        most = isatty((int)descriptor) ? TERMINAL_CHUNK
+                                       : size; /* devices like /dev/null take all */
     }
     return size < most ? size : most;
 }
@@ -315,8 +317,8 @@ int64_t pier__sys_write(pier_descriptor descriptor, const void *memory, size_t s
     return write_pieces(descriptor, &piece, 1);
 }
 
-int64_t pier__sys_write_vectored(pier_descriptor descriptor, const struct pier_vector *vectors, size_t count,
-                                 bool cautious)
+int64_t pier__sys_write_vectored(pier_descriptor descriptor, const struct pier_vector *vectors,
+                                 size_t count, bool cautious)
 {
     if (cautious) {
         return pier__sys_write(descriptor, vectors[0].data, vectors[0].size, true);
@@ -341,8 +343,7 @@ void pier__sys_signal_pipe(pier_descriptor descriptor)
 void pier__sys_drain_pipe(pier_descriptor descriptor)
 {
     char bytes[256];
-    while (read((int)descriptor, bytes, sizeof(bytes)) == (ssize_t)sizeof(bytes)) {
-    }
+    while (read((int)descriptor, bytes, sizeof(bytes)) == (ssize_t)sizeof(bytes)) {}
 }
 
 /* A time-out that every kernel takes (traps 43). */
@@ -362,18 +363,21 @@ int pier__sys_poll(struct pollfd *entries, size_t count, uint64_t timeout_ns)
 #else
     uint64_t milliseconds = timeout_ns / PIER_MILLISECOND + (timeout_ns % PIER_MILLISECOND != 0);
     int result = poll(entries, (nfds_t)count,
-                      timeout_ns == PIER_FOREVER ? -1 : milliseconds > 1000000 ? 1000000 : (int)milliseconds);
+                      timeout_ns == PIER_FOREVER ? -1
+                      : milliseconds > 1000000   ? 1000000
+                                                 : (int)milliseconds);
 #endif
     return result >= 0 ? result : errno == EINTR ? 0 : pier__sys_errno();
 }
 
-int pier__sys_select(int width, unsigned long *read_set, unsigned long *write_set, unsigned long *priority_set,
-                     uint64_t timeout_ns)
+int pier__sys_select(int width, unsigned long *read_set, unsigned long *write_set,
+                     unsigned long *priority_set, uint64_t timeout_ns)
 {
     PIER__FAULT(SELECT);
     struct timespec limit = to_timespec(timeout_ns);
-    int result = pselect(width, (fd_set *)(void *)read_set, (fd_set *)(void *)write_set, (fd_set *)(void *)priority_set,
-                         timeout_ns == PIER_FOREVER ? NULL : &limit, NULL);
+    int result = pselect(width, (fd_set *)(void *)read_set, (fd_set *)(void *)write_set,
+                         (fd_set *)(void *)priority_set, timeout_ns == PIER_FOREVER ? NULL : &limit,
+                         NULL);
     return result >= 0 ? result : errno == EINTR ? 0 : pier__sys_errno();
 }
 

@@ -62,7 +62,8 @@ static socklen_t to_native(const struct pier_address *address, union native_addr
     }
 }
 
-static void from_native(const union native_address *native, socklen_t size, struct pier_address *address)
+static void from_native(const union native_address *native, socklen_t size,
+                        struct pier_address *address)
 {
     memset(address, 0, sizeof(*address));
     if (native->any.sa_family == AF_INET) {
@@ -109,7 +110,8 @@ static int native_family(uint8_t family)
 static int set_option(pier_descriptor socket, int level, int option, int value)
 {
     PIER__FAULT(OPTION);
-    return setsockopt((int)socket, level, option, &value, sizeof(value)) < 0 ? pier__sys_errno() : 0;
+    return setsockopt((int)socket, level, option, &value, sizeof(value)) < 0 ? pier__sys_errno()
+                                                                             : 0;
 }
 
 #ifndef SOCK_CLOEXEC
@@ -144,7 +146,8 @@ pier_descriptor pier__sys_socket(uint8_t family, bool nonblocking)
     return descriptor < 0 ? pier__sys_errno() : without_sigpipe(descriptor);
 #else
     int descriptor = socket(native_family(family), SOCK_STREAM, 0);
-    return descriptor < 0 ? pier__sys_errno() : prepare((int)without_sigpipe(descriptor), nonblocking);
+    return descriptor < 0 ? pier__sys_errno()
+                          : prepare((int)without_sigpipe(descriptor), nonblocking);
 #endif
 }
 
@@ -170,7 +173,8 @@ pier_descriptor pier__sys_accept(pier_descriptor listener, bool nonblocking)
     PIER__FAULT(ACCEPT);
     for (;;) {
 #ifdef SOCK_CLOEXEC
-        int descriptor = accept4((int)listener, NULL, NULL, SOCK_CLOEXEC | (nonblocking ? SOCK_NONBLOCK : 0));
+        int descriptor = accept4((int)listener, NULL, NULL,
+                                 SOCK_CLOEXEC | (nonblocking ? SOCK_NONBLOCK : 0));
         if (descriptor >= 0) {
             return without_sigpipe(descriptor);
         }
@@ -226,7 +230,8 @@ int64_t pier__sys_send(pier_descriptor socket, const void *memory, size_t size)
     return pier__sys_result(send((int)socket, memory, size, MSG_DONTWAIT | MSG_NOSIGNAL));
 }
 
-int64_t pier__sys_send_vectored(pier_descriptor socket, const struct pier_vector *vectors, size_t count)
+int64_t pier__sys_send_vectored(pier_descriptor socket, const struct pier_vector *vectors,
+                                size_t count)
 {
     PIER__FAULT(SEND);
     struct iovec pieces[PIER__VECTORS_MAX];
@@ -279,7 +284,8 @@ int pier__sys_set_no_delay(pier_descriptor socket, bool on)
     return set_option(socket, IPPROTO_TCP, TCP_NODELAY, on);
 }
 
-int pier__sys_set_keep_alive(pier_descriptor socket, unsigned idle_s, unsigned interval_s, unsigned count)
+int pier__sys_set_keep_alive(pier_descriptor socket, unsigned idle_s, unsigned interval_s,
+                             unsigned count)
 {
     int error = set_option(socket, SOL_SOCKET, SO_KEEPALIVE, idle_s != 0);
     if (error != 0 || idle_s == 0) {
@@ -309,7 +315,8 @@ int pier__sys_set_buffer_sizes(pier_descriptor socket, size_t receive, size_t se
 {
     int error = 0;
     if (receive != 0) {
-        error = set_option(socket, SOL_SOCKET, SO_RCVBUF, receive > 1 << 30 ? 1 << 30 : (int)receive);
+        error = set_option(socket, SOL_SOCKET, SO_RCVBUF,
+                           receive > 1 << 30 ? 1 << 30 : (int)receive);
     }
     if (error == 0 && send != 0) {
         error = set_option(socket, SOL_SOCKET, SO_SNDBUF, send > 1 << 30 ? 1 << 30 : (int)send);
@@ -321,7 +328,9 @@ int pier__sys_set_linger(pier_descriptor socket, int seconds)
 {
     PIER__FAULT(OPTION);
     struct linger linger = {.l_onoff = seconds >= 0, .l_linger = seconds > 0 ? seconds : 0};
-    return setsockopt((int)socket, SOL_SOCKET, SO_LINGER, &linger, sizeof(linger)) < 0 ? pier__sys_errno() : 0;
+    return setsockopt((int)socket, SOL_SOCKET, SO_LINGER, &linger, sizeof(linger)) < 0
+               ? pier__sys_errno()
+               : 0;
 }
 
 int pier__sys_set_reuse_address(pier_descriptor socket)

@@ -52,7 +52,7 @@ enum pier__sys_call {
 #define PIER__SYS_CALL_ENUM(name, ...) PIER__CALL_##name,
     PIER__SYS_CALLS(PIER__SYS_CALL_ENUM)
 #undef PIER__SYS_CALL_ENUM
-    PIER__CALL_COUNT
+        PIER__CALL_COUNT
 };
 
 #ifdef PIER_FAULTS
@@ -118,13 +118,15 @@ int pier__sys_connect(pier_descriptor socket, const struct pier_address *address
 int pier__sys_connect_result(pier_descriptor socket);
 int64_t pier__sys_receive(pier_descriptor socket, void *memory, size_t size);
 int64_t pier__sys_send(pier_descriptor socket, const void *memory, size_t size);
-int64_t pier__sys_send_vectored(pier_descriptor socket, const struct pier_vector *vectors, size_t count);
+int64_t pier__sys_send_vectored(pier_descriptor socket, const struct pier_vector *vectors,
+                                size_t count);
 int pier__sys_shutdown(pier_descriptor socket);
 int pier__sys_close(pier_descriptor descriptor);
 int pier__sys_local_address(pier_descriptor socket, struct pier_address *address);
 int pier__sys_peer_address(pier_descriptor socket, struct pier_address *address);
 int pier__sys_set_no_delay(pier_descriptor socket, bool on);
-int pier__sys_set_keep_alive(pier_descriptor socket, unsigned idle_s, unsigned interval_s, unsigned count);
+int pier__sys_set_keep_alive(pier_descriptor socket, unsigned idle_s, unsigned interval_s,
+                             unsigned count);
 int pier__sys_set_buffer_sizes(pier_descriptor socket, size_t receive, size_t send);
 int pier__sys_set_linger(pier_descriptor socket, int seconds);
 int pier__sys_set_reuse_address(pier_descriptor socket);
@@ -139,8 +141,8 @@ int pier__sys_socket_pair(pier_descriptor pair[2], bool nonblocking);
 int pier__sys_pipe(pier_descriptor pair[2], bool nonblocking);
 int64_t pier__sys_read(pier_descriptor descriptor, void *memory, size_t size, bool cautious);
 int64_t pier__sys_write(pier_descriptor descriptor, const void *memory, size_t size, bool cautious);
-int64_t pier__sys_write_vectored(pier_descriptor descriptor, const struct pier_vector *vectors, size_t count,
-                                 bool cautious);
+int64_t pier__sys_write_vectored(pier_descriptor descriptor, const struct pier_vector *vectors,
+                                 size_t count, bool cautious);
 int pier__sys_describe(pier_descriptor descriptor, struct pier__sys_description *description);
 int pier__sys_set_nonblocking(pier_descriptor descriptor);
 /* Whether it can be read this instant without waiting. */
@@ -151,7 +153,8 @@ int pier__sys_is_file(pier_descriptor descriptor);
 /* Waits with poll or select. 0 when interrupted or nothing came; the sets of select are arrays of words of bits. */
 struct pollfd;
 int pier__sys_poll(struct pollfd *entries, size_t count, uint64_t timeout_ns);
-int pier__sys_select(int width, unsigned long *read, unsigned long *write, unsigned long *priority, uint64_t timeout_ns);
+int pier__sys_select(int width, unsigned long *read, unsigned long *write, unsigned long *priority,
+                     uint64_t timeout_ns);
 /* Wakes the reader of a nonblocking pipe; leaves errno alone. And takes what is in one. */
 void pier__sys_signal_pipe(pier_descriptor descriptor);
 void pier__sys_drain_pipe(pier_descriptor descriptor);
