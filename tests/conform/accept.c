@@ -144,10 +144,10 @@ static void paused_leaves_them_waiting(void)
 static void not_taken_is_closed(void)
 {
     struct pier_loop *loop = test_loop();
+    const int before = platform_descriptor_count();
     struct tracked_handle listener = {0};
     struct tracked accept = {0}, each = {0};
     const struct pier_address address = tracked_listen(loop, &listener, STREAM_TCP4, NULL);
-    const int before = platform_descriptor_count();
     tracked_accept(&listener, &accept, NULL);
     tracked_accept_each(&listener, &each, NULL);
     for (int i = 0; i < 20; i++) {
@@ -160,8 +160,9 @@ static void not_taken_is_closed(void)
         raw_receive_end(peer);
         raw_close(peer);
     }
-    CHECK_INT(platform_descriptor_count(), ==, before);
+    /* A listener of iocp has sockets in store, so that the count is right only when it's closed. */
     close_and_wait(&listener);
+    CHECK_INT(platform_descriptor_count(), ==, before);
 }
 
 static void take_again(struct tracked *tracked)

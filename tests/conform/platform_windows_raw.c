@@ -310,6 +310,13 @@ int64_t raw_send_now(pier_descriptor descriptor, const void *memory, size_t size
     return result;
 }
 
+/* Wine's recv() takes a reset that it met before for the end of the stream; its poll remembers. */
+static bool was_reset(pier_descriptor descriptor)
+{
+    WSAPOLLFD asked = {.fd = (SOCKET)descriptor, .events = POLLRDNORM};
+    return WSAPoll(&asked, 1, 0) > 0 && (asked.revents & POLLERR) != 0;
+}
+
 int64_t raw_receive_now(pier_descriptor descriptor, void *memory, size_t size)
 {
     if (is_pipe(descriptor)) {
@@ -317,8 +324,11 @@ int64_t raw_receive_now(pier_descriptor descriptor, void *memory, size_t size)
     }
     set_mode(descriptor, true);
     const int got = recv((SOCKET)descriptor, memory, (int)size, 0);
-    const int64_t result = got >= 0 ? got : failure(WSAGetLastError());
+    int64_t result = got >= 0 ? got : failure(WSAGetLastError());
     set_mode(descriptor, raw_is_nonblocking(descriptor));
+    if (got == 0 && size > 0 && was_reset(descriptor)) {
+        result = RAW_RESET;
+    }
     return result;
 }
 

@@ -22,13 +22,19 @@ static void stuff(pier_descriptor descriptor)
     while (raw_send_now(descriptor, big, sizeof(big)) > 0) {}
 }
 
+/* Sockets, and pipes where those can be waited for. */
+static int kinds_to_poll(void)
+{
+    return test_backend_is("iocp") ? 1 : 2;
+}
+
 static void readable_and_writable(void)
 {
     if (lacks_poll()) {
         return;
     }
     struct pier_loop *loop = test_loop();
-    for (int pipe_ends = 0; pipe_ends < 2; pipe_ends++) {
+    for (int pipe_ends = 0; pipe_ends < kinds_to_poll(); pipe_ends++) {
         struct tracked read = {0}, write = {0};
         pier_descriptor ends[2];
         if (pipe_ends) {
@@ -58,6 +64,22 @@ static void readable_and_writable(void)
     }
 }
 
+/* Where pipes can't be waited for, that is said. */
+static void pipes_or_not(void)
+{
+    if (lacks_poll()) {
+        return;
+    }
+    struct pier_loop *loop = test_loop();
+    struct tracked poll = {0};
+    pier_descriptor ends[2];
+    raw_pipe(ends);
+    tracked_poll(loop, &poll, ends[1], PIER_WRITABLE, NULL);
+    CHECK_INT(wait_for(&poll), ==, kinds_to_poll() > 1 ? PIER_WRITABLE : PIER_ENOTSUP);
+    raw_close(ends[0]);
+    raw_close(ends[1]);
+}
+
 static void both_events_with_one_op(void)
 {
     if (lacks_poll()) {
@@ -82,7 +104,7 @@ static void hang_up(void)
         return;
     }
     struct pier_loop *loop = test_loop();
-    for (int pipe_ends = 0; pipe_ends < 2; pipe_ends++) {
+    for (int pipe_ends = 0; pipe_ends < kinds_to_poll(); pipe_ends++) {
         struct tracked read = {0}, write = {0};
         pier_descriptor ends[2], others[2];
         if (pipe_ends) {
@@ -412,6 +434,7 @@ static void drained_with_the_loop(void)
 
 const struct test poll_tests[] = {
     TEST(poll, readable_and_writable),
+    TEST(poll, pipes_or_not),
     TEST(poll, both_events_with_one_op),
     TEST(poll, hang_up),
     TEST(poll, repeats_while_it_holds),
