@@ -449,7 +449,11 @@ int pier_loop_run(struct pier_loop *loop, enum pier_run mode)
         pier__atomic_store(&loop->sleeping, 1); /* what comes now must show at the descriptor */
         pier__atomic_fence();
     }
-    return loop->failure != 0 ? loop->failure : is_alive(loop);
+    /* The next run tries again: memory may only have been short, and ops in flight must be able to
+     * complete (tests/fault). */
+    int failure = loop->failure;
+    loop->failure = 0;
+    return failure != 0 ? failure : is_alive(loop);
 }
 
 void pier_loop_stop(struct pier_loop *loop)
