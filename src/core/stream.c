@@ -136,8 +136,9 @@ int pier_open_socket(struct pier_loop *loop, struct pier_handle *handle,
     if (socket < 0) {
         return fail_opening((int)socket, "open a socket for", address);
     }
-    if (address->family != PIER_ADDRESS_UNIX) {
-        error = pier__sys_set_no_delay(socket, true);
+    if (address->family != PIER_ADDRESS_UNIX &&
+        (error = pier__sys_set_no_delay(socket, true)) < 0) {
+        fail_opening(error, "set TCP_NODELAY on a socket for", address);
     }
     if (error == 0) {
         error = pier__handle_open(loop, handle, socket, PIER__KIND_STREAM, address->family,
