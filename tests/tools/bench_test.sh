@@ -1,0 +1,269 @@
+#!/bin/sh
+# Runs `pier bench` for a moment and checks what it prints and writes.
+#
+# usage: tests/tools/bench_test.sh PIER-COMMAND [NO-URING-COMMAND]
+#
+# The figures are checked against each other and against what no echo server can do; how good they
+# are is not a matter of tests. Exit code 0 when all is well, 1 when not, 77 when no backend works.
+set -u
+
+pier=${1:?usage: bench_test.sh PIER-COMMAND [NO-URING-COMMAND]}
+no_uring=${2:-}
+"$pier" --version >/dev/null || { echo "not ok pier: $pier doesn't run"; exit 1; }
+directory=$(mktemp -d) || exit 1
+running=
+finish()
+{
+    [ -n "$running" ] && kill "$running" 2>/dev/null
+    rm -rf "$directory"
+}
+trap finish EXIT
+trap 'exit 1' INT TERM
+out=$directory/out err=$directory/err
+passed=0 failed=0 skipped=0
+unset PIER_BACKEND
+
+pass() { passed=$((passed + 1)); echo "ok $1"; }
+fail() { failed=$((failed + 1)); echo "not ok $1: $2"; }
+skip() { skipped=$((skipped + 1)); echo "skip $1: $2"; }
+
+# bench OPTION...: a short run; output in $out and $err. There are two rounds, and not shorter ones,
+# so that a busy machine lets a message through.
+bench()
+{
+    "$pier" bench --rounds 2 --duration 200ms --output "$directory/report" "$@" \
+        >"$out" 2>"$err" </dev/null
+}
+
+# column NAME: its number in the CSV file.
+column()
+{
+    head -1 "$directory/report/report.csv" | tr ',' '\n' | grep -nx "$1" | cut -d: -f1
+}
+
+# Rows that were measured have figures that make sense: LEAST COLUMN MOST.
+check_column()
+{
+    number=$(column "$2")
+    if [ -z "$number" ]; then
+        fail "csv-$2" "no such column: $(head -1 "$directory/report/report.csv")"
+        return
+    fi
+    wrong=$(awk -F, -v n="$number" -v least="$1" -v most="$3" \
+        'NR > 1 && /,measured,/ && !($n >= least && $n <= most)' "$directory/report/report.csv")
+    if [ -n "$wrong" ]; then
+        fail "csv-$2" "not from $1 to $3: $wrong"
+    else
+        pass "csv-$2"
+    fi
+}
+
+# well_formed NAME FILE
+well_formed()
+{
+    if command -v xmllint >/dev/null; then
+        if xmllint --noout "$2" 2>"$err"; then
+            pass "$1"
+        else
+            fail "$1" "$(head -3 "$err")"
+        fi
+    elif command -v python3 >/dev/null; then
+        if python3 -c "import sys, xml.dom.minidom as m; m.parse(sys.argv[1])" "$2" 2>"$err"; then
+            pass "$1"
+        else
+            fail "$1" "$(tail -1 "$err")"
+        fi
+    else
+        skip "$1" "neither xmllint nor python3"
+    fi
+}
+
+works()
+{
+    "$pier" doctor >"$directory/doctor" && grep -q "^  $1 *works" "$directory/doctor"
+}
+
+if ! works poll || ! works select; then
+    echo "skip all: poll and select don't work here"
+    exit 77
+fi
+
+# ---- a run over two backends ----
+
+page=$directory/report/report.html csv=$directory/report/report.csv
+if bench --backend poll,select --connections 7,150; then
+    pass run
+else
+    fail run "$(cat "$out" "$err")"
+fi
+for text in '^7 connections, all busy' '^150 connections, all busy' \
+    '^150 connections, 100 of them' 'per message' '^charts: .*report.html' \
+    '^numbers: .*report.csv'; do
+    if grep -q "$text" "$out"; then pass "text: $text"; else fail "text: $text" "$(cat "$out")"; fi
+done
+rows=$(grep -c ',measured,' "$csv")
+[ "$rows" -eq 6 ] && pass csv-rows || fail csv-rows "$rows of 6 measured: $(cat "$csv")"
+fields=$(awk -F, '{ print NF }' "$csv" | sort -u | wc -l)
+[ "$fields" -eq 1 ] && pass csv-fields || fail csv-fields "rows of different length"
+check_column 1 connections 150
+check_column 64 message_bytes 64
+check_column 10 messages_per_second 50000000
+check_column 1 p50_us 10000000
+check_column 1 p99_us 20000000
+check_column 0.01 server_cpu_us_per_message 1000
+check_column 0.01 server_cpu_percent 120
+# Each message takes a receive and a send there, and at times a wait.
+calls=$(column system_calls_per_message)
+wrong=$(awk -F, -v n="$calls" 'NR > 1 && $4 == 7 && !($n >= 1.9 && $n <= 3.5)' "$csv")
+[ -z "$wrong" ] && pass csv-calls || fail csv-calls "$wrong"
+
+well_formed html "$page"
+if grep -qE '(src|href|url\(|@import|<script)' "$page"; then
+    fail html-alone "it needs something from outside: $(grep -nE 'src|href|url\(|@import' "$page")"
+else
+    pass html-alone
+fi
+if grep -q 'prefers-color-scheme:dark' "$page"; then pass html-dark; else fail html-dark ""; fi
+charts=$(grep -c '<figure>' "$page")
+[ "$charts" -eq 11 ] && pass html-charts || fail html-charts "$charts charts, not 11"
+marks=$(grep -c '<title>poll, 7 connections: [0-9]' "$page")
+[ "$marks" -eq 5 ] && pass html-marks || fail html-marks "$marks marks, not 5"
+parts=$(ls "$directory/report")
+case $parts in
+*.part*) fail parts "left over: $parts" ;;
+*) pass parts ;;
+esac
+
+# ---- JSON, and the CSV file elsewhere ----
+
+if bench --json --backend poll --connections 5 --active 0 --size 1k --depth 3 \
+    --csv "$directory/other.csv" && [ "$(wc -l <"$out")" -eq 1 ]; then
+    pass json
+else
+    fail json "$(cat "$out" "$err")"
+fi
+if ! command -v python3 >/dev/null; then
+    skip json-content "no python3 to read JSON with"
+elif python3 -c "
+import json
+d = json.load(open('$out'))
+r, = d['results']
+assert r['backend'] == 'poll' and r['connections'] == 5 and r['status'] == 'measured', r
+assert r['messages_per_second'] > 10 and r['p50_us'] <= r['p99_us'], r
+assert d['message_bytes'] == 1024 and d['depth'] == 3, d
+assert d['csv'] == '$directory/other.csv', d
+" 2>"$err"; then
+    pass json-content
+else
+    fail json-content "$(tail -1 "$err")"
+fi
+[ "$(wc -l <"$directory/other.csv")" -eq 2 ] && pass csv-elsewhere || fail csv-elsewhere ""
+
+# ---- modes of epoll ----
+
+if works epoll; then
+    bench --backend epoll --connections 4 --active 0
+    modes=$(grep -c '^epoll-[a-z]*,epoll,[a-z]*,4,4,.*,measured,' "$csv")
+    [ "$modes" -eq 3 ] && pass epoll-modes || fail epoll-modes "$(cat "$out" "$err")"
+    bench --backend epoll-level --connections 4 --active 0
+    modes=$(grep -c '^epoll-level,epoll,level,' "$csv")
+    [ "$modes" -eq 1 ] && [ "$(wc -l <"$csv")" -eq 2 ] && pass epoll-one ||
+        fail epoll-one "$(cat "$csv")"
+fi
+
+# ---- what isn't to be had ----
+
+if works uring && [ -n "$no_uring" ] && "$no_uring" EPERM true 2>"$err"; then
+    real=$pier
+    pier=$directory/without
+    printf '#!/bin/sh\nexec "%s" EPERM "%s" "$@"\n' "$no_uring" "$real" >"$pier"
+    chmod +x "$pier"
+    if bench --backend uring,poll --connections 5 --active 0 &&
+        grep -q '^  uring *not available: .*EPERM' "$out" &&
+        grep -q '^uring,uring,,5,5,64,1,not available,.*EPERM' "$csv"; then
+        pass unavailable
+    else
+        fail unavailable "$(cat "$out" "$err")"
+    fi
+    bench --backend uring --connections 5
+    status=$?
+    if [ $status -eq 1 ] && grep -q 'no backend to measure: uring: .*EPERM' "$err"; then
+        pass unavailable-all
+    else
+        fail unavailable-all "exit code $status: $(cat "$err")"
+    fi
+    pier=$real
+else
+    skip unavailable "io_uring or the filter that forbids it doesn't work here"
+fi
+
+# The numbers of connections are fitted to the limit of open files.
+(ulimit -n 200 && bench --backend poll --connections 5000 --active 0)
+status=$?
+if [ $status -eq 0 ] && grep -q '^136 connections, all busy' "$out" &&
+    grep -q '^note: 5,000 connections were asked for, 136 are measured' "$out"; then
+    pass fitted
+else
+    fail fitted "exit code $status: $(cat "$out" "$err")"
+fi
+
+# ---- an interrupt ends it and what it started, and leaves the report before alone ----
+
+cp "$page" "$directory/before.html"
+"$pier" bench --rounds 9 --duration 5 --connections 20 --active 0 --backend poll \
+    --output "$directory/report" >"$out" 2>"$err" &
+running=$!
+sleep 1
+children=$(ps -o pid= --ppid "$running" 2>/dev/null)
+kill -TERM "$running"
+wait "$running"
+status=$?
+running=
+if [ $status -eq 1 ] && grep -q interrupted "$err" &&
+    cmp -s "$page" "$directory/before.html" && [ ! -e "$page.part" ]; then
+    pass interrupt
+else
+    fail interrupt "exit code $status: $(cat "$err"; ls "$directory/report")"
+fi
+left=
+for child in $children; do
+    kill -0 "$child" 2>/dev/null && left="$left $child"
+done
+[ -z "$left" ] && pass interrupt-children || fail interrupt-children "still there:$left"
+
+# ---- bad input ----
+
+# refuse NAME STATUS TEXT OPTION...: one line that has the text, and nothing else.
+refuse()
+{
+    name=$1 want=$2 text=$3
+    shift 3
+    "$pier" bench "$@" >"$out" 2>"$err" </dev/null
+    status=$?
+    if [ $status -ne "$want" ]; then
+        fail "$name" "exit code $status instead of $want: $(cat "$err")"
+    elif [ "$(wc -l <"$err")" -ne 1 ] || [ -s "$out" ]; then
+        fail "$name" "not one line: $(cat "$out" "$err")"
+    elif ! grep -qF -- "$text" "$err"; then
+        fail "$name" "no \"$text\" in: $(cat "$err")"
+    else
+        pass "$name"
+    fi
+}
+refuse bad-option 2 'did you mean --connections' --conections 5
+refuse bad-backend 2 'not "iouring"' --backend poll,iouring
+refuse bad-backend-empty 2 'not ""' --backend poll,
+refuse bad-connections 2 'not "x"' --connections 10,x
+refuse bad-connections-zero 2 'not "0"' --connections 0
+refuse bad-connections-empty 2 'not ""' --connections ''
+refuse bad-connections-large 2 'to 1000000' --connections 1000001
+refuse bad-connections-many 2 '16 numbers' --connections "$(seq -s, 200 300)"
+refuse bad-duration 2 'from 50ms to 1h, such as 10, 0.5 or 500ms, not "0"' --duration 0
+refuse bad-rounds 2 'from 1 to 99' --rounds 0
+refuse bad-size 2 'not "0"' --size 0
+refuse bad-output 1 '/dev/null/x' --output /dev/null/x
+refuse bad-csv 1 '/nonexistent/x.csv' --output "$directory/report" --csv /nonexistent/x.csv
+if "$pier" bench --help | grep -q '^usage: pier bench'; then pass help; else fail help ""; fi
+
+echo "$passed passed, $failed failed, $skipped skipped"
+[ $failed -eq 0 ]

@@ -1,0 +1,348 @@
+/* bench_command.c - `pier bench`: the command line, the files, and the rounds.
+ *
+ * Each round measures every backend at every load once, beginning with another backend each time,
+ * so that what changes on the machine meanwhile meets all of them alike; the results are medians
+ * over the rounds. */
+
+#include "bench.h"
+
+#include <errno.h>
+#include <inttypes.h>
+#include <math.h>
+#include <stdarg.h>
+#include <stdlib.h>
+#include <string.h>
+
+static const char help_text[] =
+    "usage: pier bench [OPTION...]\n"
+    "\n"
+    "Compares the backends of this machine: for each, and for each number of connections, starts\n"
+    "`pier echo` on loopback and drives it as `pier load` does. Prints messages per second,\n"
+    "latency, the server's CPU time, system calls and memory, and writes the same as a page with\n"
+    "charts and as CSV. Figures are medians over rounds in which the backends take turns.\n"
+    "\n"
+    "  --short            about a minute over all backends: fewer, shorter rounds\n"
+    "  --connections LIST numbers of connections; default 10,100,1000,5000, as far as the limit\n"
+    "                     of open files allows\n"
+    "  --active N         each number of connections above N is also measured with N of them busy\n"
+    "                     and the others idle; 0: not; default 100\n"
+    "  --duration TIME    of each measurement: 2, 500ms; default 2 seconds, 0.4 with --short\n"
+    "  --rounds N         default 5, 3 with --short\n"
+    "  --backend LIST     such as uring,epoll-level,poll; epoll stands for epoll-edge,\n"
+    "                     epoll-level and epoll-oneshot; default: all\n"
+    "  --size BYTES       of a message: 64, 16k; default 64\n"
+    "  --depth N          messages in flight on a connection; default 1\n"
+    "  --output DIR       where report.html and report.csv go; default build/bench\n"
+    "  --csv FILE         the CSV file, if it is to be somewhere else\n"
+    "  --json             print one line of JSON instead of the tables\n";
+
+enum { SPARE_DESCRIPTORS = 64 };
+
+struct choice {
+    const char *connections, *backends, *output, *csv;
+    uint64_t duration_ns, rounds;
+};
+
+static const uint64_t not_given = UINT64_MAX;
+
+static atomic_bool interrupted;
+
+static void on_interrupt(void)
+{
+    atomic_store(&interrupted, true);
+}
+
+bool bench_interrupted(void)
+{
+    return atomic_load(&interrupted);
+}
+
+struct bench_cell *bench_cell(const struct bench *bench, size_t subject, size_t point)
+{
+    return &bench->cells[subject * bench->points_count + point];
+}
+
+void bench_note(struct bench *bench, const char *format, ...)
+{
+    va_list arguments;
+    if (bench->notes_count < sizeof(bench->notes) / sizeof(bench->notes[0])) {
+        va_start(arguments, format);
+        vsnprintf(bench->notes[bench->notes_count++], sizeof(bench->notes[0]), format, arguments);
+        va_end(arguments);
+    }
+}
+
+static int parse(struct bench *bench, struct choice *choice, int argc, char **argv)
+{
+    *choice = (struct choice){
+        .output = "build/bench", .duration_ns = not_given, .rounds = not_given};
+    bench->size = 64;
+    bench->depth = 1;
+    bench->busy_max = 100;
+    const struct tool_option table[] = {
+        {.name = "--short", .kind = TOOL_OPTION_FLAG, .value.flag = &bench->is_short},
+        {.name = "--connections", .kind = TOOL_OPTION_TEXT, .value.text = &choice->connections},
+        {.name = "--active",
+         .kind = TOOL_OPTION_NUMBER,
+         .value.number = &bench->busy_max,
+         .min = 0,
+         .max = BENCH_CONNECTIONS_MAX},
+        {.name = "--duration",
+         .kind = TOOL_OPTION_DURATION,
+         .value.number = &choice->duration_ns,
+         .min = 50 * PIER_MILLISECOND,
+         .max = 3600 * PIER_SECOND},
+        {.name = "--rounds",
+         .kind = TOOL_OPTION_NUMBER,
+         .value.number = &choice->rounds,
+         .min = 1,
+         .max = BENCH_ROUNDS_MAX},
+        {.name = "--backend", .kind = TOOL_OPTION_TEXT, .value.text = &choice->backends},
+        {.name = "--size",
+         .kind = TOOL_OPTION_SIZE,
+         .value.number = &bench->size,
+         .min = 1,
+         .max = 64 << 20},
+        {.name = "--depth",
+         .kind = TOOL_OPTION_NUMBER,
+         .value.number = &bench->depth,
+         .min = 1,
+         .max = 65536},
+        {.name = "--output", .kind = TOOL_OPTION_TEXT, .value.text = &choice->output},
+        {.name = "--csv", .kind = TOOL_OPTION_TEXT, .value.text = &choice->csv},
+        {.name = "--json", .kind = TOOL_OPTION_FLAG, .value.flag = &bench->json},
+        {.name = NULL},
+    };
+    int status = tool_options_parse(table, help_text, argc, argv);
+    bench->duration_ns = choice->duration_ns != not_given ? choice->duration_ns
+                         : bench->is_short                ? 400 * PIER_MILLISECOND
+                                                          : 2 * PIER_SECOND;
+    bench->rounds = choice->rounds != not_given ? choice->rounds : bench->is_short ? 3 : 5;
+    bench->warmup_ns = bench->duration_ns / 4;
+    if (bench->warmup_ns > PIER_SECOND / 2) {
+        bench->warmup_ns = PIER_SECOND / 2;
+    }
+    return status;
+}
+
+/* ---- files ---- */
+
+/* Until it is complete a file has this name, so that an interrupt leaves the one before alone. */
+static FILE *open_file(const char *path, char *part_path, size_t size)
+{
+    snprintf(part_path, size, "%s.part", path);
+    FILE *file = fopen(part_path, "w");
+    if (file == NULL) {
+        tool_say("cannot write %s: %s", part_path, platform_error_text(errno));
+    }
+    return file;
+}
+
+/* Opens them before anything is measured: a wrong path should show at once. */
+static int open_files(struct bench *bench, const struct choice *choice)
+{
+    int page = snprintf(bench->page_path, sizeof(bench->page_path), "%s/report.html",
+                        choice->output);
+    int csv = snprintf(bench->csv_path, sizeof(bench->csv_path), "%s%s",
+                       choice->csv != NULL ? choice->csv : choice->output,
+                       choice->csv != NULL ? "" : "/report.csv");
+    if (page >= (int)sizeof(bench->page_path) || csv >= (int)sizeof(bench->csv_path)) {
+        tool_say("the path of --output or --csv is too long: %d bytes at the most",
+                 (int)sizeof(bench->page_path) - 16);
+        return TOOL_USAGE;
+    }
+    int error = bench_make_directory(choice->output);
+    if (error != 0) {
+        tool_say("cannot make the directory %s: %s: choose another with --output", choice->output,
+                 platform_error_text(error));
+        return TOOL_FAILED;
+    }
+    bench->page = open_file(bench->page_path, bench->page_part, sizeof(bench->page_part));
+    if (bench->page == NULL) {
+        return TOOL_FAILED;
+    }
+    bench->csv = open_file(bench->csv_path, bench->csv_part, sizeof(bench->csv_part));
+    return bench->csv != NULL ? TOOL_GO_ON : TOOL_FAILED;
+}
+
+static void close_files(struct bench *bench)
+{
+    if (bench->page != NULL) {
+        fclose(bench->page);
+        remove(bench->page_part);
+    }
+    if (bench->csv != NULL) {
+        fclose(bench->csv);
+        remove(bench->csv_part);
+    }
+}
+
+/* ---- the rounds ---- */
+
+static void announce(const struct bench *bench)
+{
+    size_t working = bench_count_working(bench);
+    printf("%zu server%s, %zu load%s, %" PRIu64 " round%s: about %" PRIu64 " s\n", working,
+           working == 1 ? "" : "s", bench->points_count, bench->points_count == 1 ? "" : "s",
+           bench->rounds, bench->rounds == 1 ? "" : "s",
+           (bench_estimate_ns(bench) + PIER_SECOND / 2) / PIER_SECOND);
+    platform_flush_output();
+}
+
+static void show_progress(const struct bench *bench, uint64_t round, size_t subject, size_t point)
+{
+    char text[TOOL_TEXT_MAX], line[128];
+    snprintf(line, sizeof(line), "round %" PRIu64 " of %" PRIu64 ": %s, %s connections",
+             round < bench->rounds ? round + 1 : bench->rounds, bench->rounds,
+             bench->subjects[subject].name,
+             tool_format_count(text, bench->points[point].connections));
+    fprintf(stderr, "\r%-70s", line);
+}
+
+/* One pass over all backends and loads. `load` false: counts what connecting costs. */
+static void pass(struct bench *bench, struct bench_runner *runner, uint64_t round, bool load,
+                 bool progress)
+{
+    for (size_t i = 0; i < bench->points_count; i++) {
+        for (size_t j = 0; j < bench->subjects_count; j++) {
+            size_t subject = (j + (size_t)round) % bench->subjects_count;
+            struct bench_cell *cell = bench_cell(bench, subject, i);
+            if (!bench->subjects[subject].works || cell->failure[0] != '\0' ||
+                bench_interrupted()) {
+                continue;
+            }
+            if (progress) {
+                show_progress(bench, round, subject, i);
+            }
+            bench_run(runner, bench, &bench->subjects[subject], &bench->points[i], load, cell);
+        }
+    }
+}
+
+/* Measures the memory of each server with few connections, which is that of the program itself. */
+static void measure_base(struct bench *bench, struct bench_runner *runner)
+{
+    const struct bench_point few = {BENCH_BASE, BENCH_BASE};
+    for (size_t i = 0; i < bench->subjects_count; i++) {
+        struct bench_cell *cell = calloc(1, sizeof(*cell));
+        bench->subjects[i].base_memory = NAN;
+        if (cell != NULL && bench->subjects[i].works && !bench_interrupted()) {
+            bench_run(runner, bench, &bench->subjects[i], &few, false, cell);
+            /* A failure will show again, where it is reported. */
+            bench->subjects[i].base_memory = cell->failure[0] == '\0' ? cell->setup_memory : NAN;
+        }
+        free(cell);
+    }
+}
+
+/* TOOL_FAILED when something was not measured. */
+static int check_cells(struct bench *bench)
+{
+    int status = TOOL_GO_ON;
+    for (size_t i = 0; i < bench->subjects_count * bench->points_count; i++) {
+        struct bench_cell *cell = &bench->cells[i];
+        if (!bench->subjects[i / bench->points_count].works) {
+            continue;
+        }
+        if (cell->failure[0] == '\0' && cell->samples_count == 0) {
+            snprintf(cell->failure, sizeof(cell->failure),
+                     "no message came back in the measured time: use a longer --duration");
+        }
+        if (cell->failure[0] != '\0') {
+            status = TOOL_FAILED;
+        }
+    }
+    return status;
+}
+
+/* Measures all; TOOL_FAILED when something did not work. */
+static int measure(struct bench *bench, struct bench_runner *runner)
+{
+    bool progress = platform_is_terminal(stderr) && !bench->json;
+    measure_base(bench, runner);
+    pass(bench, runner, 0, false, progress);
+    for (uint64_t round = 0; round < bench->rounds; round++) {
+        pass(bench, runner, round, true, progress);
+    }
+    if (progress) {
+        fprintf(stderr, "\r%70s\r", "");
+    }
+    if (bench_interrupted()) {
+        tool_say("interrupted");
+        return TOOL_FAILED;
+    }
+    bench->client_backend = runner->shared->results[0].backend;
+    return check_cells(bench);
+}
+
+static int run(struct bench *bench, const struct choice *choice)
+{
+    struct bench_runner runner;
+    int status = open_files(bench, choice);
+    if (status != TOOL_GO_ON) {
+        return status;
+    }
+    int error = platform_on_interrupt(on_interrupt);
+    if (error != 0) {
+        tool_say("cannot handle signals: %s", platform_error_text(error));
+        return TOOL_FAILED;
+    }
+    bench->cells = calloc(bench->subjects_count * bench->points_count, sizeof(*bench->cells));
+    if (bench->cells == NULL) {
+        tool_say("no memory for the results of %zu loads: use fewer --connections",
+                 bench->points_count);
+        return TOOL_FAILED;
+    }
+    status = bench_runner_open(&runner);
+    if (status != TOOL_GO_ON) {
+        return status;
+    }
+    if (runner.server_cpu < 0) {
+        bench_note(bench,
+                   "server and client share the CPUs: this process has fewer than two, or the "
+                   "system does not let it choose");
+    } else {
+        bench_note(bench, "the server runs on CPU %d, the client on %u other%s", runner.server_cpu,
+                   runner.clients_max, runner.clients_max > 1 ? "s" : "");
+    }
+    if (!bench->json) {
+        announce(bench);
+    }
+    int measured = measure(bench, &runner);
+    if (!bench_interrupted()) {
+        status = bench_write_files(bench);
+        bench_print(bench);
+    }
+    bench_runner_close(&runner);
+    return measured == TOOL_GO_ON ? status : measured;
+}
+
+int pier_tool_bench(int argc, char **argv)
+{
+    static struct bench bench;
+    struct choice choice;
+    int status = parse(&bench, &choice, argc, argv);
+    if (status != TOOL_GO_ON) {
+        return status;
+    }
+    status = bench_choose_subjects(&bench, choice.backends);
+    uint64_t limit = platform_raise_descriptor_limit();
+    if (status == TOOL_GO_ON && limit < 2 * SPARE_DESCRIPTORS) {
+        tool_say("a process may have %" PRIu64 " open descriptors, which is too few: %s", limit,
+                 platform_descriptor_remedy());
+        return TOOL_FAILED;
+    }
+    if (status == TOOL_GO_ON) {
+        status = bench_choose_points(&bench, choice.connections, limit - SPARE_DESCRIPTORS);
+    }
+    if (status == TOOL_GO_ON && bench_count_working(&bench) == 0) {
+        tool_say("no backend to measure: %s: %s", bench.subjects[0].name, bench.subjects[0].reason);
+        return TOOL_FAILED;
+    }
+    if (status == TOOL_GO_ON) {
+        status = run(&bench, &choice);
+        close_files(&bench);
+        free(bench.cells);
+    }
+    return status;
+}
