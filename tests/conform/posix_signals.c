@@ -105,6 +105,7 @@ static void storm_of_signals(void)
 static void call_pier(int number)
 {
     (void)number;
+    const int interrupted = errno;
     errno = E2BIG;
     if (!pier_op_pending(&handler_post)) {
         pier_post(handler_loop, &handler_post, note_posted);
@@ -119,6 +120,7 @@ static void call_pier(int number)
     }
     handler_changed_errno |= errno != E2BIG;
     handler_calls++;
+    errno = interrupted;
 }
 
 static void handlers_may_call(void)

@@ -204,7 +204,11 @@ static void bound_before_connecting(void)
     struct pier_address local = address_of("127.0.0.2:0"), seen;
     const struct pier_address address = tracked_listen(loop, &listener, STREAM_TCP4, NULL);
     tracked_open_socket(loop, &client, &address);
-    CHECK_OK(pier_bind(&client.handle, &local));
+    if (pier_bind(&client.handle, &local) == PIER_EADDRNOTAVAIL) {
+        local = address_of("127.0.0.1:0"); /* elsewhere than on Linux there is but one */
+        CHECK_OK(pier_bind(&client.handle, &local));
+    }
+    const unsigned host = local.u.ip[3];
     tracked_accept(&listener, &accept, take_into_context);
     tracked_connect(&client, &connect, &address, NULL);
     CHECK_INT(wait_for(&connect), ==, 0);
@@ -214,7 +218,7 @@ static void bound_before_connecting(void)
     CHECK_INT(local.port, !=, 0);
     CHECK_OK(pier_peer_address(&server.handle, &seen));
     CHECK(pier_address_equal(&seen, &local));
-    CHECK_INT(seen.u.ip[3], ==, 2);
+    CHECK_INT(seen.u.ip[3], ==, host);
     close_and_wait(&client);
     close_and_wait(&server);
     close_and_wait(&listener);

@@ -69,7 +69,7 @@ struct ping {
     struct pier_loop *loops[2];
     struct tracked op, idle[2];
     unsigned left;
-    _Atomic bool done;
+    _Atomic bool done, woken;
 };
 
 static void hit_back(struct tracked *tracked)
@@ -80,6 +80,7 @@ static void hit_back(struct tracked *tracked)
         atomic_store(&ping->done, true);
         pier_wake(ping->loops[0]);
         pier_wake(ping->loops[1]);
+        atomic_store(&ping->woken, true);
         return;
     }
     tracked_post(other, tracked, hit_back);
@@ -94,6 +95,9 @@ static void play(void *context)
     }
     tracked_cancel(&ping->idle[1]);
     CHECK_INT(wait_for(&ping->idle[1]), ==, PIER_ECANCELED);
+    while (!atomic_load(&ping->woken)) {
+        platform_yield(); /* the other thread may be about to wake this loop */
+    }
     test_loop_free(ping->loops[1]);
 }
 
