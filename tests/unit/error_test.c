@@ -2,9 +2,13 @@
 
 #include "unit.h"
 
-#include <pthread.h>
 #include <stdio.h>
 #include <string.h>
+#ifdef _WIN32
+#include <windows.h>
+#else
+#include <pthread.h>
+#endif
 
 #include "core/error.h"
 #include "pier/pier.h"
@@ -120,20 +124,49 @@ TEST(quoting_shows_escapes_and_cuts)
     CHECK_EQ(strlen(PIER__QUOTE(text, sizeof text)), 2 + 18 * 4 + 3);
 }
 
-static void *fail_elsewhere(void *argument)
+static void fail_elsewhere(void)
 {
-    (void)argument;
     CHECK_STR(pier_error_detail(), "");
     pier__fail(PIER_EINVAL, "elsewhere");
     CHECK_STR(pier_error_detail(), "elsewhere");
+}
+
+#ifdef _WIN32
+
+static DWORD WINAPI run_elsewhere(void *argument)
+{
+    (void)argument;
+    fail_elsewhere();
+    return 0;
+}
+
+static bool run_on_thread(void)
+{
+    HANDLE thread = CreateThread(NULL, 0, run_elsewhere, NULL, 0, NULL);
+    return thread != NULL && WaitForSingleObject(thread, INFINITE) == 0 && CloseHandle(thread);
+}
+
+#else
+
+static void *run_elsewhere(void *argument)
+{
+    (void)argument;
+    fail_elsewhere();
     return NULL;
 }
+
+static bool run_on_thread(void)
+{
+    pthread_t thread;
+    return pthread_create(&thread, NULL, run_elsewhere, NULL) == 0 &&
+           pthread_join(thread, NULL) == 0;
+}
+
+#endif
 
 TEST(each_thread_has_its_own_line)
 {
     pier__fail(PIER_EINVAL, "here");
-    pthread_t thread;
-    REQUIRE(pthread_create(&thread, NULL, fail_elsewhere, NULL) == 0);
-    pthread_join(thread, NULL);
+    REQUIRE(run_on_thread());
     CHECK_STR(pier_error_detail(), "here");
 }
