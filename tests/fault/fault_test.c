@@ -20,7 +20,7 @@
 #include "scenario.h"
 #include "sys/sys.h"
 
-enum { NEVER, FIRST_TRIED = 6, WATCHDOG_S = 30 };
+enum { FIRST_TRIED = 40, WATCHDOG_S = 30 };
 
 struct kind {
     const char *name;
@@ -66,6 +66,7 @@ static void run_child(const struct fault *fault)
     pier__fault_set(fault->call, fault->number, fault->error, fault->for_good);
     scenario.must_finish = must_finish(fault);
     scenario.patience_ns = (scenario.must_finish ? 10000 : 40) * PIER_MILLISECOND;
+    scenario.drain_early = fault->for_good && fault->number % 2 == 0;
     scenario.recover = end_fault;
     int result = scenario_run(&scenario);
     if (result != 0) {
@@ -113,7 +114,8 @@ static void try_kind(enum pier__sys_call call, uint64_t count)
     const struct kind *kind = &kinds[call];
     unsigned tried = 0, wrong = 0;
     for (unsigned i = 0; i < sizeof(kind->errors) / sizeof(kind->errors[0]); i++) {
-        for (uint64_t number = 1; kind->errors[i] != 0 && number <= count; number = next_number(number)) {
+        for (uint64_t number = 1; kind->errors[i] != 0 && number <= count;
+             number = next_number(number)) {
             struct fault fault = {.call = call, .number = number, .error = kind->errors[i]};
             wrong += (unsigned)run_fault(&fault);
             fault.for_good = true;
@@ -188,7 +190,8 @@ static bool parse(int count, char **words)
             i++;
         }
         if (!right) {
-            fprintf(stderr, "fault-test: \"%s %s\" isn't understood\n", words[i == count ? i - 1 : i], value);
+            fprintf(stderr, "fault-test: \"%s %s\" isn't understood\n",
+                    words[i < count ? i : count - 1], value);
             return false;
         }
     }

@@ -10,13 +10,14 @@
 
 #include <fcntl.h>
 #include <pthread.h>
-#include <stdarg.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <unistd.h>
 
-enum { CLIENTS = 2, SERVED = 6, ECHOES = 24, PARCEL = 3000, DESCRIPTORS = 256 };
+#include "account.h"
+
+enum { CLIENTS = 2, SERVED = 6, ECHOES = 24, PARCEL = 3000 };
 
 struct task {
     struct pier_op op; /* first: a task is found by its op */
@@ -40,8 +41,6 @@ struct client {
 
 static const struct scenario *current;
 static struct pier_loop *loop;
-static char problem[256];
-static size_t blocks, bytes;
 static unsigned tasks_count;
 static struct task *tasks[SERVED * (ECHOES + 1) + 64];
 static char parcel[PARCEL];
@@ -55,61 +54,6 @@ static struct task check_send, check_receive, adopted_write;
 static struct pier_writer writer;
 static bool writer_open, gave_up, posted;
 static pthread_t thread;
-
-__attribute__((format(printf, 1, 2))) static void complain(const char *format, ...)
-{
-    va_list arguments;
-    va_start(arguments, format);
-    if (problem[0] == '\0') {
-        vsnprintf(problem, sizeof(problem), format, arguments);
-    }
-    va_end(arguments);
-}
-
-const char *scenario_problem(void)
-{
-    return problem;
-}
-
-/* ---- memory and descriptors */
-
-union header {
-    size_t size;
-    max_align_t align;
-};
-
-static void *count_memory(void *context, void *memory, size_t old_size, size_t new_size)
-{
-    (void)context;
-    union header *header = memory != NULL ? (union header *)memory - 1 : NULL;
-    if ((header != NULL ? header->size : 0) != old_size) {
-        complain("the allocator was told %zu bytes of a block of %zu", old_size,
-                 header != NULL ? header->size : 0);
-    }
-    if (new_size == 0) {
-        blocks -= header != NULL;
-        bytes -= old_size;
-        free(header);
-        return NULL;
-    }
-    union header *made = realloc(header, sizeof(*header) + new_size);
-    if (made == NULL) {
-        return NULL;
-    }
-    blocks += header == NULL;
-    bytes = bytes - old_size + new_size;
-    made->size = new_size;
-    return made + 1;
-}
-
-static int count_descriptors(void)
-{
-    int count = 0;
-    for (int i = 0; i < DESCRIPTORS; i++) {
-        count += fcntl(i, F_GETFD) != -1;
-    }
-    return count;
-}
 
 /* ---- ops */
 
@@ -515,6 +459,7 @@ static void check_usable(void)
     pier_receive(&ends[0], submit(&check_receive), memory, 4, on_end_or_stop);
     pier_send(&ends[1], submit(&check_send), "pier", 4, on_end_or_stop);
     /* Background ops are left out, others may still be stuck: turns until these three have ended. */
+    
     uint64_t begin = pier_loop_now(loop);
     while (check_timer.ended == 0 || check_receive.ended == 0 || check_send.ended == 0) {
         error = pier_loop_run(loop, PIER_RUN_ONCE);
@@ -560,11 +505,15 @@ static void run_loop(const int raw[2])
         pthread_join(thread, NULL);
     }
     if (gave_up && current->must_finish) {
-        complain("ops were still in flight after %u ms", (unsigned)(current->patience_ns / PIER_MILLISECOND));
+        complain("ops were still in flight after %u ms",
+                 (unsigned)(current->patience_ns / PIER_MILLISECOND));
         pier_loop_dump(loop, print_pending, NULL);
     }
     if (current->must_succeed && error < 0) {
         tell_error("pier_loop_run", error);
+    }
+    if (current->drain_early) {
+        pier_loop_drain(loop, 20 * PIER_MILLISECOND);
     }
     if (current->recover != NULL) {
         current->recover();
@@ -594,19 +543,24 @@ int scenario_run(const struct scenario *scenario)
         complain("the scenario can't make a pipe");
         return 1;
     }
-    int descriptors = count_descriptors();
-    struct pier_loop_options options = {.backend = scenario->backend, .trigger = scenario->trigger,
-                                        .queue_size = 16, .buffer_size = 1024, .buffers_min = 4,
-                                        .buffers_max = 16, .buffer_share = 2,
-                                        .retry_ns = PIER_MILLISECOND, .allocate = count_memory};
+    int descriptors = account_descriptors();
+    struct pier_loop_options options = {.backend = scenario->backend,
+                                        .trigger = scenario->trigger,
+                                        .queue_size = 16,
+                                        .buffer_size = 1024,
+                                        .buffers_min = 4,
+                                        .buffers_max = 16,
+                                        .buffer_share = 2,
+                                        .retry_ns = PIER_MILLISECOND,
+                                        .allocate = account_allocate};
     if (set_up("pier_loop_new", pier_loop_new(&loop, &options))) {
         run_loop(raw);
     }
-    if (problem[0] == '\0' && blocks + bytes != 0) {
-        complain("%zu blocks of memory (%zu bytes) are left", blocks, bytes);
+    if (scenario_problem()[0] == '\0' && account_blocks() != 0) {
+        complain("%zu blocks of memory are left", account_blocks());
     }
-    if (problem[0] == '\0' && count_descriptors() != descriptors) {
-        complain("%d descriptors were open before, %d are now", descriptors, count_descriptors());
+    if (scenario_problem()[0] == '\0' && account_descriptors() != descriptors) {
+        complain("%d descriptors were open before, %d are now", descriptors, account_descriptors());
     }
-    return problem[0] != '\0';
+    return scenario_problem()[0] != '\0';
 }

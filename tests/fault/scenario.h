@@ -10,9 +10,10 @@
 struct scenario {
     const char *backend;
     enum pier_trigger trigger;
-    uint64_t patience_ns;  /* how long its ops may take before they are given up */
-    bool must_finish;      /* running out of patience is a failure */
-    bool must_succeed;     /* so is each error: nothing is made to fail */
+    uint64_t patience_ns; /* how long its ops may take before they are given up */
+    bool must_finish;     /* running out of patience is a failure */
+    bool must_succeed;    /* so is each error: nothing is made to fail */
+    bool drain_early; /* the loop is drained, as far as it goes, before the system works again */
     void (*recover)(void); /* called when the system is to work again; may be NULL */
 };
 
