@@ -56,7 +56,9 @@ else()
   if(PIER_HAVE_URING)
     list(APPEND backend_sources
       src/backend/uring.c
+      src/backend/uring_accept.c
       src/backend/uring_ops.c
+      src/backend/uring_poll.c
       src/backend/uring_receive.c)
     list(APPEND sys_sources src/sys/linux_uring.c)
   endif()

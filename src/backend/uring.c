@@ -51,6 +51,11 @@ static int enter(struct pier_loop *loop, unsigned wait, bool get_events, uint64_
     return result;
 }
 
+void pier__uring_submit(struct pier_loop *loop)
+{
+    enter(loop, 0, true, 0);
+}
+
 PIER__COLD bool pier__uring_make_room(struct pier_loop *loop)
 {
     struct pier__uring *uring = pier__uring_of(loop);
@@ -105,115 +110,6 @@ bool pier__uring_wait_ready(struct pier_loop *loop, struct pier_op *op, pier_des
     return true;
 }
 
-/* ---- pier_poll() */
-
-static void arm_poll(struct pier_loop *loop, struct pier_op *op)
-{
-    struct pier__uring *uring = pier__uring_of(loop);
-    unsigned events = (unsigned)op->size;
-    unsigned native = (events & PIER_READABLE ? POLLIN : 0u) |
-                      (events & PIER_PRIORITY ? POLLPRI : 0u) |
-                      (events & PIER_WRITABLE ? POLLOUT : 0u);
-    if (pier__uring_wait_ready(loop, op, (pier_descriptor)op->data, native)) {
-        op->bits_ |= PIER__WANTED; /* in the kernel */
-        return;
-    }
-    op->next_ = NULL;
-    if (uring->polls_unsent == NULL) {
-        uring->polls_unsent = op;
-    } else {
-        uring->polls_unsent_last->next_ = op;
-    }
-    uring->polls_unsent_last = op;
-}
-
-static void poll_start(struct pier_loop *loop, struct pier_op *op)
-{
-    arm_poll(loop, op);
-}
-
-static bool unlist_poll(struct pier__uring *uring, struct pier_op *op)
-{
-    struct pier_op *before = NULL;
-    for (struct pier_op *at = uring->polls_unsent; at != NULL; before = at, at = at->next_) {
-        if (at == op) {
-            *(before == NULL ? &uring->polls_unsent : &before->next_) = at->next_;
-            if (uring->polls_unsent_last == at) {
-                uring->polls_unsent_last = before;
-            }
-            return true;
-        }
-    }
-    return false;
-}
-
-static void poll_cancel(struct pier_loop *loop, struct pier_op *op)
-{
-    struct pier__uring *uring = pier__uring_of(loop);
-    if (!(op->bits_ & PIER__WANTED)) {
-        unlist_poll(uring, op);
-        pier__op_finish(loop, op, pier__op_reason(op));
-        return;
-    }
-    /* The owner may close the descriptor when this returns: submit now, and let the kernel drop its reference. */
-    if (!pier__uring_cancel_request(loop, pier__uring_key(op, PIER__TAG_OP))) {
-        op->bits_ |= PIER__PAUSED; /* the queue is full: found and cancelled by resubmit() */
-        loop->retry_now = true;
-        uring->cancels_unsent = true;
-        return;
-    }
-    if (uring->enabled && loop->thread == pier__thread()) {
-        enter(loop, 0, true, 0);
-    }
-}
-
-static void poll_pause(struct pier_loop *loop, struct pier_op *op)
-{
-    (void)loop; /* if it fires, it isn't armed again before resume */
-    (void)op;
-}
-
-static void poll_resume(struct pier_loop *loop, struct pier_op *op)
-{
-    if (!(op->bits_ & PIER__WANTED)) {
-        unlist_poll(pier__uring_of(loop), op);
-        arm_poll(loop, op);
-    }
-}
-
-static void polled(struct pier_loop *loop, struct pier_op *op, int result)
-{
-    op->bits_ &= (uint8_t)~PIER__WANTED;
-    if (op->reason_ != PIER__REASON_NONE && (result < 0 || (op->bits_ & PIER__MULTISHOT))) {
-        pier__op_finish(loop, op, pier__op_reason(op));
-        return;
-    }
-    if (result < 0) {
-        pier__op_finish(loop, op, pier__sys_map(-result));
-        op->os_error = -result;
-        return;
-    }
-    unsigned seen = (unsigned)result;
-    int64_t events = ((seen & POLLIN) && (op->size & PIER_READABLE) ? PIER_READABLE : 0) |
-                     ((seen & POLLPRI) && (op->size & PIER_PRIORITY) ? PIER_PRIORITY : 0) |
-                     ((seen & POLLOUT) && (op->size & PIER_WRITABLE) ? PIER_WRITABLE : 0) |
-                     ((seen & (POLLHUP | POLLERR)) ? PIER_HANGUP : 0);
-    if (!(op->bits_ & PIER__MULTISHOT)) {
-        pier__op_finish(loop, op, events);
-        return;
-    }
-    if (op->bits_ & PIER__PAUSED) {
-        return; /* level-triggered: it shows again when resumed */
-    }
-    pier__op_event(loop, op, events, 0);
-    if (op->reason_ != PIER__REASON_NONE) {
-        return; /* cancelled in its callback: finished there, since it wasn't in the kernel */
-    }
-    if (!(op->bits_ & (PIER__PAUSED | PIER__WANTED))) {
-        arm_poll(loop, op);
-    }
-}
-
 /* ---- waiting */
 
 static void arm_eventfd(struct pier_loop *loop)
@@ -235,7 +131,7 @@ PIER__NOINLINE static void complete_other(struct pier_loop *loop, uint64_t key, 
     struct pier__uring *uring = pier__uring_of(loop);
     void *pointer = (void *)(uintptr_t)(key & ~(uint64_t)PIER__TAG_MASK);
     switch (key & PIER__TAG_MASK) {
-    case PIER__TAG_OP: polled(loop, pointer, result); break;
+    case PIER__TAG_OP: pier__uring_polled(loop, pointer, result); break;
     case PIER__TAG_READY: pier__uring_ready(loop, pointer, result); break;
     case PIER__TAG_CLOSED: pier__handle_closed(pointer); break;
     case PIER__TAG_EVENTFD:
@@ -301,33 +197,6 @@ PIER__COLD static void enable(struct pier_loop *loop)
     uring->enabled = true;
 }
 
-static void cancel_poll_again(struct pier_loop *loop, struct pier_op *op, void *context)
-{
-    struct pier__uring *uring = context;
-    if (op->kind_ == PIER__OP_POLL && op->reason_ != PIER__REASON_NONE &&
-        (op->bits_ & PIER__WANTED) &&
-        !pier__uring_cancel_request(loop, pier__uring_key(op, PIER__TAG_OP))) {
-        uring->cancels_unsent = true;
-    }
-}
-
-/* Polls and cancels that found the submission queue full. */
-PIER__COLD static void resubmit(struct pier_loop *loop)
-{
-    struct pier__uring *uring = pier__uring_of(loop);
-    struct pier_op *op = uring->polls_unsent;
-    uring->polls_unsent = NULL;
-    while (op != NULL) {
-        struct pier_op *next = op->next_;
-        arm_poll(loop, op);
-        op = next;
-    }
-    if (uring->cancels_unsent) {
-        uring->cancels_unsent = false;
-        pier__loop_visit(loop, cancel_poll_again, uring);
-    }
-}
-
 static void wait(struct pier_loop *loop, uint64_t timeout_ns)
 {
     struct pier__uring *uring = pier__uring_of(loop);
@@ -338,7 +207,7 @@ static void wait(struct pier_loop *loop, uint64_t timeout_ns)
         }
     }
     if (PIER__UNLIKELY(uring->polls_unsent != NULL || uring->cancels_unsent)) {
-        resubmit(loop);
+        pier__uring_poll_resubmit(loop);
     }
     if (PIER__UNLIKELY(uring->wake >= 0 && !uring->eventfd_armed)) {
         arm_eventfd(loop);
@@ -546,15 +415,6 @@ static pier_descriptor descriptor(struct pier_loop *loop)
     return eventfd;
 }
 
-static void poll_in_child(struct pier_loop *loop, struct pier_op *op, void *context)
-{
-    (void)context;
-    if (op->kind_ == PIER__OP_POLL) {
-        op->bits_ &= (uint8_t)~PIER__WANTED;
-        arm_poll(loop, op);
-    }
-}
-
 static int after_fork(struct pier_loop *loop)
 {
     struct pier__uring *uring = pier__uring_of(loop);
@@ -579,7 +439,7 @@ static int after_fork(struct pier_loop *loop)
             pier__uring_postpone(loop, handle);
         }
     }
-    pier__loop_visit(loop, poll_in_child, NULL);
+    pier__loop_visit(loop, pier__uring_poll_in_child, NULL);
     return 0;
 }
 
@@ -600,10 +460,10 @@ const struct pier_backend pier__uring_backend = {
     .wake = wake,
     .busy = busy,
     .flush = flush,
-    .poll_start = poll_start,
-    .poll_cancel = poll_cancel,
-    .poll_pause = poll_pause,
-    .poll_resume = poll_resume,
+    .poll_start = pier__uring_poll_start,
+    .poll_cancel = pier__uring_poll_cancel,
+    .poll_pause = pier__uring_poll_pause,
+    .poll_resume = pier__uring_poll_resume,
     .retry = pier__uring_retry,
     .buffer_returned = pier__uring_buffer_returned,
     .descriptor = descriptor,

@@ -6,6 +6,7 @@
 #ifndef PIER_BACKEND_URING_H
 #define PIER_BACKEND_URING_H
 
+#include <errno.h>
 #include <sys/socket.h>
 #include <sys/uio.h>
 
@@ -168,6 +169,42 @@ void pier__uring_ready(struct pier_loop *loop, struct pier_op *op, int result);
 void pier__uring_serve(struct pier_loop *loop, struct pier_handle *handle);
 /* The queue is full: the handle's op is started again later. */
 void pier__uring_postpone(struct pier_loop *loop, struct pier_handle *handle);
+
+/* A request failed: ends its op. */
+void pier__uring_fail(struct pier_loop *loop, struct pier_op *op, int code);
+/* pier__uring_wait_ready() for an op of a handle, noted there. */
+void pier__uring_wait_for_op(struct pier_loop *loop, struct pier_handle *handle,
+                             struct pier_op *op);
+/* Whether a request ended because it was cancelled, or interrupted by that. */
+static inline bool pier__uring_was_cancelled(int result)
+{
+    return result == -ECANCELED || result == -EINTR;
+}
+
+/* uring_accept.c */
+void pier__uring_start_accept(struct pier_loop *loop, struct pier_handle *handle,
+                              struct pier_op *op);
+void pier__uring_serve_accept(struct pier_loop *loop, struct pier_handle *handle,
+                              struct pier_op *op);
+void pier__uring_accepted(struct pier_loop *loop, struct pier_handle *handle, struct pier_op *op,
+                          int result, bool more);
+void pier__uring_accept_ready(struct pier_loop *loop, struct pier_handle *handle,
+                              struct pier_op *op);
+/* Closes what is held. */
+void pier__uring_drop_accepted(struct pier_loop *loop, struct pier_handle *handle);
+
+/* uring_poll.c */
+void pier__uring_poll_start(struct pier_loop *loop, struct pier_op *op);
+void pier__uring_poll_cancel(struct pier_loop *loop, struct pier_op *op);
+void pier__uring_poll_pause(struct pier_loop *loop, struct pier_op *op);
+void pier__uring_poll_resume(struct pier_loop *loop, struct pier_op *op);
+void pier__uring_polled(struct pier_loop *loop, struct pier_op *op, int result);
+/* Polls and cancels that found the submission queue full. */
+void pier__uring_poll_resubmit(struct pier_loop *loop);
+/* For pier__loop_visit(), in the child of a fork: asks the new ring. */
+void pier__uring_poll_in_child(struct pier_loop *loop, struct pier_op *op, void *context);
+/* Submits now, and lets the kernel do what it has put off. */
+void pier__uring_submit(struct pier_loop *loop);
 
 /* uring_receive.c */
 void pier__uring_start_lent(struct pier_loop *loop, struct pier_handle *handle, struct pier_op *op);

@@ -20,7 +20,7 @@ void pier__uring_postpone(struct pier_loop *loop, struct pier_handle *handle)
     loop->retry_now = true;
 }
 
-static void wait_ready(struct pier_loop *loop, struct pier_handle *handle, struct pier_op *op)
+void pier__uring_wait_for_op(struct pier_loop *loop, struct pier_handle *handle, struct pier_op *op)
 {
     bool sending = pier__op_direction(op) == PIER__SENDING;
     if (pier__uring_wait_ready(loop, op, handle->descriptor_, sending ? POLLOUT : POLLIN)) {
@@ -31,16 +31,10 @@ static void wait_ready(struct pier_loop *loop, struct pier_handle *handle, struc
     }
 }
 
-static void fail_request(struct pier_loop *loop, struct pier_op *op, int code)
+void pier__uring_fail(struct pier_loop *loop, struct pier_op *op, int code)
 {
     op->os_error = code;
     pier__op_finish(loop, op, pier__sys_map(code));
-}
-
-/* Whether a request ended because it was cancelled, or interrupted by that. */
-static bool was_cancelled(int result)
-{
-    return result == -ECANCELED || result == -EINTR;
 }
 
 /* ---- sending */
@@ -105,7 +99,7 @@ static void start_send(struct pier_loop *loop, struct pier_handle *handle, struc
 {
     if (PIER__UNLIKELY(handle->kind_ != PIER__KIND_STREAM && handle->kind_ != PIER__KIND_FILE)) {
         pier__pool_hold(loop, op);
-        wait_ready(loop, handle, op);
+        pier__uring_wait_for_op(loop, handle, op);
         return;
     }
     struct io_uring_sqe *entry = pier__uring_entry(loop);
@@ -238,13 +232,13 @@ static void sent(struct pier_loop *loop, struct pier_handle *handle, struct pier
     if (result >= 0) {
         pier__send_advance(loop, handle, (uint64_t)result);
     } else if (result == -EAGAIN) {
-        wait_ready(loop, handle, op);
+        pier__uring_wait_for_op(loop, handle, op);
         return;
     } else if (result == -ENOBUFS || result == -ENOMEM) {
         pier__loop_starve(loop, handle);
         return;
-    } else if (!was_cancelled(result)) {
-        fail_request(loop, op, -result);
+    } else if (!pier__uring_was_cancelled(result)) {
+        pier__uring_fail(loop, op, -result);
     }
     continue_sending(loop, handle);
 }
@@ -315,13 +309,13 @@ static void connected(struct pier_loop *loop, struct pier_handle *handle, struct
 {
     if (result == 0) {
         pier__op_finish_now(loop, op, 0);
-    } else if (op->reason_ != PIER__REASON_NONE && was_cancelled(result)) {
+    } else if (op->reason_ != PIER__REASON_NONE && pier__uring_was_cancelled(result)) {
         pier__op_finish(loop, op, pier__op_reason(op));
     } else if (result == -EAGAIN && op->reason_ == PIER__REASON_NONE) {
         pier__loop_starve(
             loop, handle); /* a Unix listener's backlog is full, and nothing tells of room */
     } else {
-        fail_request(loop, op, -result);
+        pier__uring_fail(loop, op, -result);
     }
 }
 
@@ -349,7 +343,7 @@ static void start_shutdown(struct pier_loop *loop, struct pier_handle *handle, s
 static void start_receive(struct pier_loop *loop, struct pier_handle *handle, struct pier_op *op)
 {
     if (handle->kind_ != PIER__KIND_STREAM && handle->kind_ != PIER__KIND_FILE) {
-        wait_ready(loop, handle, op);
+        pier__uring_wait_for_op(loop, handle, op);
         return;
     }
     struct io_uring_sqe *entry = pier__uring_entry(loop);
@@ -378,16 +372,17 @@ static void received_memory(struct pier_loop *loop, struct pier_handle *handle, 
     } else if (result == 0) {
         op->flags |= PIER_EOF;
         pier__op_finish_now(loop, op, 0);
-    } else if (op->reason_ != PIER__REASON_NONE && (was_cancelled(result) || result == -EAGAIN)) {
+    } else if (op->reason_ != PIER__REASON_NONE &&
+               (pier__uring_was_cancelled(result) || result == -EAGAIN)) {
         pier__op_finish(loop, op, pier__op_reason(op));
     } else if (result == -EAGAIN) {
-        wait_ready(loop, handle, op);
-    } else if (was_cancelled(result)) {
+        pier__uring_wait_for_op(loop, handle, op);
+    } else if (pier__uring_was_cancelled(result)) {
         start_receive(loop, handle, op);
     } else if (result == -ENOMEM || result == -ENOBUFS) {
         pier__loop_starve(loop, handle);
     } else {
-        fail_request(loop, op, -result);
+        pier__uring_fail(loop, op, -result);
     }
 }
 
@@ -406,148 +401,6 @@ static void read_ready(struct pier_loop *loop, struct pier_handle *handle, struc
                                             : -pier__sys_code());
 }
 
-/* ---- accepting */
-
-static void start_accept(struct pier_loop *loop, struct pier_handle *handle, struct pier_op *op)
-{
-    const struct pier__uring *uring = pier__uring_of(loop);
-    struct io_uring_sqe *entry = pier__uring_entry(loop);
-    if (entry == NULL) {
-        pier__uring_postpone(loop, handle);
-        return;
-    }
-    entry->opcode = IORING_OP_ACCEPT;
-    entry->fd = (int)handle->descriptor_;
-    entry->accept_flags = SOCK_CLOEXEC;
-    entry->user_data = pier__uring_key(op, PIER__TAG_OP);
-    if ((op->bits_ & PIER__MULTISHOT) && uring->features.multishot_accept) {
-        entry->ioprio = IORING_ACCEPT_MULTISHOT;
-    }
-    handle->ready_ |= PIER__RECEIVE_IN_KERNEL;
-}
-
-/* A socket that came while the op was paused. Without memory to note it, it's closed. */
-static void hold_accepted(struct pier_loop *loop, struct pier_handle *handle, struct pier_op *op,
-                          pier_descriptor socket)
-{
-    struct pier__uring *uring = pier__uring_of(loop);
-    struct pier__uring_accepted *accepted = uring->accepted_free;
-    if (accepted != NULL) {
-        uring->accepted_free = accepted->next;
-    } else {
-        accepted = pier__allocate(loop, sizeof(*accepted));
-    }
-    if (accepted == NULL) {
-        pier__sys_close(socket);
-    } else {
-        struct pier__uring_accepted **link = (struct pier__uring_accepted **)&handle->extra_;
-        while (*link != NULL) {
-            link = &(*link)->next;
-        }
-        accepted->next = NULL;
-        accepted->socket = socket;
-        *link = accepted;
-    }
-    if ((handle->ready_ & (PIER__RECEIVE_IN_KERNEL | PIER__STOPPING)) == PIER__RECEIVE_IN_KERNEL &&
-        pier__uring_cancel_request(loop, pier__uring_key(op, PIER__TAG_OP))) {
-        handle->ready_ |= PIER__STOPPING;
-    }
-}
-
-static pier_descriptor unhold_accepted(struct pier_loop *loop, struct pier_handle *handle)
-{
-    struct pier__uring *uring = pier__uring_of(loop);
-    struct pier__uring_accepted *accepted = handle->extra_;
-    pier_descriptor socket = accepted->socket;
-    handle->extra_ = accepted->next;
-    accepted->next = uring->accepted_free;
-    uring->accepted_free = accepted;
-    return socket;
-}
-
-/* Delivers held sockets, then ends or goes on. */
-static void serve_accept(struct pier_loop *loop, struct pier_handle *handle, struct pier_op *op)
-{
-    while (handle->extra_ != NULL && pier__uring_silenced(handle, op)) {
-        pier__sys_close(unhold_accepted(loop, handle));
-    }
-    while (handle->extra_ != NULL) {
-        if (op->reason_ == PIER__REASON_NONE && (op->bits_ & PIER__PAUSED)) {
-            return;
-        }
-        if (loop->budget <= 0) {
-            pier__uring_postpone(loop, handle);
-            return;
-        }
-        pier__op_accepted(loop, op, unhold_accepted(loop, handle));
-        if (op->state_ != PIER__ACTIVE) {
-            return;
-        }
-    }
-    if (handle->ready_ & PIER__RECEIVE_IN_KERNEL) {
-        return;
-    }
-    if (op->reason_ != PIER__REASON_NONE) {
-        pier__op_finish(loop, op, pier__op_reason(op));
-    } else if (!(op->bits_ & PIER__PAUSED) && !(handle->bits_ & PIER__STARVED)) {
-        start_accept(loop, handle, op);
-    }
-}
-
-static void accept_over(struct pier_loop *loop, struct pier_handle *handle, struct pier_op *op,
-                        int result)
-{
-    int64_t error = result < 0 ? pier__sys_map(-result) : 0;
-    struct pier__uring *uring = pier__uring_of(loop);
-    if (result == -EINVAL && uring->features.multishot_accept && (op->bits_ & PIER__MULTISHOT)) {
-        uring->features.multishot_accept = false; /* step down */
-        start_accept(loop, handle, op);
-    } else if (result >= 0 || was_cancelled(result) || op->reason_ != PIER__REASON_NONE) {
-        loop->stats.rearms += result >= 0 && uring->features.multishot_accept;
-        serve_accept(loop, handle, op);
-    } else if (result == -EAGAIN) {
-        wait_ready(loop, handle, op);
-    } else if (pier__accept_starves(error)) {
-        loop->stats.accept_pauses++;
-        pier__loop_starve(loop, handle);
-    } else if (pier__accept_passes(error)) {
-        start_accept(loop, handle, op);
-    } else {
-        fail_request(loop, op, -result);
-    }
-}
-
-static void accepted(struct pier_loop *loop, struct pier_handle *handle, struct pier_op *op,
-                     int result, bool more)
-{
-    if (result >= 0) {
-        if (pier__uring_silenced(handle, op)) {
-            pier__sys_close(result); /* nothing comes after pier_close() */
-        } else if (!(op->bits_ & PIER__MULTISHOT)) {
-            pier__op_finish_accepted(loop, op, result);
-            return;
-        } else if ((op->bits_ & PIER__PAUSED) || handle->extra_ != NULL) {
-            hold_accepted(loop, handle, op, result);
-        } else {
-            pier__op_accepted(loop, op, result);
-        }
-    }
-    if (!more && op->state_ == PIER__ACTIVE) {
-        accept_over(loop, handle, op, result);
-    }
-}
-
-static void accept_ready(struct pier_loop *loop, struct pier_handle *handle, struct pier_op *op)
-{
-    loop->stats.system_calls++;
-    pier_descriptor socket = pier__sys_accept(handle->descriptor_, false);
-    accepted(loop, handle, op,
-             socket >= 0             ? (int)socket
-             : socket == PIER_EAGAIN ? -EAGAIN
-                                     : -pier__sys_code(),
-             false);
-}
-
 /* ---- the table of calls */
 
 void pier__uring_start(struct pier_handle *handle, struct pier_op *op)
@@ -558,7 +411,7 @@ void pier__uring_start(struct pier_handle *handle, struct pier_op *op)
     case PIER__OP_SEND_VECTORED: start_send(loop, handle, op); break;
     case PIER__OP_RECEIVE_LENT: pier__uring_start_lent(loop, handle, op); break;
     case PIER__OP_RECEIVE: start_receive(loop, handle, op); break;
-    case PIER__OP_ACCEPT: start_accept(loop, handle, op); break;
+    case PIER__OP_ACCEPT: pier__uring_start_accept(loop, handle, op); break;
     case PIER__OP_CONNECT: start_connect(loop, handle, op); break;
     default: start_shutdown(loop, handle, op); break;
     }
@@ -568,9 +421,7 @@ void pier__uring_start(struct pier_handle *handle, struct pier_op *op)
 static void drop_held(struct pier_loop *loop, struct pier_handle *handle, const struct pier_op *op)
 {
     if (op->kind_ == PIER__OP_ACCEPT) {
-        while (handle->extra_ != NULL) {
-            pier__sys_close(unhold_accepted(loop, handle));
-        }
+        pier__uring_drop_accepted(loop, handle);
     } else if (op->kind_ == PIER__OP_RECEIVE_LENT) {
         pier__uring_drop_held(loop, handle);
     }
@@ -623,7 +474,7 @@ static void revive(struct pier_loop *loop, struct pier_handle *handle, unsigned 
     } else if (op->kind_ == PIER__OP_RECEIVE_LENT && (op->bits_ & PIER__MULTISHOT)) {
         pier__uring_serve_lent(loop, handle, op);
     } else if (op->kind_ == PIER__OP_ACCEPT && (op->bits_ & PIER__MULTISHOT)) {
-        serve_accept(loop, handle, op);
+        pier__uring_serve_accept(loop, handle, op);
     } else if (op->reason_ != PIER__REASON_NONE) {
         pier__op_finish(loop, op, pier__op_reason(op));
     } else {
@@ -682,7 +533,7 @@ void pier__uring_completed(struct pier_loop *loop, struct pier_op *op, int resul
         if (op->kind_ == PIER__OP_RECEIVE) {
             received_memory(loop, handle, op, result);
         } else {
-            accepted(loop, handle, op, result, more);
+            pier__uring_accepted(loop, handle, op, result, more);
         }
         return;
     }
@@ -691,7 +542,7 @@ void pier__uring_completed(struct pier_loop *loop, struct pier_op *op, int resul
         sent(loop, handle, op, result);
     } else if (op->kind_ == PIER__OP_CONNECT) {
         connected(loop, handle, op, result);
-    } else if (was_cancelled(result) && op->reason_ != PIER__REASON_NONE) {
+    } else if (pier__uring_was_cancelled(result) && op->reason_ != PIER__REASON_NONE) {
         pier__op_finish(loop, op, pier__op_reason(op));
     } else {
         op->os_error = result < 0 ? -result : 0;
@@ -716,6 +567,6 @@ void pier__uring_ready(struct pier_loop *loop, struct pier_op *op, int result)
     } else if (op->kind_ == PIER__OP_RECEIVE) {
         read_ready(loop, handle, op);
     } else {
-        accept_ready(loop, handle, op);
+        pier__uring_accept_ready(loop, handle, op);
     }
 }

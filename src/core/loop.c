@@ -379,7 +379,7 @@ static void serve_others(struct pier_loop *loop)
         default: deliver_closed(loop); break;
         }
     }
-    loop->first_served = loop->budget > 0 ? 0 : (loop->first_served + 1) % 3;
+    loop->first_served = (uint8_t)(loop->budget > 0 ? 0 : (loop->first_served + 1) % 3);
 }
 
 static void read_clock(struct pier_loop *loop)
