@@ -9,7 +9,8 @@
 
 #include "backend/iocp.h"
 
-static_assert(sizeof(OVERLAPPED) <= sizeof(((struct pier_op *)NULL)->overlapped_), "an OVERLAPPED fits into an op");
+static_assert(sizeof(OVERLAPPED) <= sizeof(((struct pier_op *)NULL)->overlapped_),
+              "an OVERLAPPED fits into an op");
 static_assert(sizeof(void *) == 8, "a file's offset fits into handle->extra_");
 
 static int probe_iocp(void)
@@ -23,7 +24,8 @@ static int probe_iocp(void)
     if (afd >= 0) {
         pier__sys_close(afd);
     }
-    return PIER_CAN_COMPLETE | PIER_CAN_BIND_LATE | PIER_CAN_EXCLUSIVE | (afd >= 0 ? PIER_CAN_POLL : 0);
+    return PIER_CAN_COMPLETE | PIER_CAN_BIND_LATE | PIER_CAN_EXCLUSIVE |
+           (afd >= 0 ? PIER_CAN_POLL : 0);
 }
 
 static int open_iocp(struct pier_loop *loop, const struct pier_loop_options *options)
@@ -35,19 +37,22 @@ static int open_iocp(struct pier_loop *loop, const struct pier_loop_options *opt
     }
     memset(iocp, 0, sizeof(*iocp));
     iocp->afd = -1;
-    iocp->most = options->queue_size < PIER__IOCP_ENTRIES ? options->queue_size : PIER__IOCP_ENTRIES;
+    iocp->most = options->queue_size < PIER__IOCP_ENTRIES ? options->queue_size
+                                                          : PIER__IOCP_ENTRIES;
     do {
         iocp->id = (uint16_t)(pier__atomic_add(&ids, 1) + 1);
     } while (iocp->id == 0);
     iocp->port = pier__sys_port_open();
     if (iocp->port < 0) {
-        int error = pier__fail((int)iocp->port, "a completion port can't be made: %s", pier_error_text(iocp->port));
+        int error = pier__fail((int)iocp->port, "a completion port can't be made: %s",
+                               pier_error_text(iocp->port));
         pier__free(loop, iocp, sizeof(*iocp));
         return error;
     }
     iocp->event = CreateEventW(NULL, TRUE, FALSE, NULL);
     if (iocp->event == NULL) {
-        int error = pier__fail(pier__sys_last_error(), "an event can't be made for the iocp backend");
+        int error = pier__fail(pier__sys_last_error(),
+                               "an event can't be made for the iocp backend");
         pier__sys_close(iocp->port);
         pier__free(loop, iocp, sizeof(*iocp));
         return error;
@@ -63,8 +68,9 @@ static void take_packet(struct pier_loop *loop, const OVERLAPPED_ENTRY *entry)
 {
     switch (entry->lpCompletionKey) {
     case PIER__KEY_OP:
-        pier__iocp_completed(loop, (struct pier_op *)(void *)((char *)entry->lpOverlapped -
-                                                              offsetof(struct pier_op, overlapped_)));
+        pier__iocp_completed(loop,
+                             (struct pier_op *)(void *)((char *)entry->lpOverlapped -
+                                                        offsetof(struct pier_op, overlapped_)));
         break;
     case PIER__KEY_ACCEPT: pier__iocp_accepted(loop, entry->lpOverlapped); break;
     case PIER__KEY_POLL: pier__iocp_polled(loop, entry->lpOverlapped); break;
@@ -108,7 +114,8 @@ static void wait_iocp(struct pier_loop *loop, uint64_t timeout_ns)
         int count = fetch_packets(loop, timeout_ns);
         pier__atomic_store(&loop->sleeping, 0);
         if (PIER__UNLIKELY(count < 0 && count != PIER_EINTR)) {
-            loop->failure = pier__fail(count, "waiting for the completion port: %s", pier_error_text(count));
+            loop->failure = pier__fail(count, "waiting for the completion port: %s",
+                                       pier_error_text(count));
             return;
         }
         take_packets(loop);
@@ -147,7 +154,8 @@ static void close_iocp(struct pier_loop *loop)
 {
     struct pier__iocp *iocp = pier__iocp_of(loop);
     /* Requests that nobody waits for any more are cancelled, but the system has their memory until their packets are taken. */
-    while (iocp->orphans > 0 && (iocp->position < iocp->count || fetch_packets(loop, PIER_FOREVER) >= 0)) {
+    while (iocp->orphans > 0 &&
+           (iocp->position < iocp->count || fetch_packets(loop, PIER_FOREVER) >= 0)) {
         while (iocp->position < iocp->count) {
             take_packet(loop, &iocp->entries[iocp->position++]);
         }
@@ -202,7 +210,8 @@ int pier__iocp_associate(struct pier_handle *handle)
     if (PIER__LIKELY(handle->ready_ & (PIER__ASSOCIATED | PIER__SYNCHRONOUS))) {
         return 0;
     }
-    enum pier__port_key key = handle->kind_ == PIER__KIND_LISTENER ? PIER__KEY_ACCEPT : PIER__KEY_OP;
+    enum pier__port_key key = handle->kind_ == PIER__KIND_LISTENER ? PIER__KEY_ACCEPT
+                                                                   : PIER__KEY_OP;
     loop->stats.system_calls++;
     loop->stats.registrations++;
     int error = pier__sys_port_attach(pier__iocp_of(loop)->port, handle->descriptor_, key);
@@ -218,7 +227,8 @@ static void detach_iocp(struct pier_handle *handle)
 {
     struct pier_loop *loop = handle->loop_;
     pier__iocp_detach_listener(loop, handle);
-    bool stays = (handle->ready_ & PIER__ASSOCIATED) && pier__sys_port_detach(handle->descriptor_) < 0;
+    bool stays = (handle->ready_ & PIER__ASSOCIATED) &&
+                 pier__sys_port_detach(handle->descriptor_) < 0;
     handle->turn_ = stays ? pier__iocp_of(loop)->id : 0;
 }
 

@@ -11,12 +11,12 @@
 
 /* handle->ready_ here */
 enum {
-    PIER__RECEIVE_BUSY = 1,  /* a request of the receiving op is in the system */
+    PIER__RECEIVE_BUSY = 1, /* a request of the receiving op is in the system */
     PIER__SEND_BUSY = 2,
-    PIER__ASSOCIATED = 4,    /* with the port, from the first request on */
-    PIER__SKIPS = 8,         /* success at once sends no packet */
-    PIER__READABLE = 16,     /* there may be something to read without waiting */
-    PIER__SYNCHRONOUS = 32   /* a file that knows no requests: calls wait for the disk */
+    PIER__ASSOCIATED = 4,  /* with the port, from the first request on */
+    PIER__SKIPS = 8,       /* success at once sends no packet */
+    PIER__READABLE = 16,   /* there may be something to read without waiting */
+    PIER__SYNCHRONOUS = 32 /* a file that knows no requests: calls wait for the disk */
 };
 
 #define PIER__IOCP_ENTRIES 128
@@ -52,11 +52,12 @@ struct pier__iocp_poll {
 
 struct pier__iocp {
     pier_descriptor port;
-    pier_descriptor afd, afd_now; /* for polls, and to be asked at once; -1 until needed, or when there is none */
-    HANDLE event;                 /* for calls that wait */
+    pier_descriptor afd,
+        afd_now;  /* for polls, and to be asked at once; -1 until needed, or when there is none */
+    HANDLE event; /* for calls that wait */
     struct pier__iocp_poll *polls_free;
-    unsigned orphans;  /* requests in the system that belong to no op or handle any more */
-    uint16_t id;       /* tells loops apart, never 0 */
+    unsigned orphans;         /* requests in the system that belong to no op or handle any more */
+    uint16_t id;              /* tells loops apart, never 0 */
     unsigned count, position; /* of the packets taken: how many, and the next one */
     unsigned most;
     OVERLAPPED_ENTRY entries[PIER__IOCP_ENTRIES];
@@ -102,11 +103,13 @@ int64_t pier__iocp_read_end(struct pier_loop *loop, struct pier_handle *handle, 
 
 /* iocp_receive.c */
 void pier__iocp_start_lent(struct pier_loop *loop, struct pier_handle *handle, struct pier_op *op);
-void pier__iocp_lent_completed(struct pier_loop *loop, struct pier_handle *handle, struct pier_op *op, int error);
+void pier__iocp_lent_completed(struct pier_loop *loop, struct pier_handle *handle,
+                               struct pier_op *op, int error);
 void pier__iocp_serve_lent(struct pier_loop *loop, struct pier_handle *handle);
 
 /* iocp_accept.c */
-void pier__iocp_start_accept(struct pier_loop *loop, struct pier_handle *handle, struct pier_op *op);
+void pier__iocp_start_accept(struct pier_loop *loop, struct pier_handle *handle,
+                             struct pier_op *op);
 void pier__iocp_serve_accept(struct pier_loop *loop, struct pier_handle *handle);
 void pier__iocp_accepted(struct pier_loop *loop, OVERLAPPED *request);
 /* Ends what is outstanding on a listener that leaves the loop, alive or not. */

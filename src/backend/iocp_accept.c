@@ -61,7 +61,8 @@ static void drop_socket(struct pier_loop *loop, struct pier__iocp_accept *accept
     }
 }
 
-static int arm_one(struct pier_loop *loop, struct pier_handle *handle, struct pier__iocp_accept *accept)
+static int arm_one(struct pier_loop *loop, struct pier_handle *handle,
+                   struct pier__iocp_accept *accept)
 {
     struct pier__iocp_listener *listener = accept->listener;
     if (accept->socket < 0) {
@@ -72,8 +73,8 @@ static int arm_one(struct pier_loop *loop, struct pier_handle *handle, struct pi
         }
     }
     loop->stats.system_calls++;
-    int64_t result = pier__sys_start_accept(handle->descriptor_, accept->socket, accept->storage, &accept->request,
-                                            pier__iocp_skips(handle));
+    int64_t result = pier__sys_start_accept(handle->descriptor_, accept->socket, accept->storage,
+                                            &accept->request, pier__iocp_skips(handle));
     if (result < 0) {
         int code = pier__sys_code();
         drop_socket(loop, accept);
@@ -95,7 +96,8 @@ static int arm(struct pier_loop *loop, struct pier_handle *handle, const struct 
     struct pier__iocp_listener *listener = listener_of(handle);
     unsigned wanted = op->bits_ & PIER__MULTISHOT ? PIER__IOCP_ACCEPTS : 1;
     int error = 0;
-    for (unsigned i = 0; i < PIER__IOCP_ACCEPTS && listener->armed + listener->ready < wanted; i++) {
+    for (unsigned i = 0; i < PIER__IOCP_ACCEPTS && listener->armed + listener->ready < wanted;
+         i++) {
         struct pier__iocp_accept *accept = &listener->accepts[i];
         if (accept->armed || is_waiting(listener, i)) {
             continue;
@@ -109,7 +111,8 @@ static int arm(struct pier_loop *loop, struct pier_handle *handle, const struct 
 }
 
 /* Nothing is outstanding and nothing can be: pauses or ends the op. */
-static void cannot_accept(struct pier_loop *loop, struct pier_handle *handle, struct pier_op *op, int error)
+static void cannot_accept(struct pier_loop *loop, struct pier_handle *handle, struct pier_op *op,
+                          int error)
 {
     if (pier__accept_starves(error) || pier__accept_passes(error)) {
         loop->stats.accept_pauses++;
@@ -221,7 +224,8 @@ static void outlived(struct pier_loop *loop, struct pier__iocp_listener *listene
 void pier__iocp_accepted(struct pier_loop *loop, OVERLAPPED *request)
 {
     struct pier__iocp_accept *accept =
-        (struct pier__iocp_accept *)(void *)((char *)request - offsetof(struct pier__iocp_accept, request));
+        (struct pier__iocp_accept *)(void *)((char *)request -
+                                             offsetof(struct pier__iocp_accept, request));
     struct pier__iocp_listener *listener = accept->listener;
     uint64_t bytes;
     accept->armed = false;

@@ -47,8 +47,8 @@ static void advance_file(struct pier_handle *handle, uint64_t bytes)
 
 /* ---- sending */
 
-static int64_t request_send(struct pier_handle *handle, struct pier_op *op, const struct pier_vector *vectors,
-                            size_t count)
+static int64_t request_send(struct pier_handle *handle, struct pier_op *op,
+                            const struct pier_vector *vectors, size_t count)
 {
     OVERLAPPED *request = pier__iocp_request(op);
     bool skips = pier__iocp_skips(handle);
@@ -56,17 +56,20 @@ static int64_t request_send(struct pier_handle *handle, struct pier_op *op, cons
         return pier__sys_start_send(handle->descriptor_, vectors, count, request, skips);
     }
     if (handle->ready_ & PIER__SYNCHRONOUS) {
-        return pier__sys_write_at(handle->descriptor_, vectors[0].data, vectors[0].size, offset_of(handle), NULL);
+        return pier__sys_write_at(handle->descriptor_, vectors[0].data, vectors[0].size,
+                                  offset_of(handle), NULL);
     }
     size_t size = vectors[0].size;
     if (handle->kind_ == PIER__KIND_PIPE && size > PIPE_WRITE) {
         size = PIPE_WRITE;
     }
-    return pier__sys_start_write(handle->descriptor_, vectors[0].data, size, offset_of(handle), request, skips);
+    return pier__sys_start_write(handle->descriptor_, vectors[0].data, size, offset_of(handle),
+                                 request, skips);
 }
 
 /* The request has these ops' memory until its packet. */
-static void note_in_system(struct pier_loop *loop, struct pier_handle *handle, const struct pier_op *last)
+static void note_in_system(struct pier_loop *loop, struct pier_handle *handle,
+                           const struct pier_op *last)
 {
     handle->ready_ |= PIER__SEND_BUSY;
     for (struct pier_op *op = handle->head_[PIER__SENDING];; op = op->next_) {
@@ -143,7 +146,8 @@ static void continue_sending(struct pier_loop *loop, struct pier_handle *handle)
     end_cancelled(loop, handle);
     for (unsigned left = SENDS_PER_TURN;; left--) {
         op = handle->head_[PIER__SENDING];
-        if (op == NULL || op->state_ != PIER__ACTIVE || !pier__op_is_send(op) || (handle->ready_ & PIER__SEND_BUSY)) {
+        if (op == NULL || op->state_ != PIER__ACTIVE || !pier__op_is_send(op) ||
+            (handle->ready_ & PIER__SEND_BUSY)) {
             break;
         }
         if (left == 0) {
@@ -168,10 +172,12 @@ static void start_send(struct pier_loop *loop, struct pier_handle *handle, struc
     continue_sending(loop, handle);
 }
 
-static void sent(struct pier_loop *loop, struct pier_handle *handle, struct pier_op *op, uint64_t bytes, int error)
+static void sent(struct pier_loop *loop, struct pier_handle *handle, struct pier_op *op,
+                 uint64_t bytes, int error)
 {
     int code = pier__sys_code();
-    if (PIER__LIKELY(op->next_ == NULL && op->kind_ == PIER__OP_SEND && error == 0 && bytes == op->size - op->done)) {
+    if (PIER__LIKELY(op->next_ == NULL && op->kind_ == PIER__OP_SEND && error == 0 &&
+                     bytes == op->size - op->done)) {
         advance_file(handle, bytes);
         op->done = op->size;
         loop->stats.sends++;
@@ -199,7 +205,8 @@ static void sent(struct pier_loop *loop, struct pier_handle *handle, struct pier
 
 /* ---- connecting, shutting down */
 
-static void connected(struct pier_loop *loop, struct pier_handle *handle, struct pier_op *op, int error)
+static void connected(struct pier_loop *loop, struct pier_handle *handle, struct pier_op *op,
+                      int error)
 {
     if (error == PIER_ECANCELED && op->reason_ != PIER__REASON_NONE) {
         pier__op_finish(loop, op, pier__op_reason(op));
@@ -216,7 +223,8 @@ static void connected(struct pier_loop *loop, struct pier_handle *handle, struct
 static void start_connect(struct pier_loop *loop, struct pier_handle *handle, struct pier_op *op)
 {
     const struct pier__address_block *block = op->extra_.pointer;
-    if (block == NULL || handle->kind_ != PIER__KIND_STREAM || !(handle->bits_ & PIER__UNCONNECTED)) {
+    if (block == NULL || handle->kind_ != PIER__KIND_STREAM ||
+        !(handle->bits_ & PIER__UNCONNECTED)) {
         pier__op_finish(loop, op,
                         block == NULL                        ? PIER_ENOMEM
                         : handle->kind_ == PIER__KIND_STREAM ? PIER_EISCONN
@@ -227,8 +235,8 @@ static void start_connect(struct pier_loop *loop, struct pier_handle *handle, st
     int64_t result = pier__iocp_associate(handle);
     if (result == 0) {
         loop->stats.system_calls += 2;
-        result = pier__sys_start_connect(handle->descriptor_, &block->address, pier__iocp_request(op),
-                                         pier__iocp_skips(handle));
+        result = pier__sys_start_connect(handle->descriptor_, &block->address,
+                                         pier__iocp_request(op), pier__iocp_skips(handle));
     }
     if (result == PIER__PACKET) {
         handle->ready_ |= PIER__SEND_BUSY;
@@ -268,8 +276,8 @@ int64_t pier__iocp_read_end(struct pier_loop *loop, struct pier_handle *handle, 
 static void start_receive(struct pier_loop *loop, struct pier_handle *handle, struct pier_op *op);
 
 /* `finish` queues the completion or runs it at once. */
-static void received(struct pier_loop *loop, struct pier_handle *handle, struct pier_op *op, int64_t result,
-                     void (*finish)(struct pier_loop *, struct pier_op *, int64_t))
+static void received(struct pier_loop *loop, struct pier_handle *handle, struct pier_op *op,
+                     int64_t result, void (*finish)(struct pier_loop *, struct pier_op *, int64_t))
 {
     if (PIER__LIKELY(result > 0)) {
         advance_file(handle, (uint64_t)result);
@@ -309,12 +317,14 @@ static void start_receive(struct pier_loop *loop, struct pier_handle *handle, st
     OVERLAPPED *request = pier__iocp_request(op);
     loop->stats.system_calls++;
     if (PIER__LIKELY(handle->kind_ == PIER__KIND_STREAM)) {
-        result = pier__sys_start_receive(handle->descriptor_, op->data, op->size, request, pier__iocp_skips(handle));
+        result = pier__sys_start_receive(handle->descriptor_, op->data, op->size, request,
+                                         pier__iocp_skips(handle));
     } else if (handle->ready_ & PIER__SYNCHRONOUS) {
-        result = pier__sys_read_at(handle->descriptor_, op->data, op->size, offset_of(handle), NULL);
+        result = pier__sys_read_at(handle->descriptor_, op->data, op->size, offset_of(handle),
+                                   NULL);
     } else {
-        result = pier__sys_start_read(handle->descriptor_, op->data, op->size, offset_of(handle), request,
-                                      pier__iocp_skips(handle));
+        result = pier__sys_start_read(handle->descriptor_, op->data, op->size, offset_of(handle),
+                                      request, pier__iocp_skips(handle));
     }
     if (result == PIER__PACKET) {
         handle->ready_ |= PIER__RECEIVE_BUSY;
@@ -379,7 +389,8 @@ void pier__iocp_serve(struct pier_loop *loop, struct pier_handle *handle)
 
 void pier__iocp_retry(struct pier_handle *handle)
 {
-    pier__handle_serve_later(handle->loop_, handle); /* what it delivers is delivered in the turn, like any */
+    pier__handle_serve_later(handle->loop_,
+                             handle); /* what it delivers is delivered in the turn, like any */
 }
 
 void pier__iocp_resume(struct pier_handle *handle, struct pier_op *op)
@@ -408,6 +419,7 @@ void pier__iocp_completed(struct pier_loop *loop, struct pier_op *op)
     if (op->kind_ == PIER__OP_RECEIVE_LENT) {
         pier__iocp_lent_completed(loop, handle, op, error);
     } else {
-        received(loop, handle, op, error < 0 && bytes == 0 ? error : (int64_t)bytes, pier__op_finish_now);
+        received(loop, handle, op, error < 0 && bytes == 0 ? error : (int64_t)bytes,
+                 pier__op_finish_now);
     }
 }

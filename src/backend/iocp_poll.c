@@ -54,7 +54,8 @@ static void free_poll(struct pier_loop *loop, struct pier__iocp_poll *poll)
 static unsigned events_of(const struct pier_op *op)
 {
     unsigned wanted = (unsigned)op->size, events = PIER__AFD_ABORT | PIER__AFD_CONNECT_FAILED;
-    events |= wanted & PIER_READABLE ? PIER__AFD_RECEIVE | PIER__AFD_ACCEPT | PIER__AFD_DISCONNECT : 0u;
+    events |= wanted & PIER_READABLE ? PIER__AFD_RECEIVE | PIER__AFD_ACCEPT | PIER__AFD_DISCONNECT
+                                     : 0u;
     events |= wanted & PIER_WRITABLE ? (unsigned)PIER__AFD_SEND : 0u;
     events |= wanted & PIER_PRIORITY ? (unsigned)PIER__AFD_URGENT : 0u;
     return events;
@@ -70,7 +71,8 @@ static void arm_poll(struct pier_loop *loop, struct pier_op *op)
     if (error == 0) {
         loop->stats.system_calls += 2;
         loop->stats.registrations++;
-        error = pier__sys_afd_poll(pier__iocp_of(loop)->afd, (pier_descriptor)op->data, events_of(op), &poll->request);
+        error = pier__sys_afd_poll(pier__iocp_of(loop)->afd, (pier_descriptor)op->data,
+                                   events_of(op), &poll->request);
     }
     if (error < 0) {
         if (poll != NULL) {
@@ -132,11 +134,13 @@ static int64_t translate(const struct pier_op *op, unsigned seen)
 void pier__iocp_polled(struct pier_loop *loop, OVERLAPPED *request)
 {
     struct pier__iocp_poll *poll =
-        (struct pier__iocp_poll *)(void *)((char *)request - offsetof(struct pier__iocp_poll, request));
+        (struct pier__iocp_poll *)(void *)((char *)request -
+                                           offsetof(struct pier__iocp_poll, request));
     struct pier_op *op = poll->op;
     uint64_t bytes;
     int error = pier__sys_outcome(&poll->request.overlapped, &bytes);
-    unsigned seen = error == 0 && poll->request.out.count > 0 ? poll->request.out.handles[0].events : 0;
+    unsigned seen = error == 0 && poll->request.out.count > 0 ? poll->request.out.handles[0].events
+                                                              : 0;
     free_poll(loop, poll);
     if (op == NULL) {
         pier__iocp_of(loop)->orphans--;

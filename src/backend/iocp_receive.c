@@ -13,7 +13,8 @@ static void pause_for_buffers(struct pier_loop *loop, struct pier_handle *handle
     pier__loop_starve(loop, handle);
 }
 
-static int64_t receive_now(struct pier_loop *loop, struct pier_handle *handle, void *memory, size_t size)
+static int64_t receive_now(struct pier_loop *loop, struct pier_handle *handle, void *memory,
+                           size_t size)
 {
     const struct pier__iocp *iocp = pier__iocp_of(loop);
     loop->stats.system_calls++;
@@ -22,7 +23,8 @@ static int64_t receive_now(struct pier_loop *loop, struct pier_handle *handle, v
     }
     if (PIER__UNLIKELY(handle->kind_ == PIER__KIND_FILE)) {
         HANDLE event = handle->ready_ & PIER__SYNCHRONOUS ? NULL : iocp->event;
-        int64_t result = pier__sys_read_at(handle->descriptor_, memory, size, (uintptr_t)handle->extra_, event);
+        int64_t result = pier__sys_read_at(handle->descriptor_, memory, size,
+                                           (uintptr_t)handle->extra_, event);
         handle->extra_ = (void *)((uintptr_t)handle->extra_ + (uintptr_t)(result > 0 ? result : 0));
         return result;
     }
@@ -34,7 +36,8 @@ static int64_t receive_now(struct pier_loop *loop, struct pier_handle *handle, v
 }
 
 /* Ends the op, inside wait(). */
-static void end_lent(struct pier_loop *loop, struct pier_handle *handle, struct pier_op *op, int64_t result)
+static void end_lent(struct pier_loop *loop, struct pier_handle *handle, struct pier_op *op,
+                     int64_t result)
 {
     result = pier__iocp_read_end(loop, handle, result);
     op->flags = (op->flags & PIER_BACKGROUND) | (result == 0 ? PIER_EOF : 0);
@@ -42,7 +45,8 @@ static void end_lent(struct pier_loop *loop, struct pier_handle *handle, struct 
     pier__op_finish_now(loop, op, result);
 }
 
-static void no_data(struct pier_loop *loop, struct pier_handle *handle, struct pier_op *op, int64_t result)
+static void no_data(struct pier_loop *loop, struct pier_handle *handle, struct pier_op *op,
+                    int64_t result)
 {
     if (result == PIER_EAGAIN || result == PIER_EINTR) {
         handle->ready_ &= (uint8_t)~PIER__READABLE;
@@ -68,7 +72,8 @@ static void receive_one(struct pier_loop *loop, struct pier_handle *handle, stru
         return;
     }
     if ((size_t)result < pool->buffer_size && handle->kind_ != PIER__KIND_FILE) {
-        handle->ready_ &= (uint8_t)~PIER__READABLE; /* if there's more, the next request says so at once */
+        handle->ready_ &=
+            (uint8_t)~PIER__READABLE; /* if there's more, the next request says so at once */
     }
     op->done += (uint64_t)result;
     loop->stats.receives++;
@@ -123,7 +128,8 @@ static struct pier_op *running_op(const struct pier_handle *handle)
     struct pier_op *op = handle->head_[PIER__RECEIVING];
     return op != NULL && op->kind_ == PIER__OP_RECEIVE_LENT && op->state_ == PIER__ACTIVE &&
                    !(op->bits_ & PIER__PAUSED) && op->reason_ == PIER__REASON_NONE &&
-                   !(handle->ready_ & PIER__RECEIVE_BUSY) && !(handle->bits_ & (PIER__LISTED | PIER__CLOSING))
+                   !(handle->ready_ & PIER__RECEIVE_BUSY) &&
+                   !(handle->bits_ & (PIER__LISTED | PIER__CLOSING))
                ? op
                : NULL;
 }
@@ -163,7 +169,8 @@ void pier__iocp_start_lent(struct pier_loop *loop, struct pier_handle *handle, s
     }
 }
 
-void pier__iocp_lent_completed(struct pier_loop *loop, struct pier_handle *handle, struct pier_op *op, int error)
+void pier__iocp_lent_completed(struct pier_loop *loop, struct pier_handle *handle,
+                               struct pier_op *op, int error)
 {
     if (error == 0) {
         handle->ready_ |= PIER__READABLE;

@@ -171,9 +171,7 @@ uint64_t pier__sys_forks(void)
     return 0;
 }
 
-void pier__sys_watch_forks(void)
-{
-}
+void pier__sys_watch_forks(void) {}
 
 void pier__sys_complain(const char *line)
 {
@@ -184,7 +182,8 @@ void pier__sys_complain(const char *line)
 
 void pier__sys_abort(void)
 {
-    raise(SIGABRT); /* for a debugger or a handler of the program; abort() would print a line of its own */
+    raise(
+        SIGABRT); /* for a debugger or a handler of the program; abort() would print a line of its own */
     TerminateProcess(GetCurrentProcess(), 3);
 }
 

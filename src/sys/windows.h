@@ -51,33 +51,36 @@ enum pier__port_key { PIER__KEY_WAKE, PIER__KEY_OP, PIER__KEY_ACCEPT, PIER__KEY_
 
 pier_descriptor pier__sys_port_open(void);
 /* Sends the packets of a descriptor's requests to the port, for as long as the descriptor is open. */
-int pier__sys_port_attach(pier_descriptor port, pier_descriptor descriptor, enum pier__port_key key);
+int pier__sys_port_attach(pier_descriptor port, pier_descriptor descriptor,
+                          enum pier__port_key key);
 /* Undoes that where Windows can (8.1 and later). */
 int pier__sys_port_detach(pier_descriptor descriptor);
 /* Has requests that succeed at once send no packet, where that is safe. Returns whether it's so now. */
 bool pier__sys_port_skip(pier_descriptor descriptor, bool is_socket);
 /* Takes up to `most` packets. Returns how many, or a negative PIER_E*. */
-int pier__sys_port_wait(pier_descriptor port, OVERLAPPED_ENTRY *entries, unsigned most, uint64_t timeout_ns);
+int pier__sys_port_wait(pier_descriptor port, OVERLAPPED_ENTRY *entries, unsigned most,
+                        uint64_t timeout_ns);
 void pier__sys_port_wake(pier_descriptor port);
 
 /* ---- windows_port.c: requests */
 
 /* An empty receive completes when there is data, the end or an error: memory NULL, size 0. */
-int64_t pier__sys_start_receive(pier_descriptor socket, void *memory, size_t size, OVERLAPPED *request, bool skips);
-int64_t pier__sys_start_send(pier_descriptor socket, const struct pier_vector *vectors, size_t count,
-                             OVERLAPPED *request, bool skips);
+int64_t pier__sys_start_receive(pier_descriptor socket, void *memory, size_t size,
+                                OVERLAPPED *request, bool skips);
+int64_t pier__sys_start_send(pier_descriptor socket, const struct pier_vector *vectors,
+                             size_t count, OVERLAPPED *request, bool skips);
 int64_t pier__sys_start_read(pier_descriptor descriptor, void *memory, size_t size, uint64_t offset,
                              OVERLAPPED *request, bool skips);
-int64_t pier__sys_start_write(pier_descriptor descriptor, const void *memory, size_t size, uint64_t offset,
-                              OVERLAPPED *request, bool skips);
-int64_t pier__sys_start_connect(pier_descriptor socket, const struct pier_address *address, OVERLAPPED *request,
-                                bool skips);
+int64_t pier__sys_start_write(pier_descriptor descriptor, const void *memory, size_t size,
+                              uint64_t offset, OVERLAPPED *request, bool skips);
+int64_t pier__sys_start_connect(pier_descriptor socket, const struct pier_address *address,
+                                OVERLAPPED *request, bool skips);
 /* After the packet: makes the socket a full one. */
 int pier__sys_finish_connect(pier_descriptor socket);
 #define PIER__ACCEPT_ADDRESS (sizeof(struct sockaddr_in6) + 16)
 /* `storage` has room for two of the above. */
-int64_t pier__sys_start_accept(pier_descriptor listener, pier_descriptor socket, void *storage, OVERLAPPED *request,
-                               bool skips);
+int64_t pier__sys_start_accept(pier_descriptor listener, pier_descriptor socket, void *storage,
+                               OVERLAPPED *request, bool skips);
 int pier__sys_finish_accept(pier_descriptor listener, pier_descriptor socket);
 /* Asks for the end of a request; its packet comes all the same. NULL: of all of the descriptor's. */
 void pier__sys_cancel(pier_descriptor descriptor, OVERLAPPED *request);
@@ -85,8 +88,10 @@ void pier__sys_cancel(pier_descriptor descriptor, OVERLAPPED *request);
 int pier__sys_outcome(const OVERLAPPED *request, uint64_t *bytes);
 
 /* Reads and writes that wait until they are done; an `event` is needed for descriptors made for requests. */
-int64_t pier__sys_read_at(pier_descriptor descriptor, void *memory, size_t size, uint64_t offset, HANDLE event);
-int64_t pier__sys_write_at(pier_descriptor descriptor, const void *memory, size_t size, uint64_t offset, HANDLE event);
+int64_t pier__sys_read_at(pier_descriptor descriptor, void *memory, size_t size, uint64_t offset,
+                          HANDLE event);
+int64_t pier__sys_write_at(pier_descriptor descriptor, const void *memory, size_t size,
+                           uint64_t offset, HANDLE event);
 /* Reads what a pipe has, PIER_EAGAIN when that's nothing. */
 int64_t pier__sys_read_pipe(pier_descriptor descriptor, void *memory, size_t size, HANDLE event);
 
@@ -127,7 +132,8 @@ struct pier__afd_request {
 /* Opens the driver; `synchronous` for pier__sys_was_reset(). */
 pier_descriptor pier__sys_afd_open(bool synchronous);
 /* Asks for a packet once one of the events has come. 0, or a negative PIER_E* and no packet. */
-int pier__sys_afd_poll(pier_descriptor afd, pier_descriptor socket, unsigned events, struct pier__afd_request *request);
+int pier__sys_afd_poll(pier_descriptor afd, pier_descriptor socket, unsigned events,
+                       struct pier__afd_request *request);
 /* Whether a connection that reads as ended was reset. Wine's recv() says 0 then, if no receive was pending. */
 bool pier__sys_was_reset(pier_descriptor afd, pier_descriptor socket);
 

@@ -23,7 +23,8 @@ static ULONG query_handle(pier_descriptor descriptor, int class)
     query_fn *query = (query_fn *)(void *)pier__sys_native("NtQueryInformationFile");
     IO_STATUS_BLOCK status;
     ULONG value = 0;
-    if (query == NULL || query(pier__sys_handle(descriptor), &status, &value, sizeof(value), class) < 0) {
+    if (query == NULL ||
+        query(pier__sys_handle(descriptor), &status, &value, sizeof(value), class) < 0) {
         return 0;
     }
     return value;
@@ -31,13 +32,16 @@ static ULONG query_handle(pier_descriptor descriptor, int class)
 
 bool pier__sys_is_synchronous(pier_descriptor descriptor)
 {
-    return (query_handle(descriptor, MODE_INFORMATION) & (FILE_SYNCHRONOUS_IO_ALERT | FILE_SYNCHRONOUS_IO_NONALERT)) != 0;
+    return (query_handle(descriptor, MODE_INFORMATION) &
+            (FILE_SYNCHRONOUS_IO_ALERT | FILE_SYNCHRONOUS_IO_NONALERT)) != 0;
 }
 
 uint64_t pier__sys_file_position(pier_descriptor descriptor)
 {
     LARGE_INTEGER none = {.QuadPart = 0}, position;
-    return SetFilePointerEx(pier__sys_handle(descriptor), none, &position, FILE_CURRENT) ? (uint64_t)position.QuadPart : 0;
+    return SetFilePointerEx(pier__sys_handle(descriptor), none, &position, FILE_CURRENT)
+               ? (uint64_t)position.QuadPart
+               : 0;
 }
 
 int pier__sys_close(pier_descriptor descriptor)
@@ -66,14 +70,16 @@ int pier__sys_pipe(pier_descriptor pair[2], bool nonblocking)
     char name[80];
     (void)nonblocking; /* each request says whether it waits */
     name_pipe(name, sizeof(name));
-    HANDLE reader = CreateNamedPipeA(name, PIPE_ACCESS_INBOUND | FILE_FLAG_OVERLAPPED | FILE_FLAG_FIRST_PIPE_INSTANCE,
-                                     PIPE_TYPE_BYTE | PIPE_READMODE_BYTE | PIPE_WAIT | PIPE_REJECT_REMOTE_CLIENTS, 1,
-                                     PIPE_BYTES, PIPE_BYTES, 0, NULL);
+    HANDLE reader = CreateNamedPipeA(
+        name, PIPE_ACCESS_INBOUND | FILE_FLAG_OVERLAPPED | FILE_FLAG_FIRST_PIPE_INSTANCE,
+        PIPE_TYPE_BYTE | PIPE_READMODE_BYTE | PIPE_WAIT | PIPE_REJECT_REMOTE_CLIENTS, 1, PIPE_BYTES,
+        PIPE_BYTES, 0, NULL);
     if (reader == INVALID_HANDLE_VALUE) {
         return pier__sys_last_error();
     }
-    HANDLE writer = CreateFileA(name, GENERIC_WRITE | FILE_READ_ATTRIBUTES, 0, NULL, OPEN_EXISTING,
-                                FILE_FLAG_OVERLAPPED | SECURITY_SQOS_PRESENT | SECURITY_IDENTIFICATION, NULL);
+    HANDLE writer = CreateFileA(
+        name, GENERIC_WRITE | FILE_READ_ATTRIBUTES, 0, NULL, OPEN_EXISTING,
+        FILE_FLAG_OVERLAPPED | SECURITY_SQOS_PRESENT | SECURITY_IDENTIFICATION, NULL);
     if (writer == INVALID_HANDLE_VALUE) {
         int error = pier__sys_last_error();
         CloseHandle(reader);
@@ -94,7 +100,8 @@ int pier__sys_is_file(pier_descriptor descriptor)
     return type == FILE_TYPE_DISK;
 }
 
-static int describe_socket(pier_descriptor socket, int type, struct pier__sys_description *description)
+static int describe_socket(pier_descriptor socket, int type,
+                           struct pier__sys_description *description)
 {
     struct sockaddr_in6 native;
     DWORD listens = 0;
@@ -119,7 +126,8 @@ static int describe_pipe(pier_descriptor descriptor, struct pier__sys_descriptio
 {
     int type = 0, size = sizeof(type);
     int error = pier__sys_start_winsock();
-    if (error == 0 && getsockopt((SOCKET)descriptor, SOL_SOCKET, SO_TYPE, (char *)&type, &size) == 0) {
+    if (error == 0 &&
+        getsockopt((SOCKET)descriptor, SOL_SOCKET, SO_TYPE, (char *)&type, &size) == 0) {
         return describe_socket(descriptor, type, description);
     }
     description->kind = PIER__KIND_PIPE;
@@ -147,7 +155,9 @@ int pier__sys_describe(pier_descriptor descriptor, struct pier__sys_description 
         if (!GetFileInformationByHandle(pier__sys_handle(descriptor), &information)) {
             return pier__sys_last_error();
         }
-        description->kind = information.dwFileAttributes & FILE_ATTRIBUTE_DIRECTORY ? PIER__KIND_NONE : PIER__KIND_FILE;
+        description->kind = information.dwFileAttributes & FILE_ATTRIBUTE_DIRECTORY
+                                ? PIER__KIND_NONE
+                                : PIER__KIND_FILE;
         return 0;
     default: return pier__sys_map(ERROR_NOT_SUPPORTED); /* consoles and devices */
     }

@@ -13,11 +13,13 @@
 
 pier_descriptor pier__sys_afd_open(bool synchronous)
 {
-    typedef NTSTATUS NTAPI create_fn(HANDLE *, ACCESS_MASK, OBJECT_ATTRIBUTES *, IO_STATUS_BLOCK *, LARGE_INTEGER *,
-                                     ULONG, ULONG, ULONG, ULONG, void *, ULONG);
+    typedef NTSTATUS NTAPI create_fn(HANDLE *, ACCESS_MASK, OBJECT_ATTRIBUTES *, IO_STATUS_BLOCK *,
+                                     LARGE_INTEGER *, ULONG, ULONG, ULONG, ULONG, void *, ULONG);
     create_fn *create = (create_fn *)(void *)pier__sys_native("NtCreateFile");
-    wchar_t name[] = L"\\Device\\Afd\\pier"; /* older Wine wants a last part, whichever (traps 56) */
-    UNICODE_STRING text = {.Length = sizeof(name) - sizeof(wchar_t), .MaximumLength = sizeof(name), .Buffer = name};
+    wchar_t name[] =
+        L"\\Device\\Afd\\pier"; /* older Wine wants a last part, whichever (traps 56) */
+    UNICODE_STRING text = {
+        .Length = sizeof(name) - sizeof(wchar_t), .MaximumLength = sizeof(name), .Buffer = name};
     OBJECT_ATTRIBUTES attributes;
     IO_STATUS_BLOCK status;
     HANDLE afd;
@@ -25,31 +27,34 @@ pier_descriptor pier__sys_afd_open(bool synchronous)
         return pier__sys_map(ERROR_NOT_SUPPORTED);
     }
     InitializeObjectAttributes(&attributes, &text, 0, NULL, NULL);
-    NTSTATUS result = create(&afd, SYNCHRONIZE, &attributes, &status, NULL, 0, FILE_SHARE_READ | FILE_SHARE_WRITE,
-                             FILE_OPEN, synchronous ? FILE_SYNCHRONOUS_IO_NONALERT : 0, NULL, 0);
+    NTSTATUS result = create(&afd, SYNCHRONIZE, &attributes, &status, NULL, 0,
+                             FILE_SHARE_READ | FILE_SHARE_WRITE, FILE_OPEN,
+                             synchronous ? FILE_SYNCHRONOUS_IO_NONALERT : 0, NULL, 0);
     return result >= 0 ? (pier_descriptor)afd : pier__sys_map(pier__sys_status_code(result));
 }
 
-static NTSTATUS poll_driver(pier_descriptor afd, void *context, IO_STATUS_BLOCK *status, struct pier__afd_poll *in,
-                            struct pier__afd_poll *out)
+static NTSTATUS poll_driver(pier_descriptor afd, void *context, IO_STATUS_BLOCK *status,
+                            struct pier__afd_poll *in, struct pier__afd_poll *out)
 {
-    typedef NTSTATUS NTAPI control_fn(HANDLE, HANDLE, PIO_APC_ROUTINE, void *, IO_STATUS_BLOCK *, ULONG, void *, ULONG,
-                                      void *, ULONG);
+    typedef NTSTATUS NTAPI control_fn(HANDLE, HANDLE, PIO_APC_ROUTINE, void *, IO_STATUS_BLOCK *,
+                                      ULONG, void *, ULONG, void *, ULONG);
     static control_fn *control;
     if (control == NULL) {
         control = (control_fn *)(void *)pier__sys_native("NtDeviceIoControlFile");
     }
-    return control(pier__sys_handle(afd), NULL, NULL, context, status, IOCTL_AFD_POLL, in, sizeof(*in), out,
-                   sizeof(*out));
+    return control(pier__sys_handle(afd), NULL, NULL, context, status, IOCTL_AFD_POLL, in,
+                   sizeof(*in), out, sizeof(*out));
 }
 
-int pier__sys_afd_poll(pier_descriptor afd, pier_descriptor socket, unsigned events, struct pier__afd_request *request)
+int pier__sys_afd_poll(pier_descriptor afd, pier_descriptor socket, unsigned events,
+                       struct pier__afd_request *request)
 {
     PIER__FAULT(POLL);
     SOCKET base;
     DWORD bytes;
     /* The driver doesn't know the sockets that layered providers make. */
-    if (WSAIoctl((SOCKET)socket, SIO_BASE_HANDLE, NULL, 0, &base, sizeof(base), &bytes, NULL, NULL) != 0) {
+    if (WSAIoctl((SOCKET)socket, SIO_BASE_HANDLE, NULL, 0, &base, sizeof(base), &bytes, NULL,
+                 NULL) != 0) {
         pier__sys_socket_error();
         return PIER_ENOTSUP; /* open, but not a socket */
     }
@@ -58,8 +63,8 @@ int pier__sys_afd_poll(pier_descriptor afd, pier_descriptor socket, unsigned eve
     request->in.count = 1;
     request->in.handles[0].handle = (HANDLE)base;
     request->in.handles[0].events = events;
-    NTSTATUS result = poll_driver(afd, request, (IO_STATUS_BLOCK *)(void *)&request->overlapped, &request->in,
-                                  &request->out);
+    NTSTATUS result = poll_driver(afd, request, (IO_STATUS_BLOCK *)(void *)&request->overlapped,
+                                  &request->in, &request->out);
     if (result >= 0) {
         return 0;
     }

@@ -25,7 +25,8 @@ pier_descriptor pier__sys_port_open(void)
 int pier__sys_port_attach(pier_descriptor port, pier_descriptor descriptor, enum pier__port_key key)
 {
     PIER__FAULT(EPOLL_CONTROL);
-    return CreateIoCompletionPort(pier__sys_handle(descriptor), pier__sys_handle(port), key, 0) != NULL
+    return CreateIoCompletionPort(pier__sys_handle(descriptor), pier__sys_handle(port), key, 0) !=
+                   NULL
                ? 0
                : pier__sys_last_error();
 }
@@ -40,7 +41,8 @@ int pier__sys_port_detach(pier_descriptor descriptor)
     } none = {NULL, NULL};
     void *status[2];
     const int replace_completion = 61;
-    if (set == NULL || set(pier__sys_handle(descriptor), status, &none, sizeof(none), replace_completion) < 0) {
+    if (set == NULL ||
+        set(pier__sys_handle(descriptor), status, &none, sizeof(none), replace_completion) < 0) {
         return pier__sys_map(ERROR_NOT_SUPPORTED);
     }
     return 0;
@@ -52,22 +54,27 @@ bool pier__sys_port_skip(pier_descriptor descriptor, bool is_socket)
         /* Not with providers whose sockets aren't handles of the system: they lose the packet-less success (traps 48). */
         WSAPROTOCOL_INFOW info;
         int size = sizeof(info);
-        if (getsockopt((SOCKET)descriptor, SOL_SOCKET, SO_PROTOCOL_INFOW, (char *)&info, &size) != 0 ||
+        if (getsockopt((SOCKET)descriptor, SOL_SOCKET, SO_PROTOCOL_INFOW, (char *)&info, &size) !=
+                0 ||
             (info.dwServiceFlags1 & XP1_IFS_HANDLES) == 0) {
             return false;
         }
     }
     return SetFileCompletionNotificationModes(pier__sys_handle(descriptor),
-                                              FILE_SKIP_COMPLETION_PORT_ON_SUCCESS | FILE_SKIP_SET_EVENT_ON_HANDLE);
+                                              FILE_SKIP_COMPLETION_PORT_ON_SUCCESS |
+                                                  FILE_SKIP_SET_EVENT_ON_HANDLE);
 }
 
-int pier__sys_port_wait(pier_descriptor port, OVERLAPPED_ENTRY *entries, unsigned most, uint64_t timeout_ns)
+int pier__sys_port_wait(pier_descriptor port, OVERLAPPED_ENTRY *entries, unsigned most,
+                        uint64_t timeout_ns)
 {
     PIER__FAULT(EPOLL_WAIT);
     ULONG count = 0;
     /* Rounded up: a wait that ends before its time would have to be repeated. */
     uint64_t milliseconds = timeout_ns / PIER_MILLISECOND + (timeout_ns % PIER_MILLISECOND != 0);
-    DWORD limit = timeout_ns == PIER_FOREVER ? INFINITE : milliseconds > 1000000000 ? 1000000000 : (DWORD)milliseconds;
+    DWORD limit = timeout_ns == PIER_FOREVER  ? INFINITE
+                  : milliseconds > 1000000000 ? 1000000000
+                                              : (DWORD)milliseconds;
     if (GetQueuedCompletionStatusEx(pier__sys_handle(port), entries, most, &count, limit, FALSE)) {
         return (int)count;
     }
@@ -92,7 +99,8 @@ static int64_t started(bool succeeded, bool is_socket, DWORD bytes, bool skips)
     return code == ERROR_IO_PENDING || code == WSAEMSGSIZE ? PIER__PACKET : pier__sys_map(code);
 }
 
-int64_t pier__sys_start_receive(pier_descriptor socket, void *memory, size_t size, OVERLAPPED *request, bool skips)
+int64_t pier__sys_start_receive(pier_descriptor socket, void *memory, size_t size,
+                                OVERLAPPED *request, bool skips)
 {
     PIER__FAULT(RECEIVE);
     WSABUF piece = {.len = (ULONG)(size > MOST ? MOST : size), .buf = memory};
@@ -102,8 +110,8 @@ int64_t pier__sys_start_receive(pier_descriptor socket, void *memory, size_t siz
     return started(done, true, bytes, skips);
 }
 
-int64_t pier__sys_start_send(pier_descriptor socket, const struct pier_vector *vectors, size_t count,
-                             OVERLAPPED *request, bool skips)
+int64_t pier__sys_start_send(pier_descriptor socket, const struct pier_vector *vectors,
+                             size_t count, OVERLAPPED *request, bool skips)
 {
     PIER__FAULT(SEND);
     WSABUF pieces[PIER__VECTORS_MAX];
@@ -139,13 +147,14 @@ int64_t pier__sys_start_read(pier_descriptor descriptor, void *memory, size_t si
     return started(done, false, bytes, skips);
 }
 
-int64_t pier__sys_start_write(pier_descriptor descriptor, const void *memory, size_t size, uint64_t offset,
-                              OVERLAPPED *request, bool skips)
+int64_t pier__sys_start_write(pier_descriptor descriptor, const void *memory, size_t size,
+                              uint64_t offset, OVERLAPPED *request, bool skips)
 {
     PIER__FAULT(WRITE);
     DWORD bytes = 0;
     set_offset(request, offset);
-    bool done = WriteFile(pier__sys_handle(descriptor), memory, (DWORD)(size > MOST ? MOST : size), &bytes, request);
+    bool done = WriteFile(pier__sys_handle(descriptor), memory, (DWORD)(size > MOST ? MOST : size),
+                          &bytes, request);
     return started(done, false, bytes, skips);
 }
 
@@ -154,8 +163,8 @@ static LPFN_CONNECTEX find_connect(SOCKET socket)
     LPFN_CONNECTEX found = NULL;
     GUID id = WSAID_CONNECTEX;
     DWORD bytes;
-    if (WSAIoctl(socket, SIO_GET_EXTENSION_FUNCTION_POINTER, &id, sizeof(id), &found, sizeof(found), &bytes, NULL,
-                 NULL) != 0) {
+    if (WSAIoctl(socket, SIO_GET_EXTENSION_FUNCTION_POINTER, &id, sizeof(id), &found, sizeof(found),
+                 &bytes, NULL, NULL) != 0) {
         return NULL;
     }
     return found;
@@ -174,8 +183,8 @@ static struct pier_address without_any(const struct pier_address *address)
     return target;
 }
 
-int64_t pier__sys_start_connect(pier_descriptor socket, const struct pier_address *address, OVERLAPPED *request,
-                                bool skips)
+int64_t pier__sys_start_connect(pier_descriptor socket, const struct pier_address *address,
+                                OVERLAPPED *request, bool skips)
 {
     PIER__FAULT(CONNECT);
     struct sockaddr_in6 native, any;
@@ -189,44 +198,50 @@ int64_t pier__sys_start_connect(pier_descriptor socket, const struct pier_addres
         return pier__sys_socket_error();
     }
     /* The socket must be bound. WSAEINVAL: it is, by the program. */
-    if (bind((SOCKET)socket, (const struct sockaddr *)&any, size) != 0 && WSAGetLastError() != WSAEINVAL) {
+    if (bind((SOCKET)socket, (const struct sockaddr *)&any, size) != 0 &&
+        WSAGetLastError() != WSAEINVAL) {
         return pier__sys_socket_error();
     }
     struct pier_address target = without_any(address);
     pier__sys_native_address(&target, &native);
     DWORD bytes = 0;
     memset(request, 0, sizeof(*request));
-    bool done = connect_ex((SOCKET)socket, (const struct sockaddr *)&native, size, NULL, 0, &bytes, request);
+    bool done = connect_ex((SOCKET)socket, (const struct sockaddr *)&native, size, NULL, 0, &bytes,
+                           request);
     return started(done, true, 0, skips);
 }
 
 int pier__sys_finish_connect(pier_descriptor socket)
 {
     PIER__FAULT(OPTION);
-    return setsockopt((SOCKET)socket, SOL_SOCKET, SO_UPDATE_CONNECT_CONTEXT, NULL, 0) == 0 ? 0 : pier__sys_socket_error();
+    return setsockopt((SOCKET)socket, SOL_SOCKET, SO_UPDATE_CONNECT_CONTEXT, NULL, 0) == 0
+               ? 0
+               : pier__sys_socket_error();
 }
 
-int64_t pier__sys_start_accept(pier_descriptor listener, pier_descriptor socket, void *storage, OVERLAPPED *request,
-                               bool skips)
+int64_t pier__sys_start_accept(pier_descriptor listener, pier_descriptor socket, void *storage,
+                               OVERLAPPED *request, bool skips)
 {
     PIER__FAULT(ACCEPT);
     DWORD bytes = 0;
     memset(request, 0, sizeof(*request));
-    bool done = AcceptEx((SOCKET)listener, (SOCKET)socket, storage, 0, PIER__ACCEPT_ADDRESS, PIER__ACCEPT_ADDRESS, &bytes,
-                         request);
+    bool done = AcceptEx((SOCKET)listener, (SOCKET)socket, storage, 0, PIER__ACCEPT_ADDRESS,
+                         PIER__ACCEPT_ADDRESS, &bytes, request);
     return started(done, true, 0, skips);
 }
 
 int pier__sys_finish_accept(pier_descriptor listener, pier_descriptor socket)
 {
     SOCKET from = (SOCKET)listener;
-    int result = setsockopt((SOCKET)socket, SOL_SOCKET, SO_UPDATE_ACCEPT_CONTEXT, (const char *)&from, sizeof(from));
+    int result = setsockopt((SOCKET)socket, SOL_SOCKET, SO_UPDATE_ACCEPT_CONTEXT,
+                            (const char *)&from, sizeof(from));
     return result == 0 ? 0 : pier__sys_socket_error();
 }
 
 void pier__sys_cancel(pier_descriptor descriptor, OVERLAPPED *request)
 {
-    CancelIoEx(pier__sys_handle(descriptor), request); /* what has ended meanwhile isn't found, which is all right */
+    CancelIoEx(pier__sys_handle(descriptor),
+               request); /* what has ended meanwhile isn't found, which is all right */
 }
 
 int pier__sys_outcome(const OVERLAPPED *request, uint64_t *bytes)
@@ -245,7 +260,9 @@ static int64_t wait_for_request(HANDLE handle, OVERLAPPED *request, bool done, D
     if (done) {
         return bytes;
     }
-    return GetLastError() == ERROR_HANDLE_EOF || GetLastError() == ERROR_BROKEN_PIPE ? 0 : pier__sys_last_error();
+    return GetLastError() == ERROR_HANDLE_EOF || GetLastError() == ERROR_BROKEN_PIPE
+               ? 0
+               : pier__sys_last_error();
 }
 
 /* With the event's lowest bit set no packet is sent. */
@@ -254,7 +271,8 @@ static HANDLE without_packet(HANDLE event)
     return event != NULL ? (HANDLE)((uintptr_t)event | 1) : NULL;
 }
 
-int64_t pier__sys_read_at(pier_descriptor descriptor, void *memory, size_t size, uint64_t offset, HANDLE event)
+int64_t pier__sys_read_at(pier_descriptor descriptor, void *memory, size_t size, uint64_t offset,
+                          HANDLE event)
 {
     PIER__FAULT(READ);
     OVERLAPPED request;
@@ -266,7 +284,8 @@ int64_t pier__sys_read_at(pier_descriptor descriptor, void *memory, size_t size,
     return wait_for_request(handle, &request, done, bytes);
 }
 
-int64_t pier__sys_write_at(pier_descriptor descriptor, const void *memory, size_t size, uint64_t offset, HANDLE event)
+int64_t pier__sys_write_at(pier_descriptor descriptor, const void *memory, size_t size,
+                           uint64_t offset, HANDLE event)
 {
     PIER__FAULT(WRITE);
     OVERLAPPED request;

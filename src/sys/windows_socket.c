@@ -69,7 +69,8 @@ static int socket_result(int result)
 static int set_socket_option(pier_descriptor socket, int level, int option, int value)
 {
     PIER__FAULT(OPTION);
-    return socket_result(setsockopt((SOCKET)socket, level, option, (const char *)&value, sizeof(value)));
+    return socket_result(
+        setsockopt((SOCKET)socket, level, option, (const char *)&value, sizeof(value)));
 }
 
 int pier__sys_set_nonblocking(pier_descriptor descriptor)
@@ -88,7 +89,8 @@ pier_descriptor pier__sys_socket(uint8_t family, bool nonblocking)
     if (family != PIER_ADDRESS_IPV4 && family != PIER_ADDRESS_IPV6) {
         return pier__sys_map(WSAEAFNOSUPPORT);
     }
-    SOCKET made = WSASocketW(family == PIER_ADDRESS_IPV4 ? AF_INET : AF_INET6, SOCK_STREAM, IPPROTO_TCP, NULL, 0,
+    SOCKET made = WSASocketW(family == PIER_ADDRESS_IPV4 ? AF_INET : AF_INET6, SOCK_STREAM,
+                             IPPROTO_TCP, NULL, 0,
                              WSA_FLAG_OVERLAPPED | WSA_FLAG_NO_HANDLE_INHERIT);
     if (made == INVALID_SOCKET) {
         return pier__sys_socket_error();
@@ -146,7 +148,8 @@ static int name_of_unbound(pier_descriptor socket, struct sockaddr_in6 *native)
 {
     WSAPROTOCOL_INFOW info;
     int size = sizeof(info);
-    int error = socket_result(getsockopt((SOCKET)socket, SOL_SOCKET, SO_PROTOCOL_INFOW, (char *)&info, &size));
+    int error = socket_result(
+        getsockopt((SOCKET)socket, SOL_SOCKET, SO_PROTOCOL_INFOW, (char *)&info, &size));
     if (error == 0) {
         memset(native, 0, sizeof(*native));
         native->sin6_family = (short)info.iAddressFamily;
@@ -186,26 +189,30 @@ int pier__sys_set_no_delay(pier_descriptor socket, bool on)
     return set_socket_option(socket, IPPROTO_TCP, TCP_NODELAY, on);
 }
 
-int pier__sys_set_keep_alive(pier_descriptor socket, unsigned idle_s, unsigned interval_s, unsigned count)
+int pier__sys_set_keep_alive(pier_descriptor socket, unsigned idle_s, unsigned interval_s,
+                             unsigned count)
 {
     PIER__FAULT(OPTION);
     /* Windows before 10.0.15063 has no option for each of them; the number of probes is its own, 10. */
-    struct tcp_keepalive values = {.onoff = idle_s != 0, .keepalivetime = idle_s * 1000,
+    struct tcp_keepalive values = {.onoff = idle_s != 0,
+                                   .keepalivetime = idle_s * 1000,
                                    .keepaliveinterval = interval_s != 0 ? interval_s * 1000 : 1000};
     DWORD unused;
     (void)count;
-    return socket_result(
-        WSAIoctl((SOCKET)socket, SIO_KEEPALIVE_VALS, &values, sizeof(values), NULL, 0, &unused, NULL, NULL));
+    return socket_result(WSAIoctl((SOCKET)socket, SIO_KEEPALIVE_VALS, &values, sizeof(values), NULL,
+                                  0, &unused, NULL, NULL));
 }
 
 int pier__sys_set_buffer_sizes(pier_descriptor socket, size_t receive, size_t send)
 {
     int error = 0;
     if (receive != 0) {
-        error = set_socket_option(socket, SOL_SOCKET, SO_RCVBUF, receive > 1 << 30 ? 1 << 30 : (int)receive);
+        error = set_socket_option(socket, SOL_SOCKET, SO_RCVBUF,
+                                  receive > 1 << 30 ? 1 << 30 : (int)receive);
     }
     if (error == 0 && send != 0) {
-        error = set_socket_option(socket, SOL_SOCKET, SO_SNDBUF, send > 1 << 30 ? 1 << 30 : (int)send);
+        error = set_socket_option(socket, SOL_SOCKET, SO_SNDBUF,
+                                  send > 1 << 30 ? 1 << 30 : (int)send);
     }
     return error;
 }
@@ -213,8 +220,10 @@ int pier__sys_set_buffer_sizes(pier_descriptor socket, size_t receive, size_t se
 int pier__sys_set_linger(pier_descriptor socket, int seconds)
 {
     PIER__FAULT(OPTION);
-    struct linger linger = {.l_onoff = seconds >= 0, .l_linger = (u_short)(seconds > 0 ? seconds : 0)};
-    return socket_result(setsockopt((SOCKET)socket, SOL_SOCKET, SO_LINGER, (const char *)&linger, sizeof(linger)));
+    struct linger linger = {.l_onoff = seconds >= 0,
+                            .l_linger = (u_short)(seconds > 0 ? seconds : 0)};
+    return socket_result(
+        setsockopt((SOCKET)socket, SOL_SOCKET, SO_LINGER, (const char *)&linger, sizeof(linger)));
 }
 
 /* What SO_REUSEADDR is for elsewhere, binding again while old connections linger, Windows always allows. Its option of that name
@@ -266,7 +275,8 @@ static int make_pair(pier_descriptor listener, pier_descriptor pair[2])
     }
     pair[1] = (pier_descriptor)accepted;
     SetHandleInformation((HANDLE)accepted, HANDLE_FLAG_INHERIT, 0);
-    if ((error = pier__sys_local_address(pair[0], &here)) < 0 || (error = pier__sys_peer_address(pair[1], &there)) < 0) {
+    if ((error = pier__sys_local_address(pair[0], &here)) < 0 ||
+        (error = pier__sys_peer_address(pair[1], &there)) < 0) {
         return error;
     }
     return same_address(&here, &there) ? 0 : pier__sys_map(WSAECONNABORTED);

@@ -131,8 +131,8 @@ static LONG WINAPI on_crash(EXCEPTION_POINTERS *crash)
 {
     struct outcome outcome = {.verdict = VERDICT_FAILED};
     snprintf(outcome.text, sizeof(outcome.text), "exception 0x%lx at %p (the program starts at %p)",
-             (unsigned long)crash->ExceptionRecord->ExceptionCode, crash->ExceptionRecord->ExceptionAddress,
-             (void *)program_start());
+             (unsigned long)crash->ExceptionRecord->ExceptionCode,
+             crash->ExceptionRecord->ExceptionAddress, (void *)program_start());
     platform_conclude(&outcome);
 }
 

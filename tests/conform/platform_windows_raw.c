@@ -215,7 +215,11 @@ void raw_pair(pier_descriptor ends[2])
     ends[0] = raw_connect(&address);
     ends[1] = raw_accept(listener);
     raw_close(listener);
+    /* Of a size that a test can fill, as that of other systems' pairs. */
+    const int size = 65536;
     for (int i = 0; i < 2; i++) {
+        setsockopt((SOCKET)ends[i], SOL_SOCKET, SO_RCVBUF, (const char *)&size, sizeof(size));
+        setsockopt((SOCKET)ends[i], SOL_SOCKET, SO_SNDBUF, (const char *)&size, sizeof(size));
         setsockopt((SOCKET)ends[i], IPPROTO_TCP, TCP_NODELAY, (const char *)&on, sizeof(on));
     }
 }

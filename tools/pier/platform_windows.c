@@ -21,7 +21,8 @@
 
 void platform_start(void)
 {
-    _setmode(_fileno(stdout), _O_BINARY); /* lines end as on other systems, for programs that read them */
+    _setmode(_fileno(stdout),
+             _O_BINARY); /* lines end as on other systems, for programs that read them */
 }
 
 bool platform_flush_output(void)
