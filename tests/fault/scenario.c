@@ -458,7 +458,7 @@ static void check_usable(void)
     }
     pier_receive(&ends[0], submit(&check_receive), memory, 4, on_end_or_stop);
     pier_send(&ends[1], submit(&check_send), "pier", 4, on_end_or_stop);
-    /* Background ops are left out, others may still be stuck: turns until these three have ended. */
+    /* Other ops may still be stuck: turns until these three have ended. */
 
     uint64_t begin = pier_loop_now(loop);
     while (check_timer.ended == 0 || check_receive.ended == 0 || check_send.ended == 0) {
