@@ -93,7 +93,10 @@ static void settle(struct pier_loop *loop, struct pier_handle *handle)
         (interest & PIER__READ)) {
         interest = handle->interest_; /* in the ready list: served before the next wait sleeps */
     }
-    set_interest(loop, handle, interest);
+    if (PIER__UNLIKELY(set_interest(loop, handle, interest) < 0) &&
+        (interest & ~(unsigned)handle->interest_) != 0) {
+        pier__loop_starve(loop, handle); /* not armed again: nothing else would try */
+    }
 }
 
 /* ---- receiving */
