@@ -3,8 +3,8 @@
 #
 # usage: tests/tools/echo_load_test.sh PIER-COMMAND [PART...]
 #
-# A part is the name of a backend, or `triggers` (the modes of epoll), `input` (bad command lines) or
-# `help`; without any, all of them.
+# A part is the name of a backend, or `triggers` (the modes of epoll), `input` (bad command lines)
+# or `help`; without any, all of them.
 #
 # Every byte is checked by `pier load`, and the server's counters have to agree with what the client
 # sent. Exit code 0 when all is well, 1 when not, 77 when no backend works. Prints a line for each
