@@ -13,14 +13,26 @@ set(PIER_TOOL_SOURCES
   tools/pier/main.c
   tools/pier/options.c
   tools/pier/slab.c)
+
+# Comparing backends and examining the machine is written for POSIX systems.
 if(WIN32)
   list(APPEND PIER_TOOL_SOURCES tools/pier/platform_windows.c)
-else()
-  list(APPEND PIER_TOOL_SOURCES tools/pier/platform.c)
-endif()
-
-# Without the subcommands that compare backends and examine the machine the others still build.
-if(NOT EXISTS ${PROJECT_SOURCE_DIR}/tools/pier/bench.c)
   set_source_files_properties(tools/pier/main.c PROPERTIES
     COMPILE_DEFINITIONS PIER_TOOL_WITHOUT_BENCH=1)
+else()
+  list(APPEND PIER_TOOL_SOURCES
+    tools/pier/bench_command.c
+    tools/pier/bench_page.c
+    tools/pier/bench_plan.c
+    tools/pier/bench_report.c
+    tools/pier/bench_run.c
+    tools/pier/bench_system.c
+    tools/pier/doctor.c
+    tools/pier/doctor_backends.c
+    tools/pier/doctor_limits.c
+    tools/pier/doctor_system.c
+    tools/pier/doctor_uring.c
+    tools/pier/platform.c
+    tools/pier/report.c
+    tools/pier/report_chart.c)
 endif()
