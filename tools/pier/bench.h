@@ -113,8 +113,8 @@ struct bench_runner {
 int bench_runner_open(struct bench_runner *runner);
 void bench_runner_close(struct bench_runner *runner);
 
-/* Measures a load once and adds the figures to the cell; without `load` only connects and closes,
- * for what the cell keeps of the setup. What goes wrong is left in cell->failure. */
+/* Measures a load once and adds the figures to the cell; without `load` sends one message
+ * only, for what the cell keeps of the setup. What goes wrong is left in cell->failure. */
 void bench_run(struct bench_runner *runner, const struct bench *bench,
                const struct bench_subject *subject, const struct bench_point *point, bool load,
                struct bench_cell *cell);

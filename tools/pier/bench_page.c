@@ -231,7 +231,7 @@ void bench_write_page(const struct bench *bench, FILE *file)
         file, "How it was measured",
         "Server and client are processes of their own. CPU time is the server's, user "
         "and system, over the measured time. System calls are those that the server's "
-        "loop counts, without those for accepting and closing, which a run without load has "
+        "loop counts, without those for accepting and closing, which a run of one message has "
         "counted; where these are most of all, the figure is left out. Memory is what the process "
         "gains from 10 to so many open, silent connections, for each of them, from 1,000 on; the "
         "kernel's own share, about 4 KiB for each, isn't in it. The spread is half of what lies "

@@ -4,7 +4,7 @@
  * client is that of `pier load`, in another process on the other CPUs, conducted from here: when
  * all connections are open, the server's memory is read; while the load runs steadily, its CPU
  * time. System calls come from the counters that the server prints in the end; those for connecting
- * and closing are taken off, which a run without load has counted before. */
+ * and closing are taken off, which a run with one message has counted before. */
 
 #include "bench.h"
 
@@ -16,7 +16,7 @@
 
 #define START_TIME (20 * PIER_SECOND) /* for a server to listen, a client to connect */
 #define END_TIME (20 * PIER_SECOND)
-#define SETTLE_TIME (20 * PIER_MILLISECOND) /* for the server to have accepted what is connected */
+#define SETTLE_TIME (15 * PIER_MILLISECOND) /* between two looks whether the server is at rest */
 #define GO_TIME (30 * PIER_MILLISECOND)     /* for all clients to have seen when to begin */
 
 /* As many connections are needed to tell what memory each takes. */
@@ -28,7 +28,6 @@ struct run {
     struct bench_cell *cell;
     struct load_options options; /* of the client */
     char address[64];            /* of the server */
-    bool load;
     struct bench_command server;
     struct platform_process client;
     char output[16384]; /* of the server */
@@ -241,6 +240,19 @@ static void sleep_until(uint64_t time_ns)
     }
 }
 
+/* Waits until the server has accepted what the client sees as connected: it uses no more CPU. */
+static void settle(struct run *run)
+{
+    enum { LOOKS_MAX = 100, QUIET_LOOKS = 3 };
+    double used_ns = bench_process_cpu_ns(&run->server);
+    for (int looks = 0, quiet = 0; looks < LOOKS_MAX && quiet < QUIET_LOOKS; looks++) {
+        platform_sleep_ns(SETTLE_TIME);
+        double now_ns = bench_process_cpu_ns(&run->server);
+        quiet = now_ns - used_ns > 1e5 ? 0 : quiet + 1;
+        used_ns = now_ns;
+    }
+}
+
 /* The load itself: all connections are open. */
 static void conduct(struct run *run)
 {
@@ -334,11 +346,9 @@ static void drive(struct run *run)
         return;
     }
     if (await(run, LOAD_READY, limit_ns, "connect")) {
-        platform_sleep_ns(SETTLE_TIME);
+        settle(run);
         run->memory_open = bench_process_memory(&run->server);
-        if (run->load) {
-            conduct(run);
-        }
+        conduct(run);
     }
     end_client(run);
 }
@@ -355,7 +365,6 @@ void bench_run(struct bench_runner *runner, const struct bench *bench,
     run->runner = runner;
     run->subject = subject;
     run->cell = cell;
-    run->load = load;
     run->options.connections = point->active;
     run->options.idle = point->connections - point->active;
     run->options.size = bench->size;
@@ -363,6 +372,12 @@ void bench_run(struct bench_runner *runner, const struct bench *bench,
     run->options.processes = 1;
     run->options.duration_ns = bench->duration_ns;
     run->options.warmup_ns = bench->warmup_ns;
+    if (!load) {
+        /* One message, so that connections are opened and closed as they are around a load. */
+        run->options.rate = 1;
+        run->options.duration_ns = 10 * PIER_MILLISECOND;
+        run->options.warmup_ns = 0;
+    }
     start_server(run);
     if (!has_failed(run)) {
         drive(run);
