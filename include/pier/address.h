@@ -29,14 +29,16 @@ struct pier_address {
     } u;
 };
 
-/* Reads "127.0.0.1:8080", "[::1]:0", "[fe80::1%2]:80", ":8080" (every IPv4 and IPv6 address of the machine), "*:8080" (the same),
- * "unix:/path" or "unix:@abstract" (where \\ and \xHH stand for a backslash and any byte; a path may be relative). A zone is a number. Host names aren't looked up. Returns 0, or PIER_EINVAL or PIER_ENAMETOOLONG with the reason in
- * pier_error_detail(). */
+/* Reads "127.0.0.1:8080", "[::1]:0", "[fe80::1%2]:80", ":8080" (every IPv4 and IPv6 address of the
+ * machine), "*:8080" (the same), "unix:/path" or "unix:@abstract" (where \\ and \xHH stand for a
+ * backslash and any byte; a path may be relative). A zone is a number. Host names aren't looked up.
+ * Returns 0, or PIER_EINVAL or PIER_ENAMETOOLONG with the reason in pier_error_detail(). */
 PIER_API int pier_address_parse(struct pier_address *address, const char *text);
 
-/* Writes the text form into `text` of `size` bytes, always zero-terminated when size > 0, and returns the length that it has in full.
- * What it writes pier_address_parse() reads back to the same address; except "none" for PIER_ADDRESS_NONE, and "unix:" for a
- * Unix-domain socket without a name, which are for people only. */
+/* Writes the text form into `text` of `size` bytes, always zero-terminated when size > 0, and
+ * returns the length that it has in full. What it writes pier_address_parse() reads back to the
+ * same address; except "none" for PIER_ADDRESS_NONE, and "unix:" for a Unix-domain socket without a
+ * name, which are for people only. */
 PIER_API size_t pier_address_format(const struct pier_address *address, char *text, size_t size);
 
 /* Whether two addresses are the same. */

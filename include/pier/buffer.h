@@ -1,9 +1,11 @@
 /* buffer.h - lent buffers: receive memory from the loop's pool, bound when data arrives.
  *
- * An idle connection holds no buffer. In the callback of pier_receive_lent() and pier_receive_each(), op->data and op->size are a lent
- * buffer (PIER_LENT is set). It goes back to the pool when the callback returns, unless it was kept, or a send that names
- * memory inside it is in flight: sends hold a reference until their terminal completion. When the pool is empty,
- * or one handle holds more than its share, receiving pauses (counted in buffer_pauses) and goes on after a release. */
+ * An idle connection holds no buffer. In the callback of pier_receive_lent() and
+ * pier_receive_each(), op->data and op->size are a lent buffer (PIER_LENT is set). It goes back to
+ * the pool when the callback returns, unless it was kept, or a send that names memory inside it is
+ * in flight: sends hold a reference until their terminal completion. When the pool is empty, or one
+ * handle holds more than its share, receiving pauses (counted in buffer_pauses) and goes on after a
+ * release. */
 
 #ifndef PIER_BUFFER_H
 #define PIER_BUFFER_H
@@ -14,8 +16,8 @@
 extern "C" {
 #endif
 
-/* In the callback of a lent receive: takes a reference on its buffer, so that op->data stays valid until pier_buffer_release(). Each call takes
- * one more. NULL when the op's data isn't lent. */
+/* In the callback of a lent receive: takes a reference on its buffer, so that op->data stays valid
+ * until pier_buffer_release(). Each call takes one more. NULL when the op's data isn't lent. */
 PIER_API struct pier_buffer *pier_buffer_keep(struct pier_op *op);
 
 /* Gives a reference back. On the loop's thread; all must be given back before pier_loop_free(). */

@@ -1,6 +1,7 @@
 /* error.h - pier's error numbers, the same on every system.
  *
- * A negative result is one of these; op->os_error keeps the system's own code. Numbers are stable across releases. */
+ * A negative result is one of these; op->os_error keeps the system's own code. Numbers are stable
+ * across releases. */
 
 #ifndef PIER_ERROR_H
 #define PIER_ERROR_H
@@ -66,14 +67,16 @@ enum pier_error {
         PIER_OK = 0
 };
 
-/* The name of an error number, "PIER_EPIPE"; "PIER_OK" for 0 and above; "PIER_E?" for a number that isn't pier's. Static. */
+/* The name of an error number, "PIER_EPIPE"; "PIER_OK" for 0 and above; "PIER_E?" for a number that
+ * isn't pier's. Static. */
 PIER_API const char *pier_error_name(int64_t error);
 
 /* One phrase for people, without full stop. Static. */
 PIER_API const char *pier_error_text(int64_t error);
 
-/* One line on the last set-up call (those that return int) that failed on this thread: what, with which value, and what would be
- * right. Empty when none has failed. Valid until the next failing set-up call of the thread. */
+/* One line on the last set-up call (those that return int) that failed on this thread: what, with
+ * which value, and what would be right. Empty when none has failed. Valid until the next failing
+ * set-up call of the thread. */
 PIER_API const char *pier_error_detail(void);
 
 #ifdef __cplusplus

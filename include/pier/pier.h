@@ -1,23 +1,28 @@
 /* pier.h - one completion port for every system.
  *
- * pier runs input and output as operations. A program fills a `struct pier_op`, submits it to a loop, and is called back
- * once it has completed, on io_uring, epoll, kqueue, IOCP, poll or select alike. This header is the reference; the other
- * headers of the folder (stream.h, buffer.h, writer.h, address.h, error.h) are included by it.
+ * pier runs input and output as operations. A program fills a `struct pier_op`, submits it to a
+ * loop, and is called back once it has completed, on io_uring, epoll, kqueue, IOCP, poll or select
+ * alike. This header is the reference; the other headers of the folder (stream.h, buffer.h,
+ * writer.h, address.h, error.h) are included by it.
  *
- * Words: a *loop* runs operations, one loop per thread; an *operation* (op) is one thing asked of the system; a *handle*
- * is an open socket, pipe, file or terminal attached to one loop; a *completion* is the callback of an op.
+ * Words: a *loop* runs operations, one loop per thread; an *operation* (op) is one thing asked of
+ * the system; a *handle* is an open socket, pipe, file or terminal attached to one loop; a
+ * *completion* is the callback of an op.
  *
  * The rules that hold for every operation:
- *   - It completes exactly once, by a call of its function, inside pier_loop_run() and on the loop's thread. Multishot
- *     ops (the `_each` forms) are called for each event with PIER_MORE set, then exactly once without it and without data.
- *   - From submit until its terminal callback starts, the op and the memory it names belong to pier. From then on they are
- *     the caller's: free them, reuse them, resubmit from inside the callback.
- *   - Each outcome arrives in the completion: op->result >= 0, or one of the PIER_E* numbers; op->done has the bytes moved,
- *     also after an error, a cancel or a time-out.
- *   - Misuse (submitting an op in flight, a null callback where one is required, a call from another thread, a nested run,
- *     freeing a loop with ops in flight) stops the program with one line that names the function and the rule. What can't be
- *     detected: an op or handle that was not zeroed before first use, memory freed while pier owns it, a descriptor
- *     closed behind pier's back, and calls from a second thread before the first run.
+ *   - It completes exactly once, by a call of its function, inside pier_loop_run() and on the
+ * loop's thread. Multishot ops (the `_each` forms) are called for each event with PIER_MORE set,
+ * then exactly once without it and without data.
+ *   - From submit until its terminal callback starts, the op and the memory it names belong to
+ * pier. From then on they are the caller's: free them, reuse them, resubmit from inside the
+ * callback.
+ *   - Each outcome arrives in the completion: op->result >= 0, or one of the PIER_E* numbers;
+ * op->done has the bytes moved, also after an error, a cancel or a time-out.
+ *   - Misuse (submitting an op in flight, a null callback where one is required, a call from
+ * another thread, a nested run, freeing a loop with ops in flight) stops the program with one line
+ * that names the function and the rule. What can't be detected: an op or handle that was not zeroed
+ * before first use, memory freed while pier owns it, a descriptor closed behind pier's back, and
+ * calls from a second thread before the first run.
  *
  * Unless a comment says otherwise, a function may only be called on the loop's own thread. */
 
@@ -91,19 +96,20 @@ struct pier_timer_link {
     uint64_t deadline_ns;
 };
 
-/* One operation. The caller's memory, usually a member of the caller's own struct; all zero before first use. The fields
- * whose name ends in an underscore are pier's own. At most 112 bytes on LP64 and 144 on 64-bit Windows. */
+/* One operation. The caller's memory, usually a member of the caller's own struct; all zero before
+ * first use. The fields whose name ends in an underscore are pier's own. At most 112 bytes on LP64
+ * and 144 on 64-bit Windows. */
 struct pier_op {
     pier_op_fn *fn; /* the completion, set by the submitting function */
     int64_t result; /* the outcome: >= 0, or a negative PIER_E* */
     void *data;     /* the memory of a transfer; in a lent receive: the data that arrived */
     size_t size;    /* its size in bytes, or the number of vectors */
     uint64_t done;  /* bytes moved, valid in every completion; on multishot ops the sum so far */
-    uint64_t
-        timeout_ns; /* set before submit to limit the op's time, counted from submit; read and cleared there. On a
-                          * multishot op it limits the time between two events. 0 means no limit. */
-    uint32_t flags;   /* PIER_BACKGROUND in; PIER_MORE, PIER_EOF, PIER_LENT out */
-    int32_t os_error; /* the system's own code behind a negative result, 0 where there is none */
+    uint64_t timeout_ns; /* set before submit to limit the op's time, counted from submit; read and
+                          * cleared there. On a multishot op it limits the time between two events.
+                          * 0 means no limit. */
+    uint32_t flags;      /* PIER_BACKGROUND in; PIER_MORE, PIER_EOF, PIER_LENT out */
+    int32_t os_error;    /* the system's own code behind a negative result, 0 where there is none */
 
     struct pier_op *next_;
     void *owner_; /* the handle, or for ops without one the loop */
@@ -120,8 +126,9 @@ struct pier_op {
 #endif
 };
 
-/* An open socket, pipe, file or terminal that belongs to one loop. The caller's memory, all zero before it is opened; from
- * the opening call until its close callback it must stay where it is. At most 96 bytes. */
+/* An open socket, pipe, file or terminal that belongs to one loop. The caller's memory, all zero
+ * before it is opened; from the opening call until its close callback it must stay where it is. At
+ * most 96 bytes. */
 struct pier_handle {
     struct pier_loop *loop_;
     pier_descriptor descriptor_;
@@ -138,27 +145,31 @@ struct pier_handle {
     uint8_t kind_, family_, interest_, ready_;
 };
 
-/* ---- the loop ---------------------------------------------------------------------------------------------------- */
+/* ---- the loop
+ * ----------------------------------------------------------------------------------------------------
+ */
 
-/* How a readiness backend watches its handles. Only epoll has all three; other backends ignore the setting. */
+/* How a readiness backend watches its handles. Only epoll has all three; other backends ignore the
+ * setting. */
 enum pier_trigger {
     PIER_EDGE_TRIGGERED, /* registered once, told of changes: the default */
     PIER_LEVEL_TRIGGERED,
     PIER_ONE_SHOT
 };
 
-/* Memory for everything a loop allocates. Modelled on Lua's lua_Alloc: size 0 frees, memory NULL allocates; returns NULL
- * when there is none. Called on the loop's thread only. */
+/* Memory for everything a loop allocates. Modelled on Lua's lua_Alloc: size 0 frees, memory NULL
+ * allocates; returns NULL when there is none. Called on the loop's thread only. */
 typedef void *pier_allocate_fn(void *context, void *memory, size_t old_size, size_t new_size);
 
-/* Called after a callback that took longer than options.slow_callback_ns; `fn` is the completion that was slow. */
+/* Called after a callback that took longer than options.slow_callback_ns; `fn` is the completion
+ * that was slow. */
 typedef void pier_slow_fn(void *context, struct pier_loop *loop, pier_op_fn *fn, uint64_t took_ns);
 
 /* Set-up of a loop. All zero means the default of each field. */
 struct pier_loop_options {
     const char
         *backend; /* "uring", "epoll", "kqueue", "iocp", "poll", "select"; NULL: the environment's
-                                   * PIER_BACKEND, else the best one that this kernel and sandbox allow */
+                   * PIER_BACKEND, else the best one that this kernel and sandbox allow */
     enum pier_trigger trigger; /* readiness backends */
     uint32_t
         queue_size; /* entries of the submission queue or of one wait, 1 to 32768; default 256 */
@@ -168,9 +179,8 @@ struct pier_loop_options {
     uint32_t buffers_min;   /* lent buffers held ready; default 64 */
     uint32_t buffers_max;   /* lent buffers at the most, up to 32768; default 1024 */
     uint32_t buffer_share;  /* one handle may hold 1/share of buffers_max; default 8 */
-    uint64_t
-        retry_ns; /* how long accept and receive pause when the system is out of descriptors or memory,
-                                   * unless something is released before; default 100 ms */
+    uint64_t retry_ns; /* how long accept and receive pause when the system is out of descriptors or
+                        * memory, unless something is released before; default 100 ms */
     pier_allocate_fn *allocate; /* NULL: malloc, realloc and free */
     void *allocate_context;
     uint64_t slow_callback_ns; /* 0: callbacks aren't timed */
@@ -178,19 +188,21 @@ struct pier_loop_options {
     void *slow_context;
 };
 
-/* What the caller was built against; pier_loop_new() passes it, so that a library with other sizes says so. */
+/* What the caller was built against; pier_loop_new() passes it, so that a library with other sizes
+ * says so. */
 struct pier_abi {
     uint32_t version, op_size, handle_size, options_size;
 };
 
-/* Makes a loop as pier_loop_new() does, for a caller compiled with the sizes in `abi`; PIER_EINVAL when they aren't the library's. */
+/* Makes a loop as pier_loop_new() does, for a caller compiled with the sizes in `abi`; PIER_EINVAL
+ * when they aren't the library's. */
 PIER_API int pier_loop_new_for(struct pier_loop **loop, const struct pier_loop_options *options,
                                const struct pier_abi *abi);
 
-/* Makes a loop. `options` may be NULL. Returns 0 and sets *loop, or a negative PIER_E*: PIER_EINVAL (an option out of
- * range, an unknown backend), PIER_ENOTSUP (the backend asked for isn't to be had here), PIER_ENOMEM, PIER_EMFILE;
- * pier_error_detail() has the reason in one line. A loop takes no thread until its first run: it may be made and
- * filled on one thread and run on another. */
+/* Makes a loop. `options` may be NULL. Returns 0 and sets *loop, or a negative PIER_E*: PIER_EINVAL
+ * (an option out of range, an unknown backend), PIER_ENOTSUP (the backend asked for isn't to be had
+ * here), PIER_ENOMEM, PIER_EMFILE; pier_error_detail() has the reason in one line. A loop takes no
+ * thread until its first run: it may be made and filled on one thread and run on another. */
 static inline int pier_loop_new(struct pier_loop **loop, const struct pier_loop_options *options)
 {
     const struct pier_abi abi = {PIER_VERSION_MAJOR * 1000 + PIER_VERSION_MINOR,
@@ -199,8 +211,8 @@ static inline int pier_loop_new(struct pier_loop **loop, const struct pier_loop_
     return pier_loop_new_for(loop, options, &abi);
 }
 
-/* Frees a loop. All its ops must have completed and all handles be closed or detached (pier_loop_drain() does both); anything
- * else is misuse. NULL is allowed. */
+/* Frees a loop. All its ops must have completed and all handles be closed or detached
+ * (pier_loop_drain() does both); anything else is misuse. NULL is allowed. */
 PIER_API void pier_loop_free(struct pier_loop *loop);
 
 enum pier_run {
@@ -209,19 +221,23 @@ enum pier_run {
     PIER_RUN_NO_WAIT     /* one turn; doesn't wait */
 };
 
-/* Runs completions on this thread, to which the first call binds the loop. Returns 1 when there is more to run, 0 when
- * nothing is in flight but background ops, PIER_EFORKED in the child of a fork (see pier_loop_after_fork), or a negative
- * PIER_E* when the backend itself failed. Must not be called from a callback. */
+/* Runs completions on this thread, to which the first call binds the loop. Returns 1 when there is
+ * more to run, 0 when nothing is in flight but background ops, PIER_EFORKED in the child of a fork
+ * (see pier_loop_after_fork), or a negative PIER_E* when the backend itself failed. Must not be
+ * called from a callback. */
 PIER_API int pier_loop_run(struct pier_loop *loop, enum pier_run mode);
 
-/* Makes the current or next pier_loop_run() return after its turn. From any thread and from signal handlers. */
+/* Makes the current or next pier_loop_run() return after its turn. From any thread and from signal
+ * handlers. */
 PIER_API void pier_loop_stop(struct pier_loop *loop);
 
-/* Cancels every op, closes every handle and runs until nothing is left, for at most timeout_ns. Returns 0, or
- * PIER_ETIMEDOUT with the rest still in flight. Ops that callbacks submit meanwhile are cancelled too. */
+/* Cancels every op, closes every handle and runs until nothing is left, for at most timeout_ns.
+ * Returns 0, or PIER_ETIMEDOUT with the rest still in flight. Ops that callbacks submit meanwhile
+ * are cancelled too. */
 PIER_API int pier_loop_drain(struct pier_loop *loop, uint64_t timeout_ns);
 
-/* The loop's clock in nanoseconds: monotonic, its start unspecified, read no earlier than the start of the running callback. */
+/* The loop's clock in nanoseconds: monotonic, its start unspecified, read no earlier than the start
+ * of the running callback. */
 PIER_API uint64_t pier_loop_now(struct pier_loop *loop);
 
 /* The backend in use: "uring", "epoll", and so on. The text is static. */
@@ -243,18 +259,21 @@ enum {
 /* The PIER_CAN_* bits of the loop's backend. */
 PIER_API unsigned pier_loop_capabilities(const struct pier_loop *loop);
 
-/* For running this loop inside another: a descriptor that is readable when pier_loop_run(loop, PIER_RUN_NO_WAIT) has something to do, or
- * PIER_ENOTSUP where the backend has none (poll, select, iocp). Also run it when pier_loop_next_timeout() has passed. The descriptor
- * stays pier's. After each run with work left to do the descriptor is readable again or the next time-out is 0. */
+/* For running this loop inside another: a descriptor that is readable when pier_loop_run(loop,
+ * PIER_RUN_NO_WAIT) has something to do, or PIER_ENOTSUP where the backend has none (poll, select,
+ * iocp). Also run it when pier_loop_next_timeout() has passed. The descriptor stays pier's. After
+ * each run with work left to do the descriptor is readable again or the next time-out is 0. */
 PIER_API pier_descriptor pier_loop_descriptor(struct pier_loop *loop);
 
-/* Nanoseconds until the loop wants to run though nothing happens: 0 for now, PIER_FOREVER for no timer. */
+/* Nanoseconds until the loop wants to run though nothing happens: 0 for now, PIER_FOREVER for no
+ * timer. */
 PIER_API uint64_t pier_loop_next_timeout(struct pier_loop *loop);
 
-/* In the child of a fork, before anything else is done with the loop: gives it kernel objects of its own, so that parent and
- * child don't disturb each other. Receives, accepts, polls and timers go on in both; sends, connects and shutdowns in
- * flight complete in the child with PIER_ECANCELED, since the parent carries them out. Returns 0 or a negative PIER_E*; then the child can only
- * exit. A child that doesn't want the loop need not call anything: it just must not use it. */
+/* In the child of a fork, before anything else is done with the loop: gives it kernel objects of
+ * its own, so that parent and child don't disturb each other. Receives, accepts, polls and timers
+ * go on in both; sends, connects and shutdowns in flight complete in the child with PIER_ECANCELED,
+ * since the parent carries them out. Returns 0 or a negative PIER_E*; then the child can only exit.
+ * A child that doesn't want the loop need not call anything: it just must not use it. */
 PIER_API int pier_loop_after_fork(struct pier_loop *loop);
 
 /* Counters since the loop was made. */
@@ -269,22 +288,22 @@ struct pier_loop_stats {
     uint64_t received_bytes;
     uint64_t sends; /* completed sends */
     uint64_t sent_bytes;
-    uint64_t timers; /* timers and time-outs that fired */
-    uint64_t posts;  /* posts and notifications delivered */
-    uint64_t
-        cancels; /* ops that completed with PIER_ECANCELED, PIER_ETIMEDOUT by pier, or PIER_ECLOSED */
-    uint64_t closes;              /* handles closed */
-    uint64_t system_calls;        /* made by the loop's thread for its handles and waits */
-    uint64_t registrations;       /* changes of the kernel's interest set */
-    uint64_t wakeups;             /* system calls made by other threads to wake the loop */
-    uint64_t stale_events;        /* events for handles closed meanwhile, dropped */
-    uint64_t rearms;              /* multishot requests ended early by the kernel and asked again */
-    uint64_t accept_pauses;       /* accepting paused: out of descriptors or memory */
-    uint64_t buffer_pauses;       /* receiving paused: pool empty or share used up */
-    uint64_t queue_full;          /* the submission queue was full */
-    uint64_t queue_overflows;     /* the completion queue was full */
-    uint64_t timer_skips;         /* expiries of repeating timers that were skipped, being late */
-    uint64_t slow_callbacks;      /* callbacks longer than options.slow_callback_ns */
+    uint64_t timers;          /* timers and time-outs that fired */
+    uint64_t posts;           /* posts and notifications delivered */
+    uint64_t cancels;         /* ops that completed with PIER_ECANCELED, PIER_ETIMEDOUT by pier, or
+                                 PIER_ECLOSED */
+    uint64_t closes;          /* handles closed */
+    uint64_t system_calls;    /* made by the loop's thread for its handles and waits */
+    uint64_t registrations;   /* changes of the kernel's interest set */
+    uint64_t wakeups;         /* system calls made by other threads to wake the loop */
+    uint64_t stale_events;    /* events for handles closed meanwhile, dropped */
+    uint64_t rearms;          /* multishot requests ended early by the kernel and asked again */
+    uint64_t accept_pauses;   /* accepting paused: out of descriptors or memory */
+    uint64_t buffer_pauses;   /* receiving paused: pool empty or share used up */
+    uint64_t queue_full;      /* the submission queue was full */
+    uint64_t queue_overflows; /* the completion queue was full */
+    uint64_t timer_skips;     /* expiries of repeating timers that were skipped, being late */
+    uint64_t slow_callbacks;  /* callbacks longer than options.slow_callback_ns */
     uint64_t longest_callback_ns; /* 0 unless callbacks are timed */
     uint64_t allocations;         /* calls of the allocator for new memory */
     uint64_t ops_in_flight;       /* right now */
@@ -299,7 +318,8 @@ PIER_API void pier_loop_stats(struct pier_loop *loop, struct pier_loop_stats *st
 /* Takes one line (without line end) of pier_loop_dump(). */
 typedef void pier_dump_fn(void *context, const char *line);
 
-/* Describes what is pending, a line per open handle and per op: kind, state, handle, bytes done, deadline. For people. */
+/* Describes what is pending, a line per open handle and per op: kind, state, handle, bytes done,
+ * deadline. For people. */
 PIER_API void pier_loop_dump(struct pier_loop *loop, pier_dump_fn *fn, void *context);
 
 /* The version of the library that runs, as "0.1.0". */
@@ -308,11 +328,14 @@ PIER_API const char *pier_version(void);
 /* The n-th backend compiled in, best first, or NULL past the last. */
 PIER_API const char *pier_backend_name(size_t index);
 
-/* Whether a backend can run here and now, by trying. Returns its PIER_CAN_* bits (>= 0), or a negative PIER_E* with the
- * reason in pier_error_detail(): "io_uring is switched off: kernel.io_uring_disabled = 2". */
+/* Whether a backend can run here and now, by trying. Returns its PIER_CAN_* bits (>= 0), or a
+ * negative PIER_E* with the reason in pier_error_detail(): "io_uring is switched off:
+ * kernel.io_uring_disabled = 2". */
 PIER_API int pier_backend_probe(const char *name);
 
-/* ---- operations -------------------------------------------------------------------------------------------------- */
+/* ---- operations
+ * --------------------------------------------------------------------------------------------------
+ */
 
 /* Whether the op is in flight: submitted, and its terminal completion not yet begun. */
 static inline bool pier_op_pending(const struct pier_op *op)
@@ -320,8 +343,9 @@ static inline bool pier_op_pending(const struct pier_op *op)
     return op->state_ != 0;
 }
 
-/* Gives an op in flight that was submitted without a completion function (a silent send) one after all. With this a sender that usually
- * succeeds at once pays for a callback only when it has to wait:
+/* Gives an op in flight that was submitted without a completion function (a silent send) one after
+ * all. With this a sender that usually succeeds at once pays for a callback only when it has to
+ * wait:
  *
  *     pier_send(&c->socket, &c->send, data, size, NULL);
  *     if (pier_op_pending(&c->send)) {
@@ -336,36 +360,39 @@ static inline void pier_op_then(struct pier_op *op, pier_op_fn *fn)
     }
 }
 
-/* Asks for the op to end soon. It completes once, with PIER_ECANCELED or with its real outcome if that came first; `done` says
- * what had moved by then. Not a barrier: the completion comes later, inside pier_loop_run(). On an op that isn't in
- * flight it does nothing. */
+/* Asks for the op to end soon. It completes once, with PIER_ECANCELED or with its real outcome if
+ * that came first; `done` says what had moved by then. Not a barrier: the completion comes later,
+ * inside pier_loop_run(). On an op that isn't in flight it does nothing. */
 PIER_API void pier_cancel(struct pier_op *op);
 
-/* Holds a multishot op: its events wait in the kernel (or in held buffers up to the handle's share) until pier_resume(). Its terminal
- * completion isn't held. Pausing twice is pausing once. */
+/* Holds a multishot op: its events wait in the kernel (or in held buffers up to the handle's share)
+ * until pier_resume(). Its terminal completion isn't held. Pausing twice is pausing once. */
 PIER_API void pier_pause(struct pier_op *op);
 
 /* Lets a held op go on. */
 PIER_API void pier_resume(struct pier_op *op);
 
-/* A number by which other threads can name this op while it is in flight; never reused for another op. 0 when the op is
- * not in flight or there is no memory. */
+/* A number by which other threads can name this op while it is in flight; never reused for another
+ * op. 0 when the op is not in flight or there is no memory. */
 PIER_API uint64_t pier_op_token(struct pier_op *op);
 
-/* pier_cancel() from any thread: if the op behind the token is still in flight it is cancelled on the loop's thread. */
+/* pier_cancel() from any thread: if the op behind the token is still in flight it is cancelled on
+ * the loop's thread. */
 PIER_API void pier_cancel_remote(struct pier_loop *loop, uint64_t token);
 
-/* Completes once, delay_ns from now: never early, at most one tick (4.096 us) and the scheduler's delay late. result 0. */
+/* Completes once, delay_ns from now: never early, at most one tick (4.096 us) and the scheduler's
+ * delay late. result 0. */
 PIER_API void pier_timer(struct pier_loop *loop, struct pier_op *op, uint64_t delay_ns,
                          pier_op_fn *fn);
 
-/* Completes with PIER_MORE after delay_ns and then every interval_ns (at least 1), on the grid that the first expiry set.
- * op->result is the number of expiries since the last call: more than 1 when the loop was late and skipped some. */
+/* Completes with PIER_MORE after delay_ns and then every interval_ns (at least 1), on the grid that
+ * the first expiry set. op->result is the number of expiries since the last call: more than 1 when
+ * the loop was late and skipped some. */
 PIER_API void pier_timer_each(struct pier_loop *loop, struct pier_op *op, uint64_t delay_ns,
                               uint64_t interval_ns, pier_op_fn *fn);
 
-/* Moves the next expiry of a timer in flight to delay_ns from now. Does nothing on a timer that isn't in flight, or
- * whose cancel is on its way. */
+/* Moves the next expiry of a timer in flight to delay_ns from now. Does nothing on a timer that
+ * isn't in flight, or whose cancel is on its way. */
 PIER_API void pier_timer_reset(struct pier_op *op, uint64_t delay_ns);
 
 /* What pier_poll() watches for; PIER_HANGUP is always reported. */
@@ -376,31 +403,37 @@ enum {
     PIER_HANGUP = 1 << 3 /* hung up or in error: reading or writing won't block */
 };
 
-/* Waits until a descriptor that pier doesn't own is ready: for libraries that do their own input and output (libpq, curl,
- * c-ares). result: the PIER_READABLE... bits seen. Level-triggered on every backend. Several ops may watch one descriptor. Once the op has
- * completed, or pier_cancel() has returned, the owner may close the descriptor. A regular file is ready at once. Errors:
- * PIER_EINVAL no event asked for, PIER_EBADF not open, PIER_EBUSY it belongs to a handle of this loop, PIER_ENOTSUP. */
+/* Waits until a descriptor that pier doesn't own is ready: for libraries that do their own input
+ * and output (libpq, curl, c-ares). result: the PIER_READABLE... bits seen. Level-triggered on
+ * every backend. Several ops may watch one descriptor. Once the op has completed, or pier_cancel()
+ * has returned, the owner may close the descriptor. A regular file is ready at once. Errors:
+ * PIER_EINVAL no event asked for, PIER_EBADF not open, PIER_EBUSY it belongs to a handle of this
+ * loop, PIER_ENOTSUP. */
 PIER_API void pier_poll(struct pier_loop *loop, struct pier_op *op, pier_descriptor descriptor,
                         unsigned events, pier_op_fn *fn);
 
-/* pier_poll() as a multishot op: called each turn while the descriptor is ready. PIER_ENOTSUP on a regular file. */
+/* pier_poll() as a multishot op: called each turn while the descriptor is ready. PIER_ENOTSUP on a
+ * regular file. */
 PIER_API void pier_poll_each(struct pier_loop *loop, struct pier_op *op, pier_descriptor descriptor,
                              unsigned events, pier_op_fn *fn);
 
-/* Completes the op on the loop's thread with result 0. From any thread and from signal handlers; posts of one thread
- * complete in the order made. The op may not be in flight. It doesn't keep the loop running until it has arrived:
- * a loop that should wait for posts needs an op in flight, such as pier_notify_each(). */
+/* Completes the op on the loop's thread with result 0. From any thread and from signal handlers;
+ * posts of one thread complete in the order made. The op may not be in flight. It doesn't keep the
+ * loop running until it has arrived: a loop that should wait for posts needs an op in flight, such
+ * as pier_notify_each(). */
 PIER_API void pier_post(struct pier_loop *loop, struct pier_op *op, pier_op_fn *fn);
 
-/* Arms an op that other threads can fire with pier_notify(). Each completion has PIER_MORE and result = the number of
- * notifications since the last, at least 1. Ends by pier_cancel(). */
+/* Arms an op that other threads can fire with pier_notify(). Each completion has PIER_MORE and
+ * result = the number of notifications since the last, at least 1. Ends by pier_cancel(). */
 PIER_API void pier_notify_each(struct pier_loop *loop, struct pier_op *op, pier_op_fn *fn);
 
-/* Fires an op armed with pier_notify_each(). From any thread and from signal handlers. Notifications coalesce. The caller
- * sees to it that no thread calls this once the op's terminal completion may have come. */
+/* Fires an op armed with pier_notify_each(). From any thread and from signal handlers.
+ * Notifications coalesce. The caller sees to it that no thread calls this once the op's terminal
+ * completion may have come. */
 PIER_API void pier_notify(struct pier_op *op);
 
-/* Ends the loop's present or next wait, so that its turn goes round once. From any thread and from signal handlers. */
+/* Ends the loop's present or next wait, so that its turn goes round once. From any thread and from
+ * signal handlers. */
 PIER_API void pier_wake(struct pier_loop *loop);
 
 #ifdef __cplusplus

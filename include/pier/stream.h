@@ -1,8 +1,10 @@
-/* stream.h - handles and the operations on them: listening, accepting, connecting, receiving, sending, closing.
+/* stream.h - handles and the operations on them: listening, accepting, connecting, receiving,
+ * sending, closing.
  *
- * A handle has two directions. Ops of one direction run in the order submitted, one at a time in the kernel; accept,
- * receive and read are of the receiving direction, connect, send, write and shutdown of the sending one. Functions that
- * return void report through the op; functions that return int report at once, with a line in pier_error_detail(). */
+ * A handle has two directions. Ops of one direction run in the order submitted, one at a time in
+ * the kernel; accept, receive and read are of the receiving direction, connect, send, write and
+ * shutdown of the sending one. Functions that return void report through the op; functions that
+ * return int report at once, with a line in pier_error_detail(). */
 
 #ifndef PIER_STREAM_H
 #define PIER_STREAM_H
@@ -20,38 +22,42 @@ struct pier_vector {
 };
 
 struct pier_listen_options {
-    int backlog; /* connections waiting to be accepted; default 4096, cut by the system's own limit (somaxconn) */
-    bool
-        no_reuse_address; /* POSIX: don't set SO_REUSEADDR. On Windows listeners always are exclusive. */
-    bool
-        reuse_port; /* SO_REUSEPORT: several listeners share the port and the system balances between them */
-    bool
-        exclusive; /* the listening socket is shared with other loops or processes: wake one of them only, where the
-                         * backend can (PIER_CAN_EXCLUSIVE) */
-    bool
-        ipv6_only; /* an IPv6 listener doesn't take IPv4 connections; by default it does (dual stack) */
-    bool
-        delay; /* leave Nagle's algorithm on; by default accepted TCP sockets have TCP_NODELAY set */
-    bool
-        unlink_path; /* remove a Unix-domain socket file left over at the path before binding, if nobody listens on it */
+    int backlog; /* connections waiting to be accepted; default 4096, cut by the system's own limit
+                    (somaxconn) */
+    bool no_reuse_address; /* POSIX: don't set SO_REUSEADDR. On Windows listeners always are
+                              exclusive. */
+    bool reuse_port;       /* SO_REUSEPORT: several listeners share the port and the system balances
+                              between them */
+    bool exclusive; /* the listening socket is shared with other loops or processes: wake one of
+                     * them only, where the backend can (PIER_CAN_EXCLUSIVE) */
+    bool ipv6_only; /* an IPv6 listener doesn't take IPv4 connections; by default it does (dual
+                       stack) */
+    bool delay; /* leave Nagle's algorithm on; by default accepted TCP sockets have TCP_NODELAY set
+                 */
+    bool unlink_path; /* remove a Unix-domain socket file left over at the path before binding, if
+                         nobody listens on it */
 };
 
-/* Opens a listening stream socket. `options` may be NULL. Returns 0 or a negative PIER_E*: PIER_EADDRINUSE,
- * PIER_EADDRNOTAVAIL, PIER_EACCES (a port below 1024 without the right), PIER_EAFNOSUPPORT, PIER_EMFILE, PIER_ENOTSUP. */
+/* Opens a listening stream socket. `options` may be NULL. Returns 0 or a negative PIER_E*:
+ * PIER_EADDRINUSE, PIER_EADDRNOTAVAIL, PIER_EACCES (a port below 1024 without the right),
+ * PIER_EAFNOSUPPORT, PIER_EMFILE, PIER_ENOTSUP. */
 PIER_API int pier_listen(struct pier_loop *loop, struct pier_handle *handle,
                          const struct pier_address *address,
                          const struct pier_listen_options *options);
 
-/* Opens an unconnected stream socket of the family of `address`, for pier_connect(). TCP sockets have TCP_NODELAY set. */
+/* Opens an unconnected stream socket of the family of `address`, for pier_connect(). TCP sockets
+ * have TCP_NODELAY set. */
 PIER_API int pier_open_socket(struct pier_loop *loop, struct pier_handle *handle,
                               const struct pier_address *address);
 
 /* Binds an unconnected socket to a local address, before pier_connect(). */
 PIER_API int pier_bind(struct pier_handle *handle, const struct pier_address *address);
 
-/* Takes over an open descriptor: a stream socket (also a listening one), pipe, FIFO, terminal, character device or regular file. From
- * success on pier closes it with the handle. Its O_NONBLOCK flag is left as it is, since others may share it. Errors: PIER_EBADF, PIER_ENOTSUP (a
- * kind pier can't run), PIER_EINVAL (a datagram socket). A number that already is an open handle of this loop is misuse. */
+/* Takes over an open descriptor: a stream socket (also a listening one), pipe, FIFO, terminal,
+ * character device or regular file. From success on pier closes it with the handle. Its O_NONBLOCK
+ * flag is left as it is, since others may share it. Errors: PIER_EBADF, PIER_ENOTSUP (a kind pier
+ * can't run), PIER_EINVAL (a datagram socket). A number that already is an open handle of this loop
+ * is misuse. */
 PIER_API int pier_adopt(struct pier_loop *loop, struct pier_handle *handle,
                         pier_descriptor descriptor);
 
@@ -70,8 +76,9 @@ static inline struct pier_loop *pier_handle_loop(const struct pier_handle *handl
     return handle->loop_;
 }
 
-/* Takes a handle with nothing in flight off its loop. Returns 0, or PIER_EBUSY when an op is in flight or it is closing. It may then move
- * to another thread and must be given to pier_attach() or pier_handle_discard(). */
+/* Takes a handle with nothing in flight off its loop. Returns 0, or PIER_EBUSY when an op is in
+ * flight or it is closing. It may then move to another thread and must be given to pier_attach() or
+ * pier_handle_discard(). */
 PIER_API int pier_detach(struct pier_handle *handle);
 
 /* Gives a detached handle to a loop. On failure it stays detached. */
@@ -80,73 +87,85 @@ PIER_API int pier_attach(struct pier_handle *handle, struct pier_loop *loop);
 /* Closes a detached handle at once, from any thread. */
 PIER_API void pier_handle_discard(struct pier_handle *handle);
 
-/* Accepts one connection: result 1, and the socket is there for pier_accept_take() or pier_accept_detach() until the callback returns; a
- * socket not taken is closed. Out of descriptors or memory is no error: the op waits (options.retry_ns) and is counted. */
+/* Accepts one connection: result 1, and the socket is there for pier_accept_take() or
+ * pier_accept_detach() until the callback returns; a socket not taken is closed. Out of descriptors
+ * or memory is no error: the op waits (options.retry_ns) and is counted. */
 PIER_API void pier_accept(struct pier_handle *listener, struct pier_op *op, pier_op_fn *fn);
 
 /* Accepts connections until cancelled or closed, each with PIER_MORE. */
 PIER_API void pier_accept_each(struct pier_handle *listener, struct pier_op *op, pier_op_fn *fn);
 
-/* In an accept callback: makes the accepted socket a handle of `loop`, which must be the listener's (NULL: the same). Returns 0,
- * PIER_EINVAL when there is no socket to take (none accepted, taken already), or PIER_ENOMEM; then it's closed by pier. */
+/* In an accept callback: makes the accepted socket a handle of `loop`, which must be the listener's
+ * (NULL: the same). Returns 0, PIER_EINVAL when there is no socket to take (none accepted, taken
+ * already), or PIER_ENOMEM; then it's closed by pier. */
 PIER_API int pier_accept_take(struct pier_op *op, struct pier_loop *loop,
                               struct pier_handle *handle);
 
-/* In an accept callback: makes the accepted socket a detached handle, for pier_attach() on another thread's loop. */
+/* In an accept callback: makes the accepted socket a detached handle, for pier_attach() on another
+ * thread's loop. */
 PIER_API int pier_accept_detach(struct pier_op *op, struct pier_handle *handle);
 
-/* Connects a socket opened with pier_open_socket(). result 0, or PIER_ECONNREFUSED, PIER_ETIMEDOUT, PIER_ENETUNREACH... Ops submitted behind
- * it wait for it. After a connect that didn't succeed the handle can only be closed. The address is copied. */
+/* Connects a socket opened with pier_open_socket(). result 0, or PIER_ECONNREFUSED, PIER_ETIMEDOUT,
+ * PIER_ENETUNREACH... Ops submitted behind it wait for it. After a connect that didn't succeed the
+ * handle can only be closed. The address is copied. */
 PIER_API void pier_connect(struct pier_handle *handle, struct pier_op *op,
                            const struct pier_address *address, pier_op_fn *fn);
 
-/* Receives what there is, at least one byte and at most `size`, into the caller's memory. result: the bytes; 0 with
- * PIER_EOF at the end of the stream; size 0 completes with 0 at once. */
+/* Receives what there is, at least one byte and at most `size`, into the caller's memory. result:
+ * the bytes; 0 with PIER_EOF at the end of the stream; size 0 completes with 0 at once. */
 PIER_API void pier_receive(struct pier_handle *handle, struct pier_op *op, void *memory,
                            size_t size, pier_op_fn *fn);
 
-/* Receives into a lent buffer, bound when data arrives: op->data and op->size, until the callback returns (see buffer.h). */
+/* Receives into a lent buffer, bound when data arrives: op->data and op->size, until the callback
+ * returns (see buffer.h). */
 PIER_API void pier_receive_lent(struct pier_handle *handle, struct pier_op *op, pier_op_fn *fn);
 
-/* pier_receive_lent() as a multishot op: each piece with PIER_MORE, until the end of the stream, an error, cancel or close. */
+/* pier_receive_lent() as a multishot op: each piece with PIER_MORE, until the end of the stream, an
+ * error, cancel or close. */
 PIER_API void pier_receive_each(struct pier_handle *handle, struct pier_op *op, pier_op_fn *fn);
 
-/* Sends all of `size` bytes. result: the bytes, or why not all could be sent, with op->done the bytes that the system took. The memory must
- * stay until the completion. `fn` may be NULL: then the op completes silently, perhaps before this returns: test with
- * pier_op_pending(), see pier_op_then(). Its result is in the op then, and an error also shows at the handle's next op. */
+/* Sends all of `size` bytes. result: the bytes, or why not all could be sent, with op->done the
+ * bytes that the system took. The memory must stay until the completion. `fn` may be NULL: then the
+ * op completes silently, perhaps before this returns: test with pier_op_pending(), see
+ * pier_op_then(). Its result is in the op then, and an error also shows at the handle's next op. */
 PIER_API void pier_send(struct pier_handle *handle, struct pier_op *op, const void *memory,
                         size_t size, pier_op_fn *fn);
 
-/* Sends all bytes of `count` vectors in order. The vectors and their memory must stay until the completion. */
+/* Sends all bytes of `count` vectors in order. The vectors and their memory must stay until the
+ * completion. */
 PIER_API void pier_send_vectored(struct pier_handle *handle, struct pier_op *op,
                                  const struct pier_vector *vectors, size_t count, pier_op_fn *fn);
 
-/* pier_receive() under the name that fits a pipe, a terminal or a file (which is read from its current position on). */
+/* pier_receive() under the name that fits a pipe, a terminal or a file (which is read from its
+ * current position on). */
 static inline void pier_read(struct pier_handle *handle, struct pier_op *op, void *memory,
                              size_t size, pier_op_fn *fn)
 {
     pier_receive(handle, op, memory, size, fn);
 }
 
-/* pier_send() under the name that fits a pipe, a terminal or a file (which is written at its current position). */
+/* pier_send() under the name that fits a pipe, a terminal or a file (which is written at its
+ * current position). */
 static inline void pier_write(struct pier_handle *handle, struct pier_op *op, const void *memory,
                               size_t size, pier_op_fn *fn)
 {
     pier_send(handle, op, memory, size, fn);
 }
 
-/* Ends the sending direction once all sends before it are done; the peer reads end of stream. result 0. PIER_ENOTSUP on what
- * has no half-close (files, pipes, terminals). */
+/* Ends the sending direction once all sends before it are done; the peer reads end of stream.
+ * result 0. PIER_ENOTSUP on what has no half-close (files, pipes, terminals). */
 PIER_API void pier_shutdown(struct pier_handle *handle, struct pier_op *op, pier_op_fn *fn);
 
-/* Closes a handle. Its ops complete with PIER_ECLOSED (or their real outcome), then the descriptor is closed, then fn (may be NULL) is called: from
- * then on the handle's memory is the caller's. Can't fail; a second call does nothing, and its fn isn't called. Data handed to
- * completed sends is still delivered by the system. */
+/* Closes a handle. Its ops complete with PIER_ECLOSED (or their real outcome), then the descriptor
+ * is closed, then fn (may be NULL) is called: from then on the handle's memory is the caller's.
+ * Can't fail; a second call does nothing, and its fn isn't called. Data handed to completed sends
+ * is still delivered by the system. */
 PIER_API void pier_close(struct pier_handle *handle, pier_handle_fn *fn);
 
-/* Closes politely: lets queued sends finish, shuts down, discards what the peer still sends until its end of stream, then closes; after
- * timeout_ns (0: the default of 10 s) closes anyway. What has no half-close (pipes, terminals, files) closes after its sends. Receives in flight
- * complete with PIER_ECLOSED at once. */
+/* Closes politely: lets queued sends finish, shuts down, discards what the peer still sends until
+ * its end of stream, then closes; after timeout_ns (0: the default of 10 s) closes anyway. What has
+ * no half-close (pipes, terminals, files) closes after its sends. Receives in flight complete with
+ * PIER_ECLOSED at once. */
 PIER_API void pier_close_gracefully(struct pier_handle *handle, uint64_t timeout_ns,
                                     pier_handle_fn *fn);
 
@@ -156,14 +175,16 @@ PIER_API bool pier_handle_is_open(const struct pier_handle *handle);
 /* Turns TCP_NODELAY on or off. */
 PIER_API int pier_set_no_delay(struct pier_handle *handle, bool on);
 
-/* TCP keep-alive: probes after idle_s seconds of silence, every interval_s, giving up after count. All 0: off. */
+/* TCP keep-alive: probes after idle_s seconds of silence, every interval_s, giving up after count.
+ * All 0: off. */
 PIER_API int pier_set_keep_alive(struct pier_handle *handle, unsigned idle_s, unsigned interval_s,
                                  unsigned count);
 
 /* Kernel buffer sizes in bytes; 0 leaves one as it is. The system may double or cut them. */
 PIER_API int pier_set_buffer_sizes(struct pier_handle *handle, size_t receive, size_t send);
 
-/* What closing does with unsent data: seconds < 0 sends it in the background (the default), 0 resets the connection, > 0 isn't offered since it blocks. */
+/* What closing does with unsent data: seconds < 0 sends it in the background (the default), 0
+ * resets the connection, > 0 isn't offered since it blocks. */
 PIER_API int pier_set_linger(struct pier_handle *handle, int seconds);
 
 /* The address a socket is bound to: after pier_listen() on port 0 it has the real port. */

@@ -62,7 +62,7 @@ static bool parse_stat(char *text, int *status)
         if (!field)
             return false;
     }
-    *status = atoi(field + 1);
+    *status = (int)strtol(field + 1, NULL, 10);
     return true;
 }
 

@@ -1,8 +1,8 @@
 /* epoll.c - the poller for Linux' epoll.
  *
- * Edge-triggered unless the loop's options say otherwise. Keys carry a generation, so that events of closed descriptors that
- * somebody else still holds open are told from those of their successors (traps 24). An eventfd wakes: edge-triggered, so it
- * never needs to be read. */
+ * Edge-triggered unless the loop's options say otherwise. Keys carry a generation, so that events
+ * of closed descriptors that somebody else still holds open are told from those of their successors
+ * (traps 24). An eventfd wakes: edge-triggered, so it never needs to be read. */
 
 #include <sys/epoll.h>
 
@@ -104,7 +104,8 @@ static uint32_t to_epoll(const struct poller *poller, unsigned interest)
         events |= EPOLLRDHUP;
     }
     if (!(interest & PIER__LEVEL) && !poller->level) {
-        /* An exclusive registration can't be one-shot; its interest is set anew after each event all the same. */
+        /* An exclusive registration can't be one-shot; its interest is set anew after each event
+         * all the same. */
         events |= poller->one_shot && !(interest & PIER__EXCLUSIVE) ? EPOLLONESHOT : EPOLLET;
     }
     return interest & PIER__EXCLUSIVE ? events | EPOLLEXCLUSIVE : events;
@@ -127,7 +128,8 @@ static int set(struct pier_loop *loop, pier_descriptor descriptor, uint64_t key,
         }
         return pier__sys_epoll_control(poller->epoll, PIER__EPOLL_ADD, descriptor, &event);
     }
-    /* One-shot: interest that has fired is still a registration. Whichever way it is, the kernel knows (traps 25). */
+    /* One-shot: interest that has fired is still a registration. Whichever way it is, the kernel
+     * knows (traps 25). */
     enum pier__epoll_change first = old == 0 && !poller->one_shot ? PIER__EPOLL_ADD
                                                                   : PIER__EPOLL_MODIFY;
     int error = pier__sys_epoll_control(poller->epoll, first, descriptor, &event);

@@ -1,11 +1,13 @@
 /* iocp.c - the iocp backend: the completion port, packets, attaching and closing.
  *
- * Packets are taken in batches; those that a turn's budget doesn't reach wait in the batch for the next. A packet leads to its op by
- * the address of the OVERLAPPED in it, which lives until its terminal completion, and that comes after the packet. On
- * listeners and for polls the OVERLAPPED lies in memory of the backend's own; the key of the packet tells.
+ * Packets are taken in batches; those that a turn's budget doesn't reach wait in the batch for the
+ * next. A packet leads to its op by the address of the OVERLAPPED in it, which lives until its
+ * terminal completion, and that comes after the packet. On listeners and for polls the OVERLAPPED
+ * lies in memory of the backend's own; the key of the packet tells.
  *
- * A descriptor is associated with the port by its first request, so that an accepted socket can go to another loop
- * before. Windows before 8.1, and Wine, can't take that back: such a handle can be attached to its old loop only. */
+ * A descriptor is associated with the port by its first request, so that an accepted socket can go
+ * to another loop before. Windows before 8.1, and Wine, can't take that back: such a handle can be
+ * attached to its old loop only. */
 
 #include "backend/iocp.h"
 
@@ -153,7 +155,8 @@ static void wake_iocp(struct pier_loop *loop)
 static void close_iocp(struct pier_loop *loop)
 {
     struct pier__iocp *iocp = pier__iocp_of(loop);
-    /* Requests that nobody waits for any more are cancelled, but the system has their memory until their packets are taken. */
+    /* Requests that nobody waits for any more are cancelled, but the system has their memory until
+     * their packets are taken. */
     while (iocp->orphans > 0 &&
            (iocp->position < iocp->count || fetch_packets(loop, PIER_FOREVER) >= 0)) {
         while (iocp->position < iocp->count) {

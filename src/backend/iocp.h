@@ -1,7 +1,8 @@
 /* iocp.h - what the files of the iocp backend share.
  *
- * iocp.c owns the completion port: packets, waiting, waking, attaching, closing. iocp_ops.c starts the ops of handles and takes
- * their packets. iocp_receive.c owns lent receives, iocp_accept.c what is outstanding on listeners, iocp_poll.c pier_poll(). */
+ * iocp.c owns the completion port: packets, waiting, waking, attaching, closing. iocp_ops.c starts
+ * the ops of handles and takes their packets. iocp_receive.c owns lent receives, iocp_accept.c what
+ * is outstanding on listeners, iocp_poll.c pier_poll(). */
 
 #ifndef PIER_BACKEND_IOCP_H
 #define PIER_BACKEND_IOCP_H
@@ -33,7 +34,8 @@ struct pier__iocp_accept {
     unsigned char storage[2 * PIER__ACCEPT_ADDRESS];
 };
 
-/* What is outstanding on a listener, in handle->extra_. It outlives the handle until the last packet. */
+/* What is outstanding on a listener, in handle->extra_. It outlives the handle until the last
+ * packet. */
 struct pier__iocp_listener {
     struct pier_handle *handle; /* NULL: detached */
     unsigned armed;
@@ -98,7 +100,8 @@ void pier__iocp_serve(struct pier_loop *loop, struct pier_handle *handle);
 void pier__iocp_completed(struct pier_loop *loop, struct pier_op *op);
 /* Whether the handle has had its receives of this turn; counts one more. */
 bool pier__iocp_has_had_share(struct pier_loop *loop, struct pier_handle *handle);
-/* What a read that ended or failed says: 0 at the end of the stream, or the error, with the code kept. */
+/* What a read that ended or failed says: 0 at the end of the stream, or the error, with the code
+ * kept. */
 int64_t pier__iocp_read_end(struct pier_loop *loop, struct pier_handle *handle, int64_t result);
 
 /* iocp_receive.c */

@@ -1,9 +1,11 @@
 /* iocp_accept.c - accepting on iocp: several AcceptEx outstanding per listener.
  *
- * Each needs a socket made before and memory for two addresses, both owned by the listener's struct here, as is the OVERLAPPED: so an
- * accept op is never in the system itself, and is over as soon as it's cancelled. What was accepted meanwhile waits, in
- * order, for the op that takes it next, be that a paused one or a later one. A multishot accept keeps several outstanding, a
- * single one one. A listener that is closed, or leaves the loop, has them cancelled; its struct lives until the last packet. */
+ * Each needs a socket made before and memory for two addresses, both owned by the listener's struct
+ * here, as is the OVERLAPPED: so an accept op is never in the system itself, and is over as soon as
+ * it's cancelled. What was accepted meanwhile waits, in order, for the op that takes it next, be
+ * that a paused one or a later one. A multishot accept keeps several outstanding, a single one one.
+ * A listener that is closed, or leaves the loop, has them cancelled; its struct lives until the
+ * last packet. */
 
 #include "backend/iocp.h"
 

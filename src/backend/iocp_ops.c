@@ -1,11 +1,14 @@
-/* iocp_ops.c - the ops of handles on iocp: what is asked of Windows, and what becomes of its answer.
+/* iocp_ops.c - the ops of handles on iocp: what is asked of Windows, and what becomes of its
+ * answer.
  *
- * Per handle and direction at most one request is in the system; handle->ready_ says so. Its OVERLAPPED lies in the op at the head.
- * Sends that queue up behind one in flight go out merged with the next; a merged op is PIER__ACTIVE like the head, since its memory
- * is the system's until the one packet. When one of them is cancelled the whole request is, and the others are asked for again.
+ * Per handle and direction at most one request is in the system; handle->ready_ says so. Its
+ * OVERLAPPED lies in the op at the head. Sends that queue up behind one in flight go out merged
+ * with the next; a merged op is PIER__ACTIVE like the head, since its memory is the system's until
+ * the one packet. When one of them is cancelled the whole request is, and the others are asked for
+ * again.
  *
- * Pipes and files take one buffer at a time. A write to a pipe that is cancelled is withdrawn whole, even if the peer has read some of it: so
- * such writes are short. */
+ * Pipes and files take one buffer at a time. A write to a pipe that is cancelled is withdrawn
+ * whole, even if the peer has read some of it: so such writes are short. */
 
 #include "backend/iocp.h"
 
@@ -122,7 +125,8 @@ static bool issue(struct pier_loop *loop, struct pier_handle *handle, struct pie
     return true;
 }
 
-/* Ends what was cancelled in a request that is over. None of these is partly sent unless it's the head. */
+/* Ends what was cancelled in a request that is over. None of these is partly sent unless it's the
+ * head. */
 static void end_cancelled(struct pier_loop *loop, struct pier_handle *handle)
 {
     uint32_t starting = (uint32_t)PIER__STARTING << PIER__SENDING;

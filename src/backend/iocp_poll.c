@@ -1,8 +1,9 @@
 /* iocp_poll.c - pier_poll() on iocp: readiness of sockets that pier doesn't own.
  *
- * Each op has a request of its own in the driver, level-triggered and answered once; a multishot op's is made anew after each
- * event. The driver writes into memory that isn't the op's, so that a cancelled op can end at once, while its packet is
- * still to come. Other descriptors than sockets can't be waited for in this way. */
+ * Each op has a request of its own in the driver, level-triggered and answered once; a multishot
+ * op's is made anew after each event. The driver writes into memory that isn't the op's, so that a
+ * cancelled op can end at once, while its packet is still to come. Other descriptors than sockets
+ * can't be waited for in this way. */
 
 #include "backend/iocp.h"
 

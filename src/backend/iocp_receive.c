@@ -1,9 +1,10 @@
 /* iocp_receive.c - lent receives on iocp.
  *
- * What waits in the system is a receive of nothing: it completes when there is data, and holds no buffer. Then data is
- * received without waiting into the top of the pool, for as long as there is some and the handle has a share of the turn left; then
- * the system is asked to wait again. So nothing is ever taken from the system that isn't delivered at once, and a paused op
- * has nothing to hold. PIER__READABLE says that receiving is worth a try; of files it always holds. */
+ * What waits in the system is a receive of nothing: it completes when there is data, and holds no
+ * buffer. Then data is received without waiting into the top of the pool, for as long as there is
+ * some and the handle has a share of the turn left; then the system is asked to wait again. So
+ * nothing is ever taken from the system that isn't delivered at once, and a paused op has nothing
+ * to hold. PIER__READABLE says that receiving is worth a try; of files it always holds. */
 
 #include "backend/iocp.h"
 
@@ -96,7 +97,8 @@ static void receive_one(struct pier_loop *loop, struct pier_handle *handle, stru
     pool->current = PIER__NO_BUFFER;
 }
 
-/* Has the system tell when there is something. The op is at the head, active, not paused, and not in the system. */
+/* Has the system tell when there is something. The op is at the head, active, not paused, and not
+ * in the system. */
 static void wait_for_data(struct pier_loop *loop, struct pier_handle *handle, struct pier_op *op)
 {
     int64_t result = pier__iocp_associate(handle);

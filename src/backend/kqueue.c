@@ -1,8 +1,9 @@
 /* kqueue.c - the poller for kqueue: macOS and the BSDs; on Linux, in the tests, on libpier-kqueue.
  *
- * Handles are registered with EV_CLEAR, once per handle and filter. Their changes are collected and go in with the next wait; an
- * error comes back from there as an event with EV_ERROR and is handed to the handle's ops, which find out by trying. What
- * must be known or gone at once (the descriptors of pier_poll(), and removals) is changed by a call of its own. */
+ * Handles are registered with EV_CLEAR, once per handle and filter. Their changes are collected and
+ * go in with the next wait; an error comes back from there as an event with EV_ERROR and is handed
+ * to the handle's ops, which find out by trying. What must be known or gone at once (the
+ * descriptors of pier_poll(), and removals) is changed by a call of its own. */
 
 #include <sys/types.h>
 
@@ -49,8 +50,8 @@ static size_t bytes_of(size_t size)
     return sizeof(struct poller) + size * sizeof(struct kevent);
 }
 
-/* A pipe wakes: it works on every system and from signal handlers, where EVFILT_USER is missing on some (OpenBSD) and
- * takes locks in the library that stands in for it on Linux. */
+/* A pipe wakes: it works on every system and from signal handlers, where EVFILT_USER is missing on
+ * some (OpenBSD) and takes locks in the library that stands in for it on Linux. */
 static int open_descriptors(struct poller *poller)
 {
     poller->queue = pier__sys_kqueue_create();
@@ -123,7 +124,8 @@ static int forgive(int error)
                : error;
 }
 
-/* Hands the collected changes over now. Their errors come with the events, so there must be room for them: none is asked for. */
+/* Hands the collected changes over now. Their errors come with the events, so there must be room
+ * for them: none is asked for. */
 static int flush_changes(struct pier_loop *loop, struct poller *poller)
 {
     size_t count = poller->change_count;
@@ -167,12 +169,13 @@ static int set(struct pier_loop *loop, pier_descriptor descriptor, uint64_t key,
     struct poller *poller = poller_of(loop);
     bool level = ((interest | old) & PIER__LEVEL) != 0;
     for (size_t i = 0; i < 2; i++) {
-        /* A poll for hang-up alone, or for writing, is told of the end of stream by the reading filter: edge-triggered, since what
-         * there is to read doesn't interest it. */
+        /* A poll for hang-up alone, or for writing, is told of the end of stream by the reading
+         * filter: edge-triggered, since what there is to read doesn't interest it. */
         unsigned bits = filters[i].bit | (i == 0 ? PIER__LEVEL : 0);
         bool had = (old & bits) != 0, wants = (interest & bits) != 0;
         bool edge = !level || !(interest & filters[i].bit);
-        /* A level registration is made again: the number may have been closed and reused meanwhile. */
+        /* A level registration is made again: the number may have been closed and reused meanwhile.
+         */
         if (wants == had && !(wants && level)) {
             continue;
         }
@@ -209,7 +212,8 @@ static unsigned events_of(const struct pier_loop *loop, const struct kevent *eve
     if (event->filter == EVFILT_WRITE) {
         return event->flags & EV_EOF ? PIER__WRITE | PIER__ERROR : PIER__WRITE;
     }
-    /* End of stream comes with data still to be read (traps 38), and may be all that a pipe's writer is told (traps 39). */
+    /* End of stream comes with data still to be read (traps 38), and may be all that a pipe's
+     * writer is told (traps 39). */
     return event->flags & EV_EOF ? PIER__READ | PIER__PEER_ENDED | PIER__WRITE : PIER__READ;
 }
 
@@ -257,7 +261,8 @@ static int after_fork(struct pier_loop *loop)
     struct poller *poller = poller_of(loop);
     pier__sys_close(poller->pipe[0]);
     pier__sys_close(poller->pipe[1]);
-    /* A kqueue isn't inherited: its number is free, or somebody else's by now (traps 45). On Linux the stand-in is a descriptor like any. */
+    /* A kqueue isn't inherited: its number is free, or somebody else's by now (traps 45). On Linux
+     * the stand-in is a descriptor like any. */
 #ifdef __linux__
     pier__sys_close(poller->queue);
 #endif

@@ -1,8 +1,8 @@
 /* poll.c - the poller for poll(2), for systems that have nothing better and for comparison.
  *
- * Level-triggered. Entries are a dense array, the key of each beside it; a table leads from a descriptor to its entry. Events are
- * delivered while the array may change: a removed entry's place is taken by the last, whose event, if it's passed over
- * now, poll reports again next time. */
+ * Level-triggered. Entries are a dense array, the key of each beside it; a table leads from a
+ * descriptor to its entry. Events are delivered while the array may change: a removed entry's place
+ * is taken by the last, whose event, if it's passed over now, poll reports again next time. */
 
 #include <poll.h>
 
@@ -48,7 +48,8 @@ static int grow_entries(struct pier_loop *loop, struct poller *poller)
     uint64_t *keys = pier__reallocate(loop, poller->keys, poller->size * sizeof(*keys),
                                       size * sizeof(*keys));
     if (keys == NULL) {
-        /* The first array stays larger than noted; nobody minds but a counting allocator, so give it its old size. */
+        /* The first array stays larger than noted; nobody minds but a counting allocator, so give
+         * it its old size. */
         entries = poller->size == 0 ? NULL
                                     : loop->options.allocate(loop->options.allocate_context,
                                                              entries, size * sizeof(*entries),

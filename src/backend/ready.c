@@ -1,16 +1,18 @@
 /* ready.c - completions on top of readiness: interest, events, and the receiving direction.
  *
- * A handle is registered at the first op that has to wait, once, for its life. The engine remembers readiness in
- * handle->ready_: an event sets it, a call that would block (or a short read, where that proves as much) clears it. Ops
- * that find their handle ready are not run inside the submit: the handle goes to loop->ready and is served in the next turn.
+ * A handle is registered at the first op that has to wait, once, for its life. The engine remembers
+ * readiness in handle->ready_: an event sets it, a call that would block (or a short read, where
+ * that proves as much) clears it. Ops that find their handle ready are not run inside the submit:
+ * the handle goes to loop->ready and is served in the next turn.
  *
- * With an edge-triggered poller interest is only ever added: reading from the start, writing from the start on TCP (no event comes of it as long as
- * nothing blocks) and at the first full buffer elsewhere, since a Unix socket wakes for each message that its peer
- * takes. With level and one-shot pollers interest follows the ops that wait.
+ * With an edge-triggered poller interest is only ever added: reading from the start, writing from
+ * the start on TCP (no event comes of it as long as nothing blocks) and at the first full buffer
+ * elsewhere, since a Unix socket wakes for each message that its peer takes. With level and
+ * one-shot pollers interest follows the ops that wait.
  *
- * Callbacks run from here directly. After each the handle is looked up again by its key unless an op of it is
- * surely still in flight: the callback may have detached it. Completed ops that are queued are delivered before the next event, so that ops of
- * one direction complete in order. */
+ * Callbacks run from here directly. After each the handle is looked up again by its key unless an
+ * op of it is surely still in flight: the callback may have detached it. Completed ops that are
+ * queued are delivered before the next event, so that ops of one direction complete in order. */
 
 #include "backend/ready.h"
 
@@ -107,9 +109,10 @@ static void out_of_buffers(struct pier_loop *loop, struct pier_handle *handle)
     pier__loop_starve(loop, handle);
 }
 
-/* After data: whether there may be more without another event. With a level-triggered poller, or one that is armed anew, what's left is
- * told of again. With edges a short read proves the opposite only on Internet streams that
- * nobody has ended: the end of stream, or urgent data, would show in no further event. */
+/* After data: whether there may be more without another event. With a level-triggered poller, or
+ * one that is armed anew, what's left is told of again. With edges a short read proves the opposite
+ * only on Internet streams that nobody has ended: the end of stream, or urgent data, would show in
+ * no further event. */
 static inline void note_read(struct pier_handle *handle, bool is_short)
 {
     uint32_t bits = handle->bits_ & (PIER__IS_TCP | PIER__HUNG_UP | PIER__ALWAYS);
@@ -229,8 +232,8 @@ static void accept_one(struct pier_loop *loop, struct pier_handle *handle, struc
     }
 }
 
-/* Runs the receiving op at the head for as long as there is something, up to the turn's share of one handle. `key` is
- * the handle's: false when it was detached meanwhile. */
+/* Runs the receiving op at the head for as long as there is something, up to the turn's share of
+ * one handle. `key` is the handle's: false when it was detached meanwhile. */
 static inline bool run_receiving(struct pier_loop *loop, struct pier_handle *handle, uint64_t key)
 {
     for (unsigned left = loop->options.receives_max; left > 0; left--) {
@@ -283,8 +286,9 @@ PIER__COLD static void unusual_result(struct pier_loop *loop, struct pier_handle
     }
 }
 
-/* The usual event: data for a multishot receive on a TCP connection with nothing else going on. Does what receive_lent() does, without
- * the loop and the checks around it; false (nothing done) in other cases. `current` is set early, so as not to be carried in a saved register. */
+/* The usual event: data for a multishot receive on a TCP connection with nothing else going on.
+ * Does what receive_lent() does, without the loop and the checks around it; false (nothing done) in
+ * other cases. `current` is set early, so as not to be carried in a saved register. */
 static inline bool receive_usual(struct pier_loop *loop, struct pier_handle *handle,
                                  unsigned events)
 {
@@ -333,7 +337,8 @@ PIER__NOINLINE static void other_event(struct pier_loop *loop, struct pier_handl
     }
     enum pier__poller_mode mode = pier__ready_of(loop)->mode;
     if (PIER__UNLIKELY(events & (PIER__ERROR | PIER__HANGUP | PIER__PEER_ENDED))) {
-        /* Hang-up and error may come alone (traps 29); a half-closed peer says nothing about writing (traps 28). */
+        /* Hang-up and error may come alone (traps 29); a half-closed peer says nothing about
+         * writing (traps 28). */
         events |= PIER__READ | ((events & (PIER__ERROR | PIER__HANGUP)) ? PIER__WRITE : 0);
         handle->bits_ |= PIER__HUNG_UP;
     }

@@ -1,7 +1,8 @@
 /* ready.h - what the files of the readiness engine share.
  *
- * ready.c owns events, interest and the receiving direction; ready_send.c the sending one; ready_poll.c the descriptors of
- * pier_poll(). A poller (epoll.c, kqueue.c, poll.c, select.c) sits below and reports through pier__ready_event(). */
+ * ready.c owns events, interest and the receiving direction; ready_send.c the sending one;
+ * ready_poll.c the descriptors of pier_poll(). A poller (epoll.c, kqueue.c, poll.c, select.c) sits
+ * below and reports through pier__ready_event(). */
 
 #ifndef PIER_BACKEND_READY_H
 #define PIER_BACKEND_READY_H
@@ -29,7 +30,8 @@ static inline struct pier__ready *pier__ready_of(const struct pier_loop *loop)
 /* From the poller, for each event. */
 void pier__ready_event(struct pier_loop *loop, uint64_t key, unsigned events);
 
-/* Makes the poller watch for what the handle's ops wait for. Returns 0 or an error for the op that wanted it. */
+/* Makes the poller watch for what the handle's ops wait for. Returns 0 or an error for the op that
+ * wanted it. */
 int pier__ready_want(struct pier_loop *loop, struct pier_handle *handle);
 
 /* ready_send.c */

@@ -1,10 +1,11 @@
 /* ready_poll.c - pier_poll() on the readiness engine: descriptors that pier doesn't own.
  *
- * All polls of one descriptor share one registration, level-triggered, for the union of what they wait for. It is held by a
- * struct pier__foreign, whose embedded handle gives it a slot and key like any other. The owner may close the descriptor as soon as
- * the last poll is cancelled or has completed: cancelling takes the registration away at once; after a completion it's left for
- * the callback to poll again, and is settled before the next wait. A number that was closed and reused meanwhile
- * is noticed by pier__handle_open(), which sets interest_ to 0. */
+ * All polls of one descriptor share one registration, level-triggered, for the union of what they
+ * wait for. It is held by a struct pier__foreign, whose embedded handle gives it a slot and key
+ * like any other. The owner may close the descriptor as soon as the last poll is cancelled or has
+ * completed: cancelling takes the registration away at once; after a completion it's left for the
+ * callback to poll again, and is settled before the next wait. A number that was closed and reused
+ * meanwhile is noticed by pier__handle_open(), which sets interest_ to 0. */
 
 #include "backend/ready.h"
 
@@ -64,7 +65,8 @@ static struct pier__foreign *find_foreign(struct pier_loop *loop, pier_descripto
     return handle != NULL ? PIER_OWNER(handle, struct pier__foreign, handle) : NULL;
 }
 
-/* The foreign that has this op: found through the descriptor, or, when the number now belongs to something else, among all. */
+/* The foreign that has this op: found through the descriptor, or, when the number now belongs to
+ * something else, among all. */
 static struct pier__foreign *foreign_of(struct pier_loop *loop, const struct pier_op *op)
 {
     struct pier_handle *handle = pier__descriptor_handle(loop, (pier_descriptor)op->data);
@@ -161,7 +163,8 @@ void pier__foreign_start(struct pier_loop *loop, struct pier_op *op)
         }
     }
     if (foreign->ops == NULL && foreign->handle.interest_ != 0) {
-        /* The owner may have closed the descriptor and opened another of its number: has the kernel told again. */
+        /* The owner may have closed the descriptor and opened another of its number: has the kernel
+         * told again. */
         foreign->handle.interest_ = PIER__LEVEL;
     }
     op->next_ = foreign->ops;

@@ -1,8 +1,8 @@
 /* ready_send.c - the sending direction of the readiness engine: send, connect, shutdown.
  *
- * A send is tried at once, inside the submit: the usual one fits into the socket's buffer and is done without the poller
- * hearing of it. When the buffer is full (PIER__BLOCKED) the sends wait for writability; what has queued up meanwhile
- * goes out in merged, vectored calls. */
+ * A send is tried at once, inside the submit: the usual one fits into the socket's buffer and is
+ * done without the poller hearing of it. When the buffer is full (PIER__BLOCKED) the sends wait for
+ * writability; what has queued up meanwhile goes out in merged, vectored calls. */
 
 #include "backend/ready.h"
 
@@ -65,8 +65,9 @@ static int64_t transmit_one(struct pier_loop *loop, struct pier_handle *handle, 
     return pier__sys_write(handle->descriptor_, data, size, (handle->bits_ & PIER__CAUTIOUS) != 0);
 }
 
-/* Sends what the handle's sends have, until it's all gone, blocks, or something else is at the head. The direction is marked as
- * starting, so that finishing one send doesn't start the next from inside. */
+/* Sends what the handle's sends have, until it's all gone, blocks, or something else is at the
+ * head. The direction is marked as starting, so that finishing one send doesn't start the next from
+ * inside. */
 static void send_queued(struct pier_loop *loop, struct pier_handle *handle)
 {
     unsigned left = CALLS_MAX;

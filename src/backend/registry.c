@@ -1,7 +1,8 @@
 /* registry.c - which backends there are, best first, and which one a loop gets.
  *
- * The choice is: the option, else PIER_BACKEND from the environment, else the first whose probe succeeds. A probe tries for
- * real: what a kernel or sandbox refuses (EPERM, ENOSYS, ENOMEM, EINVAL) is stepped over, and only an explicit wish fails. */
+ * The choice is: the option, else PIER_BACKEND from the environment, else the first whose probe
+ * succeeds. A probe tries for real: what a kernel or sandbox refuses (EPERM, ENOSYS, ENOMEM,
+ * EINVAL) is stepped over, and only an explicit wish fails. */
 
 #include <stdio.h>
 #include <string.h>

@@ -1,8 +1,9 @@
 /* select.c - the poller for select(2), the oldest interface there is.
  *
- * Level-triggered. The bit sets are pier's own and as wide as the highest descriptor needs: a struct fd_set has room for
- * FD_SETSIZE (1024) and a set bit beyond it is written past its end (traps 60). Kernels take any width. select can't tell
- * hang-up from readability; for pier_poll(), which reports it, the descriptor is asked again with poll(). */
+ * Level-triggered. The bit sets are pier's own and as wide as the highest descriptor needs: a
+ * struct fd_set has room for FD_SETSIZE (1024) and a set bit beyond it is written past its end
+ * (traps 60). Kernels take any width. select can't tell hang-up from readability; for pier_poll(),
+ * which reports it, the descriptor is asked again with poll(). */
 
 #include <poll.h>
 
@@ -202,7 +203,8 @@ static void deliver(struct pier_loop *loop, struct poller *poller, pier_descript
     }
 }
 
-/* A descriptor closed behind pier's back makes the whole select fail: finds which, and lets its ops find out. */
+/* A descriptor closed behind pier's back makes the whole select fail: finds which, and lets its ops
+ * find out. */
 PIER__COLD static void find_closed(struct pier_loop *loop, struct poller *poller)
 {
     for (pier_descriptor descriptor = 0; descriptor <= poller->highest; descriptor++) {
@@ -236,8 +238,8 @@ static void wait(struct pier_loop *loop, uint64_t timeout_ns)
     loop->stats.events += (uint64_t)left;
     for (size_t word = 0; left > 0 && word < words; word++) {
         unsigned long bits;
-        /* Read again after each event, since its callbacks may have changed the sets, or moved them (then the
-         * rest of this round is reported again). */
+        /* Read again after each event, since its callbacks may have changed the sets, or moved them
+         * (then the rest of this round is reported again). */
         unsigned long done = 0;
         while ((bits = (poller->seen[SET_READ][word] | poller->seen[SET_WRITE][word] |
                         poller->seen[SET_PRIORITY][word]) &

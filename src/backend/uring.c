@@ -1,10 +1,13 @@
 /* uring.c - the io_uring backend: the ring, waiting and waking.
  *
- * One enter per turn submits what the callbacks asked for and waits. The ring has a single issuer and deferred task work where the
- * kernel knows them, and is made disabled, so that the thread of the first run becomes the issuer (traps 20). Time-outs
- * come from the loop's wheel with an asynchronous cancel. Each completion entry is copied and released before anything is called (traps 13).
+ * One enter per turn submits what the callbacks asked for and waits. The ring has a single issuer
+ * and deferred task work where the kernel knows them, and is made disabled, so that the thread of
+ * the first run becomes the issuer (traps 20). Time-outs come from the loop's wheel with an
+ * asynchronous cancel. Each completion entry is copied and released before anything is called
+ * (traps 13).
  *
- * Other threads wake the loop by a message to the ring (Linux 6.13) or through an eventfd that the ring polls (not reads: traps 15). */
+ * Other threads wake the loop by a message to the ring (Linux 6.13) or through an eventfd that the
+ * ring polls (not reads: traps 15). */
 
 #include "backend/uring.h"
 
@@ -26,9 +29,10 @@ static int probe(void)
 
 /* ---- the submission queue */
 
-/* A send that fits into the socket's buffer completes while it's submitted, so a wait for one completion would return with
- * just that, to be followed by another for what the loop really waits for. So as many more are waited for as
- * requests of that sort are being submitted; in case one of them doesn't complete at once, for this long at most. */
+/* A send that fits into the socket's buffer completes while it's submitted, so a wait for one
+ * completion would return with just that, to be followed by another for what the loop really waits
+ * for. So as many more are waited for as requests of that sort are being submitted; in case one of
+ * them doesn't complete at once, for this long at most. */
 #define LEAST_WAIT_US 50
 
 static int enter(struct pier_loop *loop, unsigned wait, bool get_events, uint64_t timeout_ns)
@@ -224,7 +228,8 @@ static void wait(struct pier_loop *loop, uint64_t timeout_ns)
                  !uring->cancels_unsent;
     int result = enter(loop, sleep, true, timeout_ns);
     pier__atomic_store(&loop->sleeping, 0);
-    /* Completions to be taken first, or memory short for the moment (traps 12): the next turn tries again. */
+    /* Completions to be taken first, or memory short for the moment (traps 12): the next turn tries
+     * again. */
     if (PIER__UNLIKELY(result < 0 && result != PIER_EBUSY && result != PIER_EAGAIN &&
                        result != PIER_ENOMEM)) {
         loop->failure = pier__fail(result, "io_uring_enter: %s", pier_error_text(result));
@@ -281,7 +286,8 @@ static void wake(struct pier_loop *loop)
 
 /* ---- opening and closing */
 
-/* Messages to a ring from threads without one can't be probed by number: tries on a ring of its own. */
+/* Messages to a ring from threads without one can't be probed by number: tries on a ring of its
+ * own. */
 static bool can_message(void)
 {
     struct io_uring ring;
@@ -380,7 +386,8 @@ static void shut(struct pier_handle *handle)
 {
     struct pier_loop *loop = handle->loop_;
     struct io_uring_sqe *entry = pier__uring_entry(loop);
-    /* The number is free for others as soon as the kernel has closed it, before this loop hears of that. */
+    /* The number is free for others as soon as the kernel has closed it, before this loop hears of
+     * that. */
     pier__descriptor_forget(loop, handle);
     if (entry == NULL) {
         loop->stats.system_calls++;

@@ -1,7 +1,8 @@
 /* uring.h - what the files of the io_uring backend share.
  *
- * uring.c owns the ring: entries, waiting, waking, polls, fork. uring_ops.c starts the ops of handles and takes their
- * completions. uring_receive.c owns lent receives: provided buffers and what is held back. */
+ * uring.c owns the ring: entries, waiting, waking, polls, fork. uring_ops.c starts the ops of
+ * handles and takes their completions. uring_receive.c owns lent receives: provided buffers and
+ * what is held back. */
 
 #ifndef PIER_BACKEND_URING_H
 #define PIER_BACKEND_URING_H
@@ -15,8 +16,9 @@
 #include "sys/linux.h"
 #include "sys/linux_uring.h"
 
-/* The low bits of user_data say what a completion belongs to; the rest is the address. An op's address may be used as key since the
- * op lives until its terminal completion, which comes after this. */
+/* The low bits of user_data say what a completion belongs to; the rest is the address. An op's
+ * address may be used as key since the op lives until its terminal completion, which comes after
+ * this. */
 enum pier__uring_tag {
     PIER__TAG_OP,      /* the request of an op */
     PIER__TAG_READY,   /* the descriptor of an op is ready: do it by a system call */
@@ -39,7 +41,8 @@ enum {
 
 #define PIER__URING_VECTORS 16
 
-/* What a request refers to while it is submitted: one beside each submission entry. The kernel copies it at submission. */
+/* What a request refers to while it is submitted: one beside each submission entry. The kernel
+ * copies it at submission. */
 struct pier__uring_scratch {
     struct msghdr message;
     union {
@@ -105,7 +108,8 @@ static inline struct io_uring_sqe *pier__uring_entry(struct pier_loop *loop)
     memset(entry, 0, sizeof(*entry));
     queue->sqe_tail = tail + 1;
     uring->unsubmitted++;
-    /* Visible to the kernel with the next enter, by the same thread: no fence is needed without a polling thread. */
+    /* Visible to the kernel with the next enter, by the same thread: no fence is needed without a
+     * polling thread. */
     *queue->ktail = tail + 1;
     return entry;
 }
@@ -113,9 +117,11 @@ static inline struct io_uring_sqe *pier__uring_entry(struct pier_loop *loop)
 /* The scratch beside an entry. */
 struct pier__uring_scratch *pier__uring_scratch_of(struct pier_loop *loop,
                                                    const struct io_uring_sqe *entry);
-/* Asks the kernel to cancel the request with this key; without an entry to spare, tries again later. */
+/* Asks the kernel to cancel the request with this key; without an entry to spare, tries again
+ * later. */
 bool pier__uring_cancel_request(struct pier_loop *loop, uint64_t key);
-/* Waits for a descriptor on behalf of an op, to go on with PIER__TAG_READY. False when the queue is full. */
+/* Waits for a descriptor on behalf of an op, to go on with PIER__TAG_READY. False when the queue is
+ * full. */
 bool pier__uring_wait_ready(struct pier_loop *loop, struct pier_op *op, pier_descriptor descriptor,
                             unsigned events);
 
@@ -151,7 +157,8 @@ static inline void pier__uring_give_back(struct pier_loop *loop, uint32_t index)
     }
 }
 
-/* Whether nothing may be delivered to the op any more but its end: its handle was closed, perhaps after the op was cancelled. */
+/* Whether nothing may be delivered to the op any more but its end: its handle was closed, perhaps
+ * after the op was cancelled. */
 static inline bool pier__uring_silenced(const struct pier_handle *handle, const struct pier_op *op)
 {
     return (handle->bits_ & PIER__CLOSED_TO_USER) &&
@@ -210,7 +217,8 @@ void pier__uring_submit(struct pier_loop *loop);
 void pier__uring_start_lent(struct pier_loop *loop, struct pier_handle *handle, struct pier_op *op);
 void pier__uring_received_lent(struct pier_loop *loop, struct pier_handle *handle,
                                struct pier_op *op, int result, unsigned flags);
-/* Delivers held data, as far as the turn's share goes; then the outcome if it's known, or asks for more. */
+/* Delivers held data, as far as the turn's share goes; then the outcome if it's known, or asks for
+ * more. */
 void pier__uring_serve_lent(struct pier_loop *loop, struct pier_handle *handle, struct pier_op *op);
 void pier__uring_drop_held(struct pier_loop *loop, struct pier_handle *handle);
 /* Data that was read into a buffer of the pool by a system call. */

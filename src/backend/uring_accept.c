@@ -1,8 +1,8 @@
 /* uring_accept.c - accepting on io_uring.
  *
- * Multishot where the kernel has it. The kernel may have accepted several connections before it hears
- * that the op is paused: these are held in a list of the listener (handle->extra_), delivered at
- * resume or before the op's end, and closed with the listener. */
+ * Multishot where the kernel has it. The kernel may have accepted several connections before it
+ * hears that the op is paused: these are held in a list of the listener (handle->extra_), delivered
+ * at resume or before the op's end, and closed with the listener. */
 
 #include "backend/uring.h"
 

@@ -1,11 +1,14 @@
-/* uring_ops.c - the ops of handles on io_uring: what is asked of the kernel, and what becomes of its answer.
+/* uring_ops.c - the ops of handles on io_uring: what is asked of the kernel, and what becomes of
+ * its answer.
  *
- * Per handle and direction at most one request is in the kernel; handle->ready_ says so. Sends that queue up behind one in
- * flight go out merged with the next. A merged op is PIER__ACTIVE like the head: its memory is the kernel's until the one
- * completion. When one of them is cancelled the whole request is, and the others are asked for again.
+ * Per handle and direction at most one request is in the kernel; handle->ready_ says so. Sends that
+ * queue up behind one in flight go out merged with the next. A merged op is PIER__ACTIVE like the
+ * head: its memory is the kernel's until the one completion. When one of them is cancelled the
+ * whole request is, and the others are asked for again.
  *
- * Pipes and terminals are waited for with a poll request and then read or written by a system call, since a read that
- * blocks would occupy a kernel thread. So are sockets that answer EAGAIN, because somebody has set O_NONBLOCK on them. */
+ * Pipes and terminals are waited for with a poll request and then read or written by a system call,
+ * since a read that blocks would occupy a kernel thread. So are sockets that answer EAGAIN, because
+ * somebody has set O_NONBLOCK on them. */
 
 #include "backend/uring.h"
 
@@ -113,14 +116,15 @@ static void start_send(struct pier_loop *loop, struct pier_handle *handle, struc
     if (PIER__LIKELY(op->next_ == NULL && op->kind_ == PIER__OP_SEND)) {
         fill_single(loop, handle, op, entry);
     } else if (!fill_vectored(loop, handle, entry)) {
-        entry->opcode =
-            IORING_OP_NOP; /* no memory for the vectors; the answer is 0 bytes, and then it's tried again */
+        entry->opcode = IORING_OP_NOP; /* no memory for the vectors; the answer is 0 bytes, and then
+                                          it's tried again */
     }
     pier__uring_of(loop)->quick++;
     handle->ready_ |= PIER__SEND_IN_KERNEL;
 }
 
-/* What pier__pool_hold() does, in short for the usual case: a send of data that is being delivered just now. */
+/* What pier__pool_hold() does, in short for the usual case: a send of data that is being delivered
+ * just now. */
 static inline void hold_usual(struct pier_loop *loop, struct pier_op *op)
 {
     struct pier__pool *pool = &loop->pool;
@@ -177,7 +181,8 @@ void pier__uring_send(struct pier_handle *handle, struct pier_op *op)
     handle->ready_ |= PIER__SEND_IN_KERNEL;
 }
 
-/* The usual end of a send: all of it went, silently, with nothing behind it. False (nothing done) in other cases. */
+/* The usual end of a send: all of it went, silently, with nothing behind it. False (nothing done)
+ * in other cases. */
 static inline bool sent_usual(struct pier_loop *loop, struct pier_handle *handle,
                               struct pier_op *op, int result)
 {
@@ -452,7 +457,8 @@ void pier__uring_cancel(struct pier_handle *handle, struct pier_op *op)
     }
 }
 
-/* Brings one direction forward: starts what isn't in the kernel, or asks again for a cancel that found the queue full. */
+/* Brings one direction forward: starts what isn't in the kernel, or asks again for a cancel that
+ * found the queue full. */
 static void revive(struct pier_loop *loop, struct pier_handle *handle, unsigned direction)
 {
     struct pier_op *op = handle->head_[direction];
@@ -487,7 +493,8 @@ void pier__uring_retry(struct pier_handle *handle)
     struct pier_loop *loop = handle->loop_;
     struct pier_op *op = handle->head_[PIER__RECEIVING];
     revive(loop, handle, PIER__SENDING);
-    /* A retry runs before the turn's events, but what it delivers is delivered like any: in the turn. */
+    /* A retry runs before the turn's events, but what it delivers is delivered like any: in the
+     * turn. */
     if (op != NULL && handle->extra_ != NULL) {
         pier__handle_serve_later(loop, handle);
     } else {

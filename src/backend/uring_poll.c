@@ -56,7 +56,8 @@ void pier__uring_poll_cancel(struct pier_loop *loop, struct pier_op *op)
         pier__op_finish(loop, op, pier__op_reason(op));
         return;
     }
-    /* The owner may close the descriptor when this returns: submit now, and let the kernel drop its reference. */
+    /* The owner may close the descriptor when this returns: submit now, and let the kernel drop its
+     * reference. */
     if (!pier__uring_cancel_request(loop, pier__uring_key(op, PIER__TAG_OP))) {
         op->bits_ |= PIER__PAUSED; /* the queue is full: found and cancelled by resubmit() */
         loop->retry_now = true;

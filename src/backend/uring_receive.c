@@ -1,9 +1,10 @@
 /* uring_receive.c - lent receives on io_uring: provided buffers, and data that is held back.
  *
- * Buffers of the pool are handed to the kernel through a ring of provided buffers, some at first, more each time the kernel
- * runs out, up to one handle's share at a time; a buffer comes back with data in it. The kernel may take many buffers for one
- * flooding peer before the loop can say anything. So data beyond a handle's share of a turn, and what comes while
- * the op is paused, is held: a list of buffers per handle (in handle->extra_), delivered in later turns. A handle that
+ * Buffers of the pool are handed to the kernel through a ring of provided buffers, some at first,
+ * more each time the kernel runs out, up to one handle's share at a time; a buffer comes back with
+ * data in it. The kernel may take many buffers for one flooding peer before the loop can say
+ * anything. So data beyond a handle's share of a turn, and what comes while the op is paused, is
+ * held: a list of buffers per handle (in handle->extra_), delivered in later turns. A handle that
  * holds its share of the pool has its request cancelled until it holds less. */
 
 #include "backend/uring.h"
@@ -98,7 +99,8 @@ static bool make_ring(struct pier_loop *loop)
     uring->buffers = memory;
     uring->buffers_tail = 0;
     uring->provided = 0;
-    /* One peer can take all that the kernel has before the loop can say anything: never more than one handle's share. */
+    /* One peer can take all that the kernel has before the loop can say anything: never more than
+     * one handle's share. */
     if (uring->target == 0) {
         uring->target = loop->options.buffers_min < loop->pool.share ? loop->options.buffers_min
                                                                      : loop->pool.share;
@@ -142,7 +144,8 @@ static void pause_for_buffers(struct pier_loop *loop, struct pier_handle *handle
     pier__loop_starve(loop, handle);
 }
 
-/* Whether the kernel has a buffer to put data in. When it has run out before, it gets more at a time from now on. */
+/* Whether the kernel has a buffer to put data in. When it has run out before, it gets more at a
+ * time from now on. */
 static bool have_buffers(struct pier_loop *loop)
 {
     struct pier__uring *uring = pier__uring_of(loop);
@@ -226,7 +229,8 @@ static void end(struct pier_loop *loop, struct pier_op *op, int outcome)
     pier__op_finish_now(loop, op, outcome == 0 ? 0 : pier__sys_map(-outcome));
 }
 
-/* The request is over. Goes on with another, ends the op, or leaves both to whoever delivers what is held. */
+/* The request is over. Goes on with another, ends the op, or leaves both to whoever delivers what
+ * is held. */
 static void request_over(struct pier_loop *loop, struct pier_handle *handle, struct pier_op *op,
                          int result)
 {
@@ -318,8 +322,9 @@ static void finish_single(struct pier_loop *loop, struct pier_handle *handle, st
     pier__op_finish_now(loop, op, size);
 }
 
-/* The usual: data for a multishot receive that goes on, with nothing held. The buffer counts as lent only if the callback keeps it
- * or a send needs it, else it goes straight back to the kernel. False (nothing done) in other cases. */
+/* The usual: data for a multishot receive that goes on, with nothing held. The buffer counts as
+ * lent only if the callback keeps it or a send needs it, else it goes straight back to the kernel.
+ * False (nothing done) in other cases. */
 static inline bool received_usual(struct pier_loop *loop, struct pier_handle *handle,
                                   struct pier_op *op, int result, unsigned flags)
 {

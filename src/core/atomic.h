@@ -1,7 +1,8 @@
 /* atomic.h - the few atomic accesses that pier makes to plain fields.
  *
- * The fields live in public structs that C++ programs include too, so they can't be _Atomic. All accesses are sequentially
- * consistent unless named otherwise: every one of them sits on a path between threads, where a fence is not what costs. */
+ * The fields live in public structs that C++ programs include too, so they can't be _Atomic. All
+ * accesses are sequentially consistent unless named otherwise: every one of them sits on a path
+ * between threads, where a fence is not what costs. */
 
 #ifndef PIER_CORE_ATOMIC_H
 #define PIER_CORE_ATOMIC_H

@@ -1,7 +1,7 @@
 /* buffers.c - the pool of lent buffers, and the public functions of buffer.h.
  *
- * A buffer out of the pool counts against the share of the handle it was filled for, by the handle's key: the handle may be
- * closed long before the program releases the buffer. */
+ * A buffer out of the pool counts against the share of the handle it was filled for, by the
+ * handle's key: the handle may be closed long before the program releases the buffer. */
 
 #include "core/loop.h"
 
@@ -28,7 +28,8 @@ void pier__pool_close(struct pier_loop *loop)
     pool->buffers = NULL;
 }
 
-/* Reserves the memory at the first use: a loop that never lends has none. Untouched pages cost nothing. */
+/* Reserves the memory at the first use: a loop that never lends has none. Untouched pages cost
+ * nothing. */
 static bool reserve(struct pier_loop *loop)
 {
     struct pier__pool *pool = &loop->pool;
@@ -121,13 +122,15 @@ void pier__pool_drop(struct pier_loop *loop, uint32_t index)
     pier__loop_retry(loop);
 }
 
-/* One more reference on a buffer that is out of the pool, or is the one whose data is being delivered. */
+/* One more reference on a buffer that is out of the pool, or is the one whose data is being
+ * delivered. */
 static bool hold_buffer(struct pier_loop *loop, uint32_t index)
 {
     struct pier__pool *pool = &loop->pool;
     if (pool->buffers[index].refs == 0) {
         if (index != pool->current) {
-            return false; /* memory that was given back: the caller's mistake, and nothing to hold */
+            return false; /* memory that was given back: the caller's mistake, and nothing to hold
+                           */
         }
         struct pier_handle *handle = pool->current_handle;
         if (pool->current_is_out) {

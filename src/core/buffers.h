@@ -1,9 +1,10 @@
 /* buffers.h - the loop's pool of lent buffers.
  *
- * All buffers lie in one range of memory, so that the buffer behind an address is found by arithmetic. The range is
- * reserved at the first use and touched only as far as it's used: free buffers are taken last in, first out.
- * A buffer out of the pool has refs > 0. On readiness backends data is received straight into the top of the free list, and the
- * buffer is taken out only if the callback keeps it or a send still needs it: that's what `current` is for. */
+ * All buffers lie in one range of memory, so that the buffer behind an address is found by
+ * arithmetic. The range is reserved at the first use and touched only as far as it's used: free
+ * buffers are taken last in, first out. A buffer out of the pool has refs > 0. On readiness
+ * backends data is received straight into the top of the free list, and the buffer is taken out
+ * only if the callback keeps it or a send still needs it: that's what `current` is for. */
 
 #ifndef PIER_CORE_BUFFERS_H
 #define PIER_CORE_BUFFERS_H
@@ -40,7 +41,8 @@ struct pier__pool {
 int pier__pool_open(struct pier_loop *loop);
 void pier__pool_close(struct pier_loop *loop);
 
-/* The next free buffer, without taking it; PIER__NO_BUFFER when there is none or the memory can't be had. */
+/* The next free buffer, without taking it; PIER__NO_BUFFER when there is none or the memory can't
+ * be had. */
 uint32_t pier__pool_peek(struct pier_loop *loop);
 /* Takes the buffer that pier__pool_peek() has shown, with one reference, for a handle. */
 void pier__pool_take(struct pier_loop *loop, uint32_t index, struct pier_handle *handle);
@@ -52,8 +54,8 @@ void pier__pool_give(struct pier_loop *loop, uint32_t index, struct pier_handle 
 void pier__pool_put(struct pier_loop *loop, uint32_t index);
 /* Drops a reference; the last one returns the buffer. */
 void pier__pool_drop(struct pier_loop *loop, uint32_t index);
-/* A send that stays in flight: takes references on the lent buffers that its memory is in, and notes so in the op. The
- * second time it does nothing. */
+/* A send that stays in flight: takes references on the lent buffers that its memory is in, and
+ * notes so in the op. The second time it does nothing. */
 void pier__pool_hold(struct pier_loop *loop, struct pier_op *op);
 void pier__pool_unhold(struct pier_loop *loop, struct pier_op *op);
 

@@ -1,8 +1,9 @@
 /* check.h - what pier demands of its caller and of itself.
  *
- * PIER_REQUIRE guards the rules that the header gives to callers; it is on in every build and stops the program with one
- * line that names the function and the rule. PIER_ASSERT guards pier's own invariants; it is off with PIER_NDEBUG. Nothing
- * that can happen to a correct program (errors of the system, peers, memory) goes through either. */
+ * PIER_REQUIRE guards the rules that the header gives to callers; it is on in every build and stops
+ * the program with one line that names the function and the rule. PIER_ASSERT guards pier's own
+ * invariants; it is off with PIER_NDEBUG. Nothing that can happen to a correct program (errors of
+ * the system, peers, memory) goes through either. */
 
 #ifndef PIER_CORE_CHECK_H
 #define PIER_CORE_CHECK_H

@@ -1,4 +1,5 @@
-/* fault.c - making system calls fail on purpose: only in the library that the tests link (PIER_FAULTS).
+/* fault.c - making system calls fail on purpose: only in the library that the tests link
+ * (PIER_FAULTS).
  *
  * Counters are shared by all threads and atomic; a plan is set while no loop runs. */
 

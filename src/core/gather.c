@@ -1,6 +1,7 @@
 /* gather.c - merging the sends that wait on a handle into one vectored call.
  *
- * A send's progress is op->done; several may have some, since one call can end in the middle of any. */
+ * A send's progress is op->done; several may have some, since one call can end in the middle of
+ * any. */
 
 #include "core/loop.h"
 

@@ -1,11 +1,13 @@
 /* handle.c - the life of a handle: slot, attach, detach, close.
  *
- * Each open handle has a slot; (generation, slot) is the key that readiness kernels hand back, so that an event for a closed
- * handle is told from one for the handle that took its place. A second table leads from a descriptor's number to the slot: it
- * finds the handle that a number being adopted or polled already belongs to.
+ * Each open handle has a slot; (generation, slot) is the key that readiness kernels hand back, so
+ * that an event for a closed handle is told from one for the handle that took its place. A second
+ * table leads from a descriptor's number to the slot: it finds the handle that a number being
+ * adopted or polled already belongs to.
  *
- * Closing: mark, cancel every op, and once both queues are empty (pier__handle_try_close) put the handle in the closing list.
- * The loop empties that list after the completed ops that were there first, so the close callback comes last. */
+ * Closing: mark, cancel every op, and once both queues are empty (pier__handle_try_close) put the
+ * handle in the closing list. The loop empties that list after the completed ops that were there
+ * first, so the close callback comes last. */
 
 #include "core/loop.h"
 
@@ -217,7 +219,8 @@ int pier_attach(struct pier_handle *handle, struct pier_loop *loop)
                  "the handle isn't detached");
     PIER_REQUIRE(pier__loop_on_thread(loop), "pier_attach",
                  "called from another thread than the loop's");
-    /* A loop on a completion backend may have opened it; receives and sends don't mind, the rest would block. */
+    /* A loop on a completion backend may have opened it; receives and sends don't mind, the rest
+     * would block. */
     bool may_block = handle->kind_ == PIER__KIND_LISTENER || (handle->bits_ & PIER__UNCONNECTED);
     if (may_block && loop->backend->nonblocking && !(handle->bits_ & PIER__ADOPTED)) {
         int error = pier__sys_set_nonblocking(handle->descriptor_);
@@ -276,8 +279,8 @@ void pier__handle_closed(struct pier_handle *handle)
     }
 }
 
-/* Ends all ops of a direction. Those that wait are taken off first, so that none is started when the started ones finish:
- * that is the head, and what the backend has merged with it. */
+/* Ends all ops of a direction. Those that wait are taken off first, so that none is started when
+ * the started ones finish: that is the head, and what the backend has merged with it. */
 static void cancel_all(struct pier_loop *loop, struct pier_handle *handle, unsigned direction)
 {
     struct pier_op *last = NULL, *waiting = handle->head_[direction];
@@ -334,7 +337,8 @@ void pier__handle_close_now(struct pier_handle *handle)
 
 /* ---- closing gracefully */
 
-/* What a graceful close needs until it is over. Owned by the loop; handle->extra_ isn't free for it, since backends use that. */
+/* What a graceful close needs until it is over. Owned by the loop; handle->extra_ isn't free for
+ * it, since backends use that. */
 struct graceful {
     struct pier_handle *handle;
     pier_handle_fn *closed;
@@ -350,7 +354,8 @@ static void free_graceful(struct graceful *graceful, struct pier_loop *loop)
     }
 }
 
-/* Both directions are over, or time is: closes for real. The struct lives on until its ops have completed. */
+/* Both directions are over, or time is: closes for real. The struct lives on until its ops have
+ * completed. */
 static void end_graceful(struct graceful *graceful)
 {
     struct pier_handle *handle = graceful->handle;

@@ -1,8 +1,9 @@
 /* loop.c - the loop: making, freeing, turning.
  *
- * A turn is: wait in the backend (which delivers events directly), then timers, posts from other threads, and whatever
- * completed meanwhile. It waits without sleeping when something is to be delivered already. A turn ends early once its
- * budget of callbacks is used up, so that the kernel, timers and posts are looked at again. */
+ * A turn is: wait in the backend (which delivers events directly), then timers, posts from other
+ * threads, and whatever completed meanwhile. It waits without sleeping when something is to be
+ * delivered already. A turn ends early once its budget of callbacks is used up, so that the kernel,
+ * timers and posts are looked at again. */
 
 #include "core/loop.h"
 
@@ -96,7 +97,8 @@ static int check_abi(const struct pier_abi *abi)
         abi->version / 1000 != PIER_VERSION_MAJOR) {
         return pier__fail(
             PIER_EINVAL,
-            "the program was compiled for another pier (op %lu, handle %lu bytes; the library has %lu, %lu): "
+            "the program was compiled for another pier (op %lu, handle %lu bytes; the library "
+            "has %lu, %lu): "
             "compile it against the headers of version " PIER_VERSION_STRING,
             (unsigned long)abi->op_size, (unsigned long)abi->handle_size,
             (unsigned long)sizeof(struct pier_op), (unsigned long)sizeof(struct pier_handle));
@@ -221,14 +223,16 @@ bool pier__loop_deliver(struct pier_loop *loop)
     return deliver_completed(loop);
 }
 
-/* Handles whose ops had all completed when this began: ops first, so that the close callback comes last. */
+/* Handles whose ops had all completed when this began: ops first, so that the close callback comes
+ * last. */
 static void deliver_closed(struct pier_loop *loop)
 {
     struct pier__handles closing = loop->closing;
     loop->closing.head = NULL;
     deliver_completed(loop);
     while (closing.head != NULL) {
-        /* A callback may have submitted on a handle that is closing: that op was refused, and completes before the close too. */
+        /* A callback may have submitted on a handle that is closing: that op was refused, and
+         * completes before the close too. */
         if (loop->completed.head != NULL) {
             deliver_completed(loop);
         }
@@ -344,8 +348,8 @@ static uint64_t sleep_time(struct pier_loop *loop)
     return left < most ? left : most;
 }
 
-/* Waits; other threads wake a loop whose `sleeping` is set. Set, fence, look again, sleep: the store must be seen
- * before the look (traps: "wake protocols are store-then-load"). */
+/* Waits; other threads wake a loop whose `sleeping` is set. Set, fence, look again, sleep: the
+ * store must be seen before the look (traps: "wake protocols are store-then-load"). */
 static void wait_in_backend(struct pier_loop *loop, uint64_t timeout_ns)
 {
     if (timeout_ns != 0) {
@@ -360,8 +364,8 @@ static void wait_in_backend(struct pier_loop *loop, uint64_t timeout_ns)
     loop->backend->wait(loop, timeout_ns);
 }
 
-/* What a turn serves besides the backend's events: timers, posts, completed ops. A small budget may not do for all three, so the first
- * to be served changes after a turn that ran out. */
+/* What a turn serves besides the backend's events: timers, posts, completed ops. A small budget may
+ * not do for all three, so the first to be served changes after a turn that ran out. */
 static void serve_others(struct pier_loop *loop)
 {
     for (unsigned i = 0; i < 3; i++) {

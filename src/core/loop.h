@@ -1,10 +1,11 @@
 /* loop.h - the loop's own state, and what the parts of the core share.
  *
  * Invariants:
- *   - Callbacks run only below pier_loop_run(): from pier__loop_deliver() (completed ops and closed handles), from the backend's wait()
- *     (direct delivery of events) and from expired timers. Nothing that a callback can call runs another callback.
- *   - An op is in exactly one place: its handle's queue (QUEUED, or ACTIVE at its head), the backend (ACTIVE without handle),
- *     the remote stack (REMOTE), or the completed queue (DONE).
+ *   - Callbacks run only below pier_loop_run(): from pier__loop_deliver() (completed ops and closed
+ * handles), from the backend's wait() (direct delivery of events) and from expired timers. Nothing
+ * that a callback can call runs another callback.
+ *   - An op is in exactly one place: its handle's queue (QUEUED, or ACTIVE at its head), the
+ * backend (ACTIVE without handle), the remote stack (REMOTE), or the completed queue (DONE).
  *   - handle->next_ is used by one list at a time; PIER__LISTED says that some list has it. */
 
 #ifndef PIER_CORE_LOOP_H
@@ -134,8 +135,8 @@ struct pier_loop {
     uint64_t background; /* of which don't keep the loop running */
     struct pier__slot *slots;
     struct pier__pool pool;
-    uint64_t quick_sends,
-        quick_receives; /* each one also a system call: added to the counters when those are asked for */
+    uint64_t quick_sends, quick_receives; /* each one also a system call: added to the counters when
+                                             those are asked for */
     struct pier_loop_stats stats;
 
     uint32_t slots_size, slots_used, slots_free;
@@ -148,8 +149,8 @@ struct pier_loop {
     struct pier__handles closing; /* nothing left in flight: to be closed */
     uint64_t handles_closing;     /* between pier_close() and its callback */
     bool running, retry_now;
-    bool
-        others_owed; /* the last turn's events left nothing of the budget for timers, posts and completed ops */
+    bool others_owed;     /* the last turn's events left nothing of the budget for timers, posts and
+                             completed ops */
     uint8_t first_served; /* of these three */
     bool embedded;        /* pier_loop_descriptor() was asked for */
     struct pier_timer_link retry_link;
@@ -263,7 +264,8 @@ static inline void pier__op_set_up(struct pier_loop *loop, struct pier_op *op, u
     }
 }
 
-/* Makes a send that the backend was given by its `send` call the started head of the queue. fn, data and size are in the op. */
+/* Makes a send that the backend was given by its `send` call the started head of the queue. fn,
+ * data and size are in the op. */
 static inline void pier__op_begin_send(struct pier_loop *loop, struct pier_handle *handle,
                                        struct pier_op *op)
 {
@@ -295,10 +297,11 @@ void pier__op_submit(struct pier_handle *handle, struct pier_op *op, unsigned ki
 /* Starts an op that has no handle; the caller sets it going afterwards. */
 void pier__op_begin(struct pier_loop *loop, struct pier_op *op, unsigned kind, unsigned bits,
                     pier_op_fn *fn, const char *function);
-/* The op's outcome is known: queues its terminal completion and starts the next op of its direction. */
+/* The op's outcome is known: queues its terminal completion and starts the next op of its
+ * direction. */
 void pier__op_finish(struct pier_loop *loop, struct pier_op *op, int64_t result);
-/* The same, for a backend inside wait(): calls back at once if nothing else is waiting to be delivered. Touch neither op nor handle afterwards without
- * pier__slot_is(). */
+/* The same, for a backend inside wait(): calls back at once if nothing else is waiting to be
+ * delivered. Touch neither op nor handle afterwards without pier__slot_is(). */
 void pier__op_finish_now(struct pier_loop *loop, struct pier_op *op, int64_t result);
 /* Starts what waits at the head of a direction. */
 void pier__op_start_direction(struct pier_loop *loop, struct pier_handle *handle,
@@ -326,8 +329,8 @@ static inline unsigned pier__op_direction(const struct pier_op *op)
                                                                        : PIER__RECEIVING;
 }
 
-/* Delivers one event of a multishot op, inside wait(). The op and its handle's memory stay valid; whether
- * the op is still to go on is op->reason_ == 0 && state ACTIVE && not PAUSED. */
+/* Delivers one event of a multishot op, inside wait(). The op and its handle's memory stay valid;
+ * whether the op is still to go on is op->reason_ == 0 && state ACTIVE && not PAUSED. */
 static inline void pier__op_event(struct pier_loop *loop, struct pier_op *op, int64_t result,
                                   uint32_t flags)
 {
@@ -355,17 +358,18 @@ void pier__op_finish_accepted(struct pier_loop *loop, struct pier_op *op, pier_d
 
 /* Bytes of a send in all. */
 uint64_t pier__send_total(const struct pier_op *op);
-/* What is still to be sent by the handle's sends, from the head on, as at most `most` vectors. Returns how many; *last is the last
- * op that is part of it. */
+/* What is still to be sent by the handle's sends, from the head on, as at most `most` vectors.
+ * Returns how many; *last is the last op that is part of it. */
 size_t pier__send_gather(const struct pier_handle *handle, struct pier_vector *vectors, size_t most,
                          struct pier_op **last);
-/* The system took `bytes` of what was gathered: finishes the sends that are complete. Starts none. */
+/* The system took `bytes` of what was gathered: finishes the sends that are complete. Starts none.
+ */
 void pier__send_advance(struct pier_loop *loop, struct pier_handle *handle, uint64_t bytes);
 
 /* ---- accepting */
 
-/* Errors of accept that belong to the connection that failed, not to the listener: Linux hands on what is pending on the new
- * socket (accept(2)); ECONNABORTED is the classic one (traps 59). */
+/* Errors of accept that belong to the connection that failed, not to the listener: Linux hands on
+ * what is pending on the new socket (accept(2)); ECONNABORTED is the classic one (traps 59). */
 static inline bool pier__accept_passes(int64_t error)
 {
     return error == PIER_ECONNABORTED || error == PIER_EPROTO || error == PIER_ENETDOWN ||

@@ -1,13 +1,15 @@
 /* op.c - the life of an operation: submit, start, finish, cancel, deliver.
  *
- * An op on a handle is appended to its direction's queue; the head is started by handing it to handle->calls_->start, the
- * others wait. pier__op_finish() takes the op out, queues its terminal completion, and starts the next one. So at most one
- * request per handle and direction is in the kernel, on every backend.
+ * An op on a handle is appended to its direction's queue; the head is started by handing it to
+ * handle->calls_->start, the others wait. pier__op_finish() takes the op out, queues its terminal
+ * completion, and starts the next one. So at most one request per handle and direction is in the
+ * kernel, on every backend.
  *
- * Notions that are kept apart: *finish* is when the outcome is known (exactly once per op), *deliver* is when the callback
- * runs (exactly once, later), *cancel* only asks for a finish. The first reason to cancel wins, and a real outcome that is
- * known before wins over all. An op cancelled while it waits in the queue finishes at once, ahead of those before it:
- * waiting for a stranger's slow receive is what the canceller wanted to avoid. */
+ * Notions that are kept apart: *finish* is when the outcome is known (exactly once per op),
+ * *deliver* is when the callback runs (exactly once, later), *cancel* only asks for a finish. The
+ * first reason to cancel wins, and a real outcome that is known before wins over all. An op
+ * cancelled while it waits in the queue finishes at once, ahead of those before it: waiting for a
+ * stranger's slow receive is what the canceller wanted to avoid. */
 
 #include "core/loop.h"
 
@@ -125,8 +127,8 @@ static inline void start(struct pier_handle *handle, struct pier_op *op)
     handle->calls_->start(handle, op);
 }
 
-/* Starts the head of a direction, and those behind it for as long as they finish at once: a loop rather than a recursion
- * through pier__op_finish(), since thousands may wait. */
+/* Starts the head of a direction, and those behind it for as long as they finish at once: a loop
+ * rather than a recursion through pier__op_finish(), since thousands may wait. */
 void pier__op_start_direction(struct pier_loop *loop, struct pier_handle *handle,
                               unsigned direction)
 {
@@ -208,9 +210,10 @@ PIER__COLD static void send_by_queue(struct pier_handle *handle, struct pier_op 
     pier__op_submit(handle, op, PIER__OP_SEND, 0, fn, "pier_send");
 }
 
-/* Here rather than in stream.c for its usual case: a send into an empty queue, which the backend runs without further checks. Of the 200
- * instructions by way of the queue that leaves 60 where the send is over at once: no state is moved and nothing counted
- * for an op that nobody could see in flight. The arguments wait in the op, not in saved registers. */
+/* Here rather than in stream.c for its usual case: a send into an empty queue, which the backend
+ * runs without further checks. Of the 200 instructions by way of the queue that leaves 60 where the
+ * send is over at once: no state is moved and nothing counted for an op that nobody could see in
+ * flight. The arguments wait in the op, not in saved registers. */
 void pier_send(struct pier_handle *handle, struct pier_op *op, const void *memory, size_t size,
                pier_op_fn *fn)
 {
@@ -229,8 +232,8 @@ void pier_send(struct pier_handle *handle, struct pier_op *op, const void *memor
     handle->calls_->send(handle, op);
 }
 
-/* Ops of no handle that aren't in the timer wheel are listed, so that they can be found by drain and dump. The links
- * are those of the wheel. */
+/* Ops of no handle that aren't in the timer wheel are listed, so that they can be found by drain
+ * and dump. The links are those of the wheel. */
 static void list_other(struct pier_loop *loop, struct pier_op *op)
 {
     if (op->bits_ & PIER__TIMED) {

@@ -1,11 +1,13 @@
 /* post.c - what other threads and signal handlers may call: post, notify, wake, cancel by token.
  *
- * Ops arrive on a lock-free stack (loop->remote) that the loop takes whole and turns round, so that posts of one thread
- * complete in the order made. A waker pushes, fences, and makes a system call only if the loop sleeps; it takes the
- * `sleeping` mark with it, so that of many wakers one calls. Nothing here allocates, locks, or leaves errno changed.
+ * Ops arrive on a lock-free stack (loop->remote) that the loop takes whole and turns round, so that
+ * posts of one thread complete in the order made. A waker pushes, fences, and makes a system call
+ * only if the loop sleeps; it takes the `sleeping` mark with it, so that of many wakers one calls.
+ * Nothing here allocates, locks, or leaves errno changed.
  *
- * A token names an op without its address, which another thread might use after the op's memory is gone. Tokens live in
- * chunks that never move, so that another thread may look at one while the loop makes more. */
+ * A token names an op without its address, which another thread might use after the op's memory is
+ * gone. Tokens live in chunks that never move, so that another thread may look at one while the
+ * loop makes more. */
 
 #include "core/loop.h"
 
@@ -170,7 +172,8 @@ void pier__remote_deliver(struct pier_loop *loop)
 
 /* ---- tokens */
 
-/* Chunk k holds FIRST_CHUNK << k tokens; index 0 of chunk k is token number FIRST_CHUNK * ((1 << k) - 1). */
+/* Chunk k holds FIRST_CHUNK << k tokens; index 0 of chunk k is token number FIRST_CHUNK * ((1 << k)
+ * - 1). */
 static struct pier__token *find_token(struct pier_loop *loop, uint32_t index)
 {
     uint32_t chunk = 0, size = FIRST_CHUNK;

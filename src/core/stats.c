@@ -1,7 +1,9 @@
-/* stats.c - looking at a loop from outside: counters, the dump of what is pending, draining, and life after fork.
+/* stats.c - looking at a loop from outside: counters, the dump of what is pending, draining, and
+ * life after fork.
  *
- * What these have in common is that they go through everything in flight: ops of handles by way of the slots, timers
- * (and polls with a time limit) by way of the wheel, other ops by way of loop->others. */
+ * What these have in common is that they go through everything in flight: ops of handles by way of
+ * the slots, timers (and polls with a time limit) by way of the wheel, other ops by way of
+ * loop->others. */
 
 #include <stdio.h>
 

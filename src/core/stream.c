@@ -1,7 +1,8 @@
 /* stream.c - the functions of stream.h: opening sockets, and submitting operations on handles.
  *
- * Nothing here knows a backend. Set-up functions open and configure through src/sys and hand the descriptor to
- * pier__handle_open(); submitting functions note their arguments in the op and call pier__op_submit(). */
+ * Nothing here knows a backend. Set-up functions open and configure through src/sys and hand the
+ * descriptor to pier__handle_open(); submitting functions note their arguments in the op and call
+ * pier__op_submit(). */
 
 #include "core/loop.h"
 
@@ -181,7 +182,8 @@ int pier_adopt(struct pier_loop *loop, struct pier_handle *handle, pier_descript
     if (description.kind == PIER__KIND_NONE) {
         return pier__fail(
             PIER_ENOTSUP,
-            "descriptor %ld is a directory or the like: pier runs sockets, pipes, terminals and files",
+            "descriptor %ld is a directory or the like: pier runs sockets, pipes, terminals "
+            "and files",
             (long)descriptor);
     }
     uint32_t bits = PIER__ADOPTED;

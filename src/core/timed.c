@@ -46,8 +46,8 @@ void pier_timer_reset(struct pier_op *op, uint64_t delay_ns)
     }
 }
 
-/* Whether a descriptor is one to wait for. If not, finishes the op: a regular file is ready at once, and what isn't open is an
- * error on every backend. */
+/* Whether a descriptor is one to wait for. If not, finishes the op: a regular file is ready at
+ * once, and what isn't open is an error on every backend. */
 static bool can_wait(struct pier_op *op, pier_descriptor descriptor)
 {
     struct pier_loop *loop = op->owner_;

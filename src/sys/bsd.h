@@ -1,5 +1,5 @@
-/* bsd.h - kqueue's calls, for the kqueue backend. Conventions as in sys.h. On Linux they are those of libpier-kqueue, with
- * which the tests run the backend there. */
+/* bsd.h - kqueue's calls, for the kqueue backend. Conventions as in sys.h. On Linux they are those
+ * of libpier-kqueue, with which the tests run the backend there. */
 
 #ifndef PIER_SYS_BSD_H
 #define PIER_SYS_BSD_H
@@ -9,8 +9,8 @@
 struct kevent;
 
 pier_descriptor pier__sys_kqueue_create(void);
-/* Applies changes and waits for events. The two arrays are different ones (traps 37). Returns the number of events; an
- * interruption is 0 events. */
+/* Applies changes and waits for events. The two arrays are different ones (traps 37). Returns the
+ * number of events; an interruption is 0 events. */
 int pier__sys_kevent(pier_descriptor queue, const struct kevent *changes, size_t change_count,
                      struct kevent *events, size_t event_count, uint64_t timeout_ns);
 

@@ -1,7 +1,8 @@
 /* linux_uring.c - io_uring's system calls.
  *
- * liburing maps the rings; entering is done here, so that one call both submits and waits and the tests can make it fail.
- * Names that Debian 12's liburing (2.3) doesn't have yet are given by number. */
+ * liburing maps the rings; entering is done here, so that one call both submits and waits and the
+ * tests can make it fail. Names that Debian 12's liburing (2.3) doesn't have yet are given by
+ * number. */
 
 #include "sys/linux_uring.h"
 
@@ -35,7 +36,8 @@ static int explain_setup(int error, int code)
     if (code == EPERM) {
         return pier__fail(
             PIER_ENOTSUP,
-            "io_uring is forbidden here (EPERM): a seccomp filter or security policy of the container");
+            "io_uring is forbidden here (EPERM): a seccomp filter or security policy of the "
+            "container");
     }
     if (code == ENOSYS) {
         return pier__fail(PIER_ENOTSUP,

@@ -1,4 +1,5 @@
-/* linux_uring.h - io_uring's system calls, and what this kernel has of it. Conventions as in sys.h. */
+/* linux_uring.h - io_uring's system calls, and what this kernel has of it. Conventions as in sys.h.
+ */
 
 #ifndef PIER_SYS_LINUX_URING_H
 #define PIER_SYS_LINUX_URING_H
@@ -17,17 +18,20 @@ struct pier__uring_features {
     bool message;    /* 6.13: another thread wakes the ring without a ring of its own */
 };
 
-/* Makes a ring, disabled until pier__sys_uring_enable(), with what the kernel has; fewer entries when memory is short. */
+/* Makes a ring, disabled until pier__sys_uring_enable(), with what the kernel has; fewer entries
+ * when memory is short. */
 int pier__sys_uring_open(struct io_uring *ring, unsigned entries, unsigned completions,
                          struct pier__uring_features *features);
 void pier__sys_uring_close(struct io_uring *ring);
 /* Enables the ring for this thread. */
 int pier__sys_uring_enable(struct io_uring *ring);
-/* io_uring_enter: submits, and with `wait` runs task work and waits for that many completions up to timeout_ns; with least_us,
- * after so many microseconds any one will do. Returns the number submitted; a time-out or an interruption is no error. */
+/* io_uring_enter: submits, and with `wait` runs task work and waits for that many completions up to
+ * timeout_ns; with least_us, after so many microseconds any one will do. Returns the number
+ * submitted; a time-out or an interruption is no error. */
 int pier__sys_uring_enter(struct io_uring *ring, unsigned submit, unsigned wait, bool get_events,
                           uint64_t timeout_ns, unsigned least_us);
-/* A ring of provided buffers with `entries` (a power of two) for buffer group 0, in page-aligned memory. */
+/* A ring of provided buffers with `entries` (a power of two) for buffer group 0, in page-aligned
+ * memory. */
 int pier__sys_uring_register_buffers(struct io_uring *ring, void *memory, unsigned entries);
 /* Memory for it: page-aligned, zeroed; NULL when there is none. */
 void *pier__sys_pages(size_t size);
@@ -35,7 +39,8 @@ void pier__sys_free_pages(void *memory, size_t size);
 /* Posts a completion with this user_data to a ring, from any thread. */
 int pier__sys_uring_message(int ring_descriptor, uint64_t user_data);
 int pier__sys_uring_register_eventfd(struct io_uring *ring, pier_descriptor eventfd);
-/* A native address in `memory` (128 bytes), for a connect. Returns its length, 0 when there is no such address here. */
+/* A native address in `memory` (128 bytes), for a connect. Returns its length, 0 when there is no
+ * such address here. */
 unsigned pier__sys_native_address(const struct pier_address *address, void *memory);
 
 #endif

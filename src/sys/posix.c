@@ -1,8 +1,9 @@
 /* posix.c - errors, clock, memory, and descriptors that aren't sockets, on POSIX systems.
  *
- * Sockets are in posix_socket.c. Errno is read here and there and nowhere else. A read or write of this file never blocks,
- * also on descriptors whose O_NONBLOCK is off because pier doesn't own them alone: those are asked with poll() first, and a
- * write is cut to the size that a writable pipe (PIPE_BUF) or terminal takes without waiting. */
+ * Sockets are in posix_socket.c. Errno is read here and there and nowhere else. A read or write of
+ * this file never blocks, also on descriptors whose O_NONBLOCK is off because pier doesn't own them
+ * alone: those are asked with poll() first, and a write is cut to the size that a writable pipe
+ * (PIPE_BUF) or terminal takes without waiting. */
 
 #include "sys/posix.h"
 
@@ -24,7 +25,8 @@
 #include "core/atomic.h"
 #include "core/check.h"
 
-/* Linux promises 256 bytes of room when a terminal polls writable; other systems at least as much. */
+/* Linux promises 256 bytes of room when a terminal polls writable; other systems at least as much.
+ */
 #define TERMINAL_CHUNK 256
 
 static _Thread_local int native_code;
@@ -167,8 +169,8 @@ void *pier__sys_allocate(void *context, void *memory, size_t old_size, size_t ne
 
 int pier__sys_close(pier_descriptor descriptor)
 {
-    /* Not restarted on EINTR: on Linux and the BSDs the descriptor is gone by then, and may be somebody else's. An injected failure
-     * still closes, as the kernel does. */
+    /* Not restarted on EINTR: on Linux and the BSDs the descriptor is gone by then, and may be
+     * somebody else's. An injected failure still closes, as the kernel does. */
     int fault = pier__fault(PIER__CALL_CLOSE);
     int result = close((int)descriptor) == 0 || errno == EINTR ? 0 : pier__sys_errno();
     return fault != 0 ? fault : result;
@@ -262,8 +264,8 @@ static size_t cautious_size(pier_descriptor descriptor, size_t size)
     return size < most ? size : most;
 }
 
-/* writev() that doesn't raise SIGPIPE where the caller hasn't turned the signal off. Linux 6.18 has a flag for it; else the
- * signal is blocked for the call and, if the call raised it, taken. */
+/* writev() that doesn't raise SIGPIPE where the caller hasn't turned the signal off. Linux 6.18 has
+ * a flag for it; else the signal is blocked for the call and, if the call raised it, taken. */
 static ssize_t write_quietly(int descriptor, const struct iovec *pieces, int count)
 {
 #ifdef __linux__

@@ -1,7 +1,8 @@
 /* posix_socket.c - sockets on POSIX systems.
  *
- * Sends never raise SIGPIPE: MSG_NOSIGNAL where it exists, SO_NOSIGPIPE on every socket elsewhere, also on accepted ones (traps: Darwin).
- * Sends and receives pass MSG_DONTWAIT, so that the O_NONBLOCK of adopted sockets doesn't matter. */
+ * Sends never raise SIGPIPE: MSG_NOSIGNAL where it exists, SO_NOSIGPIPE on every socket elsewhere,
+ * also on accepted ones (traps: Darwin). Sends and receives pass MSG_DONTWAIT, so that the
+ * O_NONBLOCK of adopted sockets doesn't matter. */
 
 #include "sys/posix.h"
 
@@ -216,8 +217,8 @@ int pier__sys_connect_result(pier_descriptor socket)
     return error == 0 ? 0 : pier__sys_map(error);
 }
 
-/* A call that can't sleep isn't interrupted on any system known; if one is, it says PIER_EINTR, and the caller tries again. To restart it here
- * would cost saving its arguments, each time. */
+/* A call that can't sleep isn't interrupted on any system known; if one is, it says PIER_EINTR, and
+ * the caller tries again. To restart it here would cost saving its arguments, each time. */
 int64_t pier__sys_receive(pier_descriptor socket, void *memory, size_t size)
 {
     PIER__FAULT(RECEIVE);
@@ -340,7 +341,8 @@ int pier__sys_set_reuse_address(pier_descriptor socket)
 
 int pier__sys_set_reuse_port(pier_descriptor socket)
 {
-    /* Only where the system balances between the listeners: on macOS, NetBSD and OpenBSD the last one takes all. */
+    /* Only where the system balances between the listeners: on macOS, NetBSD and OpenBSD the last
+     * one takes all. */
 #if defined(SO_REUSEPORT_LB)
     return set_option(socket, SOL_SOCKET, SO_REUSEPORT_LB, 1);
 #elif defined(__linux__)

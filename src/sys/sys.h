@@ -1,23 +1,28 @@
 /* sys.h - every call that pier makes to the operating system, on every system.
  *
- * Nothing above src/sys includes a system header, reads errno or GetLastError, or asks for the time. A call returns a value
- * >= 0 or a negative PIER_E*; the native code behind the last failure of the thread is pier__sys_code(). Interrupted calls are
- * restarted here, except waits, which report an interruption as "nothing happened". Calls that only one kernel has are
- * declared in linux.h, bsd.h and windows.h, for that kernel's backends.
+ * Nothing above src/sys includes a system header, reads errno or GetLastError, or asks for the
+ * time. A call returns a value
+ * >= 0 or a negative PIER_E*; the native code behind the last failure of the thread is
+ * pier__sys_code(). Interrupted calls are restarted here, except waits, which report an
+ * interruption as "nothing happened". Calls that only one kernel has are declared in linux.h, bsd.h
+ * and windows.h, for that kernel's backends.
  *
- * With PIER_FAULTS each call goes through pier__fault(), so that tests can make the Nth one fail. */
+ * With PIER_FAULTS each call goes through pier__fault(), so that tests can make the Nth one fail.
+ */
 
 #ifndef PIER_SYS_SYS_H
 #define PIER_SYS_SYS_H
 
 #include "pier/pier.h"
 
-/* Handles of Windows are multiples of four, descriptors elsewhere are small numbers without gaps. */
+/* Handles of Windows are multiples of four, descriptors elsewhere are small numbers without gaps.
+ */
 #ifdef _WIN32
 #define PIER__SPARSE_DESCRIPTORS 1
 #endif
 
-/* X(call, plausible errors...): the calls that can be made to fail, with the PIER_E* that each is made to fail with. */
+/* X(call, plausible errors...): the calls that can be made to fail, with the PIER_E* that each is
+ * made to fail with. */
 #define PIER__SYS_CALLS(X) \
     X(SOCKET, PIER_EMFILE, PIER_ENFILE, PIER_ENOBUFS, PIER_EAFNOSUPPORT) \
     X(BIND, PIER_EADDRINUSE, PIER_EADDRNOTAVAIL, PIER_EACCES) \
@@ -56,9 +61,11 @@ enum pier__sys_call {
 };
 
 #ifdef PIER_FAULTS
-/* Asked before each call; returns 0 or the PIER_E* to fail with. Set up by the tests with pier__fault_set(). */
+/* Asked before each call; returns 0 or the PIER_E* to fail with. Set up by the tests with
+ * pier__fault_set(). */
 PIER_API int pier__fault(enum pier__sys_call call);
-/* The Nth (from 1) call of this kind from now on fails with `error`, and all after it too if `for_good`. n 0: none. */
+/* The Nth (from 1) call of this kind from now on fails with `error`, and all after it too if
+ * `for_good`. n 0: none. */
 PIER_API void pier__fault_set(enum pier__sys_call call, uint64_t n, int error, bool for_good);
 /* Calls of this kind since the last pier__fault_reset(). */
 PIER_API uint64_t pier__fault_count(enum pier__sys_call call);
@@ -111,7 +118,8 @@ pier_descriptor pier__sys_socket(uint8_t family, bool nonblocking);
 int pier__sys_bind(pier_descriptor socket, const struct pier_address *address);
 int pier__sys_listen(pier_descriptor socket, int backlog);
 pier_descriptor pier__sys_accept(pier_descriptor listener, bool nonblocking);
-/* 0 connected, PIER_EAGAIN: try again later (a Unix listener's backlog is full), PIER__IN_PROGRESS: wait until writable. */
+/* 0 connected, PIER_EAGAIN: try again later (a Unix listener's backlog is full), PIER__IN_PROGRESS:
+ * wait until writable. */
 int pier__sys_connect(pier_descriptor socket, const struct pier_address *address);
 #define PIER__IN_PROGRESS 1
 /* The outcome of a connect once the socket is writable: 0 or the error, also clears it. */
@@ -136,8 +144,9 @@ int pier__sys_set_dual_stack(pier_descriptor socket, bool on);
 int pier__sys_unlink_stale(const struct pier_address *address);
 int pier__sys_socket_pair(pier_descriptor pair[2], bool nonblocking);
 
-/* Pipes, terminals, files. A read or write never blocks: on descriptors without O_NONBLOCK that others may share,
- * readiness is asked first and a write is cut to what can't block (`cautious`). */
+/* Pipes, terminals, files. A read or write never blocks: on descriptors without O_NONBLOCK that
+ * others may share, readiness is asked first and a write is cut to what can't block (`cautious`).
+ */
 int pier__sys_pipe(pier_descriptor pair[2], bool nonblocking);
 int64_t pier__sys_read(pier_descriptor descriptor, void *memory, size_t size, bool cautious);
 int64_t pier__sys_write(pier_descriptor descriptor, const void *memory, size_t size, bool cautious);
@@ -147,10 +156,12 @@ int pier__sys_describe(pier_descriptor descriptor, struct pier__sys_description 
 int pier__sys_set_nonblocking(pier_descriptor descriptor);
 /* Whether it can be read this instant without waiting. */
 bool pier__sys_can_read(pier_descriptor descriptor);
-/* 1: a regular file or the like, always ready; 0: something that can be waited for; PIER_EBADF: not open. */
+/* 1: a regular file or the like, always ready; 0: something that can be waited for; PIER_EBADF: not
+ * open. */
 int pier__sys_is_file(pier_descriptor descriptor);
 
-/* Waits with poll or select. 0 when interrupted or nothing came; the sets of select are arrays of words of bits. */
+/* Waits with poll or select. 0 when interrupted or nothing came; the sets of select are arrays of
+ * words of bits. */
 struct pollfd;
 int pier__sys_poll(struct pollfd *entries, size_t count, uint64_t timeout_ns);
 int pier__sys_select(int width, unsigned long *read, unsigned long *write, unsigned long *priority,

@@ -1,8 +1,9 @@
 /* windows.c - errors, clock, memory and the end of the program on Windows.
  *
- * There are three families of codes: Winsock's from 10000 on, Win32's below, and the NTSTATUS of a finished request, which is
- * turned into one of the first two. GetLastError and WSAGetLastError are read here and nowhere else. Sockets are in
- * windows_socket.c, files and pipes in windows_file.c, the completion port in windows_port.c. */
+ * There are three families of codes: Winsock's from 10000 on, Win32's below, and the NTSTATUS of a
+ * finished request, which is turned into one of the first two. GetLastError and WSAGetLastError are
+ * read here and nowhere else. Sockets are in windows_socket.c, files and pipes in windows_file.c,
+ * the completion port in windows_port.c. */
 
 #include "sys/windows.h"
 
@@ -99,7 +100,8 @@ int pier__sys_map(int code)
     }
 }
 
-/* Statuses as seen in the packets of pier's requests, most of them in tests; RtlNtStatusToDosError() makes one code of several of these. */
+/* Statuses as seen in the packets of pier's requests, most of them in tests;
+ * RtlNtStatusToDosError() makes one code of several of these. */
 int pier__sys_status_code(long status)
 {
     switch ((unsigned long)status) {
@@ -182,8 +184,8 @@ void pier__sys_complain(const char *line)
 
 void pier__sys_abort(void)
 {
-    raise(
-        SIGABRT); /* for a debugger or a handler of the program; abort() would print a line of its own */
+    raise(SIGABRT); /* for a debugger or a handler of the program; abort() would print a line of its
+                       own */
     TerminateProcess(GetCurrentProcess(), 3);
 }
 

@@ -1,9 +1,11 @@
-/* windows.h - what the files of src/sys share on Windows, and what the iocp backend asks of the system.
+/* windows.h - what the files of src/sys share on Windows, and what the iocp backend asks of the
+ * system.
  *
- * A request is started with an OVERLAPPED that stays where it is until its packet has been taken from the port, also after a cancel
- * and a close. The pier__sys_start_*() functions say which of three things happened: it's done and no packet comes (the
- * result, >= 0), it failed and no packet comes (a negative PIER_E*), or PIER__PACKET: a packet comes. That holds for success at once
- * as well unless the descriptor `skips` such packets. */
+ * A request is started with an OVERLAPPED that stays where it is until its packet has been taken
+ * from the port, also after a cancel and a close. The pier__sys_start_*() functions say which of
+ * three things happened: it's done and no packet comes (the result, >= 0), it failed and no packet
+ * comes (a negative PIER_E*), or PIER__PACKET: a packet comes. That holds for success at once as
+ * well unless the descriptor `skips` such packets. */
 
 #ifndef PIER_SYS_WINDOWS_H
 #define PIER_SYS_WINDOWS_H
@@ -32,7 +34,8 @@ static inline HANDLE pier__sys_handle(pier_descriptor descriptor)
     return (HANDLE)descriptor;
 }
 
-/* windows.c. The error of the last call of this thread, kept as its native code: after calls of Winsock, and after others. */
+/* windows.c. The error of the last call of this thread, kept as its native code: after calls of
+ * Winsock, and after others. */
 PIER__COLD int pier__sys_socket_error(void);
 PIER__COLD int pier__sys_last_error(void);
 /* The code of Winsock or Win32 that stands for an NTSTATUS. */
@@ -50,12 +53,14 @@ int pier__sys_native_address(const struct pier_address *address, struct sockaddr
 enum pier__port_key { PIER__KEY_WAKE, PIER__KEY_OP, PIER__KEY_ACCEPT, PIER__KEY_POLL };
 
 pier_descriptor pier__sys_port_open(void);
-/* Sends the packets of a descriptor's requests to the port, for as long as the descriptor is open. */
+/* Sends the packets of a descriptor's requests to the port, for as long as the descriptor is open.
+ */
 int pier__sys_port_attach(pier_descriptor port, pier_descriptor descriptor,
                           enum pier__port_key key);
 /* Undoes that where Windows can (8.1 and later). */
 int pier__sys_port_detach(pier_descriptor descriptor);
-/* Has requests that succeed at once send no packet, where that is safe. Returns whether it's so now. */
+/* Has requests that succeed at once send no packet, where that is safe. Returns whether it's so
+ * now. */
 bool pier__sys_port_skip(pier_descriptor descriptor, bool is_socket);
 /* Takes up to `most` packets. Returns how many, or a negative PIER_E*. */
 int pier__sys_port_wait(pier_descriptor port, OVERLAPPED_ENTRY *entries, unsigned most,
@@ -82,12 +87,14 @@ int pier__sys_finish_connect(pier_descriptor socket);
 int64_t pier__sys_start_accept(pier_descriptor listener, pier_descriptor socket, void *storage,
                                OVERLAPPED *request, bool skips);
 int pier__sys_finish_accept(pier_descriptor listener, pier_descriptor socket);
-/* Asks for the end of a request; its packet comes all the same. NULL: of all of the descriptor's. */
+/* Asks for the end of a request; its packet comes all the same. NULL: of all of the descriptor's.
+ */
 void pier__sys_cancel(pier_descriptor descriptor, OVERLAPPED *request);
 /* What became of a request: 0 or the error, and how many bytes moved in either case. */
 int pier__sys_outcome(const OVERLAPPED *request, uint64_t *bytes);
 
-/* Reads and writes that wait until they are done; an `event` is needed for descriptors made for requests. */
+/* Reads and writes that wait until they are done; an `event` is needed for descriptors made for
+ * requests. */
 int64_t pier__sys_read_at(pier_descriptor descriptor, void *memory, size_t size, uint64_t offset,
                           HANDLE event);
 int64_t pier__sys_write_at(pier_descriptor descriptor, const void *memory, size_t size,
@@ -95,7 +102,8 @@ int64_t pier__sys_write_at(pier_descriptor descriptor, const void *memory, size_
 /* Reads what a pipe has, PIER_EAGAIN when that's nothing. */
 int64_t pier__sys_read_pipe(pier_descriptor descriptor, void *memory, size_t size, HANDLE event);
 
-/* windows_file.c. Whether the descriptor was opened without FILE_FLAG_OVERLAPPED: no requests, and calls wait. */
+/* windows_file.c. Whether the descriptor was opened without FILE_FLAG_OVERLAPPED: no requests, and
+ * calls wait. */
 bool pier__sys_is_synchronous(pier_descriptor descriptor);
 /* Where the next read or write of a synchronous file goes. */
 uint64_t pier__sys_file_position(pier_descriptor descriptor);
@@ -134,7 +142,8 @@ pier_descriptor pier__sys_afd_open(bool synchronous);
 /* Asks for a packet once one of the events has come. 0, or a negative PIER_E* and no packet. */
 int pier__sys_afd_poll(pier_descriptor afd, pier_descriptor socket, unsigned events,
                        struct pier__afd_request *request);
-/* Whether a connection that reads as ended was reset. Wine's recv() says 0 then, if no receive was pending. */
+/* Whether a connection that reads as ended was reset. Wine's recv() says 0 then, if no receive was
+ * pending. */
 bool pier__sys_was_reset(pier_descriptor afd, pier_descriptor socket);
 
 #endif

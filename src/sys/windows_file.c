@@ -1,8 +1,9 @@
 /* windows_file.c - files, pipes, and what an adopted handle is, on Windows.
  *
- * A pipe is a named one with a name of its own, since the anonymous pipes of Windows know no requests. Handles that were opened
- * without FILE_FLAG_OVERLAPPED know none either: files of that sort are read and written by calls that wait for
- * the disk, pipes of that sort and consoles are refused. */
+ * A pipe is a named one with a name of its own, since the anonymous pipes of Windows know no
+ * requests. Handles that were opened without FILE_FLAG_OVERLAPPED know none either: files of that
+ * sort are read and written by calls that wait for the disk, pipes of that sort and consoles are
+ * refused. */
 
 #include "sys/windows.h"
 

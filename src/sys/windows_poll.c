@@ -1,8 +1,8 @@
 /* windows_poll.c - readiness of sockets on Windows, by the driver below Winsock (AFD).
  *
- * Windows has no documented way to be told by a completion port that a socket is ready. This one is that of wepoll, libuv and
- * mio, and of Winsock's own select(); Wine has it too. A request answers once; it's level-triggered, and any number of
- * them may be in flight on one socket. */
+ * Windows has no documented way to be told by a completion port that a socket is ready. This one is
+ * that of wepoll, libuv and mio, and of Winsock's own select(); Wine has it too. A request answers
+ * once; it's level-triggered, and any number of them may be in flight on one socket. */
 
 #include "sys/windows.h"
 

@@ -1,8 +1,9 @@
 /* windows_port.c - the completion port and the requests that end there.
  *
- * Return values decide whether a packet comes, never the fields of the OVERLAPPED: on a failed call some systems leave them as if the
- * request were going on. Success at once sends a packet too, unless the descriptor skips those; and so does the one
- * failure that is a warning, a message that's too long. */
+ * Return values decide whether a packet comes, never the fields of the OVERLAPPED: on a failed call
+ * some systems leave them as if the request were going on. Success at once sends a packet too,
+ * unless the descriptor skips those; and so does the one failure that is a warning, a message
+ * that's too long. */
 
 #include "sys/windows.h"
 
@@ -51,7 +52,8 @@ int pier__sys_port_detach(pier_descriptor descriptor)
 bool pier__sys_port_skip(pier_descriptor descriptor, bool is_socket)
 {
     if (is_socket) {
-        /* Not with providers whose sockets aren't handles of the system: they lose the packet-less success (traps 48). */
+        /* Not with providers whose sockets aren't handles of the system: they lose the packet-less
+         * success (traps 48). */
         WSAPROTOCOL_INFOW info;
         int size = sizeof(info);
         if (getsockopt((SOCKET)descriptor, SOL_SOCKET, SO_PROTOCOL_INFOW, (char *)&info, &size) !=

@@ -1,8 +1,8 @@
 /* windows_socket.c - sockets on Windows, but for requests to the completion port (windows_port.c).
  *
- * Sockets that pier makes are non-blocking, which requests don't mind, and aren't inherited by child processes. A pair is made of
- * TCP over the loopback, since Windows has no other; Unix-domain sockets are refused, as the calls that iocp
- * needs don't know them. */
+ * Sockets that pier makes are non-blocking, which requests don't mind, and aren't inherited by
+ * child processes. A pair is made of TCP over the loopback, since Windows has no other; Unix-domain
+ * sockets are refused, as the calls that iocp needs don't know them. */
 
 #include "sys/windows.h"
 
@@ -111,7 +111,8 @@ int pier__sys_bind(pier_descriptor socket, const struct pier_address *address)
         return pier__sys_map(WSAEAFNOSUPPORT);
     }
     int error = socket_result(bind((SOCKET)socket, (const struct sockaddr *)&native, size));
-    /* No port is privileged: the right that is missing is to a port that another socket has for itself. */
+    /* No port is privileged: the right that is missing is to a port that another socket has for
+     * itself. */
     return error == PIER_EACCES ? PIER_EADDRINUSE : error;
 }
 
@@ -193,7 +194,8 @@ int pier__sys_set_keep_alive(pier_descriptor socket, unsigned idle_s, unsigned i
                              unsigned count)
 {
     PIER__FAULT(OPTION);
-    /* Windows before 10.0.15063 has no option for each of them; the number of probes is its own, 10. */
+    /* Windows before 10.0.15063 has no option for each of them; the number of probes is its
+     * own, 10. */
     struct tcp_keepalive values = {.onoff = idle_s != 0,
                                    .keepalivetime = idle_s * 1000,
                                    .keepaliveinterval = interval_s != 0 ? interval_s * 1000 : 1000};
@@ -226,8 +228,8 @@ int pier__sys_set_linger(pier_descriptor socket, int seconds)
         setsockopt((SOCKET)socket, SOL_SOCKET, SO_LINGER, (const char *)&linger, sizeof(linger)));
 }
 
-/* What SO_REUSEADDR is for elsewhere, binding again while old connections linger, Windows always allows. Its option of that name
- * lets others steal the port; this one forbids it (traps 52). */
+/* What SO_REUSEADDR is for elsewhere, binding again while old connections linger, Windows always
+ * allows. Its option of that name lets others steal the port; this one forbids it (traps 52). */
 int pier__sys_set_reuse_address(pier_descriptor socket)
 {
     return set_socket_option(socket, SOL_SOCKET, SO_EXCLUSIVEADDRUSE, 1);
@@ -255,7 +257,8 @@ static bool same_address(const struct pier_address *a, const struct pier_address
     return a->port == b->port && memcmp(a->u.ip, b->u.ip, 4) == 0;
 }
 
-/* Connects to the listener and accepts. Another process could connect in between: then the names don't match. */
+/* Connects to the listener and accepts. Another process could connect in between: then the names
+ * don't match. */
 static int make_pair(pier_descriptor listener, pier_descriptor pair[2])
 {
     struct pier_address here = {.family = PIER_ADDRESS_IPV4, .u.ip = {127, 0, 0, 1}}, there;

@@ -374,8 +374,8 @@ static void free_remaining_loops(void)
     }
 }
 
-/* Open descriptors that count. The library that stands in for kqueue on Linux learns of a queue's close only when another
- * is made, which a probe does. */
+/* Open descriptors that count. The library that stands in for kqueue on Linux learns of a queue's
+ * close only when another is made, which a probe does. */
 static int count_descriptors(void)
 {
     pier_backend_probe("kqueue");

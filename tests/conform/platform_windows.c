@@ -1,8 +1,9 @@
 /* platform_windows.c - processes, threads, time and files of platform.h on Windows.
  *
- * There is no fork: a test's own process is this program started again with the same arguments and, in the environment, the number of
- * the test. The new process goes through the same list and passes over the tests before that one in silence; the outcome comes
- * back through a file mapping that it inherits. An action that is expected to abort is run the same way, found by its distance from the
+ * There is no fork: a test's own process is this program started again with the same arguments and,
+ * in the environment, the number of the test. The new process goes through the same list and passes
+ * over the tests before that one in silence; the outcome comes back through a file mapping that it
+ * inherits. An action that is expected to abort is run the same way, found by its distance from the
  * start of the program in memory. */
 
 #include "harness.h"
@@ -15,7 +16,9 @@
 #include <signal.h>
 #include <stdlib.h>
 
-#define TEST_VARIABLE "PIER_CONFORM_TEST" /* number of the test, and the mapping for its outcome */
+#define TEST_VARIABLE \
+    "PIER_CONFORM_TEST" /* number of the test, and the mapping for its outcome \
+                                           */
 #define ACTION_VARIABLE "PIER_CONFORM_ACTION" /* distance of the action to run instead */
 
 static struct outcome *outcome_shared;
@@ -66,7 +69,8 @@ static bool is_chosen(const char *chosen)
     return true;
 }
 
-/* Starts this program again, waits for it, and returns its exit code. `errors` gets what it writes to standard error. */
+/* Starts this program again, waits for it, and returns its exit code. `errors` gets what it writes
+ * to standard error. */
 static DWORD run_again(const char *variable, const char *value, HANDLE errors, unsigned limit_s)
 {
     SECURITY_ATTRIBUTES inherit = {.nLength = sizeof(inherit), .bInheritHandle = TRUE};
@@ -277,8 +281,8 @@ void platform_set_environment(const char *name, const char *value)
     CHECK_INT(_putenv(both), ==, 0);
 }
 
-/* Handles of any kind are counted by Windows, and some of them are the runtime's and come as they please: so these are counted one by
- * one, files, pipes and sockets. */
+/* Handles of any kind are counted by Windows, and some of them are the runtime's and come as they
+ * please: so these are counted one by one, files, pipes and sockets. */
 int platform_descriptor_count(void)
 {
     int count = 0;

@@ -1,8 +1,8 @@
 /* platform_windows_raw.c - the raw peer of platform.h on Windows.
  *
- * Raw sockets stay in blocking mode; what must not wait asks select() first, or leaves that mode for the
- * call. A raw pipe is a named one opened for overlapped calls, since pier can adopt no other; each call here waits
- * for its own event, marked so that no completion port hears of it. */
+ * Raw sockets stay in blocking mode; what must not wait asks select() first, or leaves that mode
+ * for the call. A raw pipe is a named one opened for overlapped calls, since pier can adopt no
+ * other; each call here waits for its own event, marked so that no completion port hears of it. */
 
 #include "harness.h"
 
@@ -260,7 +260,8 @@ static int64_t failure(int code)
     }
 }
 
-/* What an overlapped call on a pipe came to; one that would wait for the peer is taken back if it may not. */
+/* What an overlapped call on a pipe came to; one that would wait for the peer is taken back if it
+ * may not. */
 static int64_t finish_call(HANDLE handle, OVERLAPPED *call, bool done, bool may_wait)
 {
     DWORD moved = 0;
