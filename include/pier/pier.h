@@ -145,9 +145,7 @@ struct pier_handle {
     uint8_t kind_, family_, interest_, ready_;
 };
 
-/* ---- the loop
- * ----------------------------------------------------------------------------------------------------
- */
+/* ---- the loop */
 
 /* How a readiness backend watches its handles. Only epoll has all three; other backends ignore the
  * setting. */
@@ -333,9 +331,7 @@ PIER_API const char *pier_backend_name(size_t index);
  * kernel.io_uring_disabled = 2". */
 PIER_API int pier_backend_probe(const char *name);
 
-/* ---- operations
- * --------------------------------------------------------------------------------------------------
- */
+/* ---- operations */
 
 /* Whether the op is in flight: submitted, and its terminal completion not yet begun. */
 static inline bool pier_op_pending(const struct pier_op *op)
