@@ -261,11 +261,8 @@ static int after_fork(struct pier_loop *loop)
     struct poller *poller = poller_of(loop);
     pier__sys_close(poller->pipe[0]);
     pier__sys_close(poller->pipe[1]);
-    /* A kqueue isn't inherited: its number is free, or somebody else's by now (traps 45). On Linux
-     * the stand-in is a descriptor like any. */
-#ifdef __linux__
-    pier__sys_close(poller->queue);
-#endif
+    /* A kqueue isn't inherited: its number is free, or somebody else's by now (traps 45). What
+     * stands in for it on Linux sees to the same. */
     return open_descriptors(poller);
 }
 
