@@ -193,6 +193,43 @@ static void endless_timers(void)
     raw_close(peer);
 }
 
+/* More sources are ready all the time than a turn has callbacks: a handle beside them is served. */
+static void busy_polls_starve_nobody(void)
+{
+    struct pier_loop_options options = test_options();
+    struct tracked_handle a = {0};
+    struct tracked polls[8] = {0}, timer = {0}, post = {0};
+    if (!test_can(PIER_CAN_POLL)) {
+        test_skip("the backend has no pier_poll()");
+        return;
+    }
+    options.callbacks_max = 4;
+    struct pier_loop *loop = test_loop_with(&options);
+    pier_descriptor ends[2];
+    raw_pair(ends);
+    const pier_descriptor peer = tracked_raw_pair(loop, STREAM_TCP4, &a);
+    for (size_t i = 0; i < COUNT_OF(polls); i++) {
+        tracked_poll_each(loop, &polls[i], ends[i % 2], PIER_WRITABLE, NULL);
+    }
+    for (size_t i = 0; i < COUNT_OF(polls); i++) {
+        RUN_UNTIL(loop, polls[i].events >= 2);
+    }
+    check_usable(&a, peer);
+    tracked_timer(loop, &timer, PIER_MILLISECOND, NULL);
+    CHECK_INT(wait_for(&timer), ==, 0);
+    tracked_post(loop, &post, NULL);
+    CHECK_INT(wait_for(&post), ==, 0);
+    check_usable(&a, peer);
+    for (size_t i = 0; i < COUNT_OF(polls); i++) {
+        tracked_cancel(&polls[i]);
+        CHECK_INT(wait_for(&polls[i]), ==, PIER_ECANCELED);
+    }
+    close_and_wait(&a);
+    raw_close(peer);
+    raw_close(ends[0]);
+    raw_close(ends[1]);
+}
+
 const struct test fairness_tests[] = {
     TEST(fairness, flooding_peer_tcp),
     TEST(fairness, flooding_peer_unix),
@@ -200,5 +237,6 @@ const struct test fairness_tests[] = {
     TEST(fairness, callbacks_per_turn),
     TEST(fairness, endless_posts),
     TEST(fairness, endless_timers),
+    TEST(fairness, busy_polls_starve_nobody),
     TEST_END,
 };

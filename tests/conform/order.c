@@ -170,23 +170,43 @@ static void vectored_send_of_many_pieces(void)
     raw_close(peer);
 }
 
+static void send_nothing(struct tracked_handle *from, struct tracked_handle *to)
+{
+    const struct pier_vector empty[3] = {{NULL, 0}, {"x", 0}, {NULL, 0}};
+    const struct pier_vector mixed[3] = {{NULL, 0}, {"mixed", 5}, {NULL, 0}};
+    struct tracked sends[4] = {0};
+    char got[15];
+    tracked_send_vectored(from, &sends[0], empty, 3, NULL);
+    tracked_send_vectored(from, &sends[1], mixed, 3, NULL);
+    CHECK_INT(wait_for(&sends[0]), ==, 0);
+    CHECK_INT(wait_for(&sends[1]), ==, 5);
+    tracked_send(from, &sends[0], "first", 5, NULL);
+    tracked_send_vectored(from, &sends[1], empty, 3, NULL);
+    tracked_send_vectored(from, &sends[2], empty, 1, NULL);
+    tracked_send(from, &sends[3], "last!", 5, NULL);
+    CHECK_INT(wait_for(&sends[3]), ==, 5);
+    CHECK_INT(sends[1].result, ==, 0);
+    CHECK_INT(sends[2].result, ==, 0);
+    receive_all(to, got, 15);
+    CHECK_BYTES(got, "mixedfirstlast!", 15);
+    close_and_wait(from);
+    receive_end(to);
+    close_and_wait(to);
+}
+
 static void vectors_of_nothing(void)
 {
     struct pier_loop *loop = test_loop();
     struct tracked_handle a = {0}, b = {0};
-    const struct pier_vector empty[3] = {{NULL, 0}, {"x", 0}, {NULL, 0}};
-    const struct pier_vector mixed[3] = {{NULL, 0}, {"mixed", 5}, {NULL, 0}};
-    struct tracked send = {0}, second = {0};
-    char got[5];
+    pier_descriptor ends[2];
     tracked_pair(loop, STREAM_TCP4, &a, &b);
-    tracked_send_vectored(&a, &send, empty, 3, NULL);
-    tracked_send_vectored(&a, &second, mixed, 3, NULL);
-    CHECK_INT(wait_for(&send), ==, 0);
-    CHECK_INT(wait_for(&second), ==, 5);
-    receive_all(&b, got, 5);
-    CHECK_BYTES(got, "mixed", 5);
-    close_and_wait(&a);
-    close_and_wait(&b);
+    send_nothing(&a, &b);
+    tracked_pair(loop, STREAM_PIPE, &b, &a);
+    send_nothing(&a, &b);
+    raw_pipe(ends);
+    CHECK_OK(tracked_adopt(loop, &b, ends[0]));
+    CHECK_OK(tracked_adopt(loop, &a, ends[1]));
+    send_nothing(&a, &b);
 }
 
 /* Receives of all three kinds in one queue share the bytes out in the order of the queue. */

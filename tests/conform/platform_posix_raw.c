@@ -297,8 +297,8 @@ size_t raw_available(pier_descriptor descriptor)
 
 void raw_shutdown(pier_descriptor descriptor)
 {
-    if (shutdown((int)descriptor, SHUT_WR) != 0) {
-        system_failed("shutdown");
+    if (shutdown((int)descriptor, SHUT_WR) != 0 && errno != ENOTCONN) {
+        system_failed("shutdown"); /* ENOTCONN: the other side has reset the connection */
     }
 }
 
