@@ -8,13 +8,34 @@
 
 #include <poll.h>
 
+static unsigned native_events(const struct pier_op *op)
+{
+    unsigned events = (unsigned)op->size;
+    return (events & PIER_READABLE ? POLLIN : 0u) | (events & PIER_PRIORITY ? POLLPRI : 0u) |
+           (events & PIER_WRITABLE ? POLLOUT : 0u);
+}
+
+/* What a completed request says, without what the op didn't ask for. Linux (seen on 6.18) leaves
+ * POLLPRI out of what wakes a request up, and hands on the bits of the wake-up, in which sockets
+ * claim urgent data with any data: so POLLRDBAND is there to be woken by, and then the descriptor
+ * itself is asked (tests/conform: urgent_data_is_polled). */
+static unsigned seen_events(struct pier_loop *loop, const struct pier_op *op, unsigned seen)
+{
+    unsigned native = native_events(op);
+    if ((native & POLLPRI) && !(seen & (POLLERR | POLLHUP))) {
+        loop->stats.system_calls++;
+        return pier__sys_poll_now((pier_descriptor)op->data, native);
+    }
+    return seen & (native | POLLERR | POLLHUP);
+}
+
 static void arm_poll(struct pier_loop *loop, struct pier_op *op)
 {
     struct pier__uring *uring = pier__uring_of(loop);
-    unsigned events = (unsigned)op->size;
-    unsigned native = (events & PIER_READABLE ? POLLIN : 0u) |
-                      (events & PIER_PRIORITY ? POLLPRI : 0u) |
-                      (events & PIER_WRITABLE ? POLLOUT : 0u);
+    unsigned native = native_events(op);
+    if (native & POLLPRI) {
+        native |= POLLRDBAND; /* see seen_events() */
+    }
     if (pier__uring_wait_ready(loop, op, (pier_descriptor)op->data, native)) {
         op->bits_ |= PIER__WANTED; /* in the kernel */
         return;
@@ -95,11 +116,16 @@ void pier__uring_polled(struct pier_loop *loop, struct pier_op *op, int result)
         op->os_error = -result;
         return;
     }
-    unsigned seen = (unsigned)result;
-    int64_t events = ((seen & POLLIN) && (op->size & PIER_READABLE) ? PIER_READABLE : 0) |
-                     ((seen & POLLPRI) && (op->size & PIER_PRIORITY) ? PIER_PRIORITY : 0) |
-                     ((seen & POLLOUT) && (op->size & PIER_WRITABLE) ? PIER_WRITABLE : 0) |
-                     ((seen & (POLLHUP | POLLERR)) ? PIER_HANGUP : 0);
+    unsigned seen = seen_events(loop, op, (unsigned)result);
+    if (seen == 0) {
+        if (!(op->bits_ & PIER__PAUSED)) {
+            arm_poll(loop, op);
+        }
+        return;
+    }
+    int64_t events = (seen & POLLIN ? PIER_READABLE : 0) | (seen & POLLPRI ? PIER_PRIORITY : 0) |
+                     (seen & POLLOUT ? PIER_WRITABLE : 0) |
+                     (seen & (POLLHUP | POLLERR) ? PIER_HANGUP : 0);
     if (!(op->bits_ & PIER__MULTISHOT)) {
         pier__op_finish(loop, op, events);
         return;

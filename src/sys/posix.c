@@ -372,6 +372,16 @@ int pier__sys_poll(struct pollfd *entries, size_t count, uint64_t timeout_ns)
     return result >= 0 ? result : errno == EINTR ? 0 : pier__sys_errno();
 }
 
+unsigned pier__sys_poll_now(pier_descriptor descriptor, unsigned events)
+{
+    struct pollfd entry = {.fd = (int)descriptor, .events = (short)events};
+    int count;
+    do {
+        count = poll(&entry, 1, 0);
+    } while (count < 0 && errno == EINTR);
+    return count > 0 ? (unsigned short)entry.revents & (events | POLLERR | POLLHUP) : 0;
+}
+
 int pier__sys_select(int width, unsigned long *read_set, unsigned long *write_set,
                      unsigned long *priority_set, uint64_t timeout_ns)
 {

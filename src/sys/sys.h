@@ -164,6 +164,8 @@ int pier__sys_is_file(pier_descriptor descriptor);
  * words of bits. */
 struct pollfd;
 int pier__sys_poll(struct pollfd *entries, size_t count, uint64_t timeout_ns);
+/* What holds of a descriptor this instant, of `events`, hang-up and error: in poll()'s bits. */
+unsigned pier__sys_poll_now(pier_descriptor descriptor, unsigned events);
 int pier__sys_select(int width, unsigned long *read, unsigned long *write, unsigned long *priority,
                      uint64_t timeout_ns);
 /* Wakes the reader of a nonblocking pipe; leaves errno alone. And takes what is in one. */

@@ -415,6 +415,29 @@ static void flags_of_what_pier_opens(void)
     }
 }
 
+static void urgent_data_is_polled(void)
+{
+    struct pier_loop *loop = test_loop();
+    struct tracked poll = {0};
+    struct pier_address address = address_of("127.0.0.1:0");
+    if (!test_can(PIER_CAN_POLL)) {
+        test_skip("the backend has no pier_poll()");
+        return;
+    }
+    const pier_descriptor listener = raw_listen(&address, 4);
+    const pier_descriptor client = raw_connect(&address), server = raw_accept(listener);
+    tracked_poll(loop, &poll, server, PIER_PRIORITY, NULL);
+    run_quietly(loop, 5);
+    raw_send(client, "x", 1);
+    run_quietly(loop, 5);
+    CHECK(poll.in_flight);
+    CHECK_INT(send((int)client, "!", 1, MSG_OOB), ==, 1);
+    CHECK_INT(wait_for(&poll), ==, PIER_PRIORITY);
+    raw_close(client);
+    raw_close(server);
+    raw_close(listener);
+}
+
 const struct test descriptors_tests[] = {
     TEST(descriptors, fifo),
     TEST(descriptors, terminal),
@@ -430,5 +453,6 @@ const struct test descriptors_tests[] = {
     TEST(descriptors, what_cannot_be_adopted),
     TEST(descriptors, same_object_under_two_numbers),
     TEST(descriptors, flags_of_what_pier_opens),
+    TEST(descriptors, urgent_data_is_polled),
     TEST_END,
 };
