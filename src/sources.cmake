@@ -44,6 +44,7 @@ else()
   list(APPEND backend_sources
     src/backend/ready.c
     src/backend/ready_poll.c
+    src/backend/ready_receive.c
     src/backend/ready_send.c)
   list(APPEND PIER_POLLER_SOURCES src/backend/poll.c src/backend/select.c)
   if(CMAKE_SYSTEM_NAME STREQUAL "Linux")

@@ -197,14 +197,7 @@ static unsigned events_of(const struct pier_loop *loop, const struct kevent *eve
     const struct pier_handle *handle = pier__slot_handle(loop, (uint64_t)(uintptr_t)event->udata);
     if (handle != NULL && handle->kind_ == PIER__KIND_FOREIGN) {
         /* pier_poll() tells hang-up from readable on every backend; kqueue's EV_EOF is either. */
-        struct pollfd entry = {
-            .fd = (int)event->ident,
-            .events = (short)(handle->interest_ & (PIER__READ | PIER__PRIORITY | PIER__WRITE))};
-        int count = pier__sys_poll(&entry, 1, 0);
-        return count > 0
-                   ? (unsigned short)entry.revents &
-                         (PIER__READ | PIER__PRIORITY | PIER__WRITE | PIER__ERROR | PIER__HANGUP)
-                   : 0;
+        return pier__ready_ask(handle);
     }
     if (event->flags & EV_ERROR) {
         return PIER__ERROR;

@@ -1,8 +1,8 @@
 /* ready.h - what the files of the readiness engine share.
  *
- * ready.c owns events, interest and the receiving direction; ready_send.c the sending one;
- * ready_poll.c the descriptors of pier_poll(). A poller (epoll.c, kqueue.c, poll.c, select.c) sits
- * below and reports through pier__ready_event(). */
+ * ready.c owns events and interest; ready_receive.c the receiving direction, ready_send.c the
+ * sending one, ready_poll.c the descriptors of pier_poll(). A poller (epoll.c, kqueue.c, poll.c,
+ * select.c) sits below and reports through pier__ready_event(). */
 
 #ifndef PIER_BACKEND_READY_H
 #define PIER_BACKEND_READY_H
@@ -20,6 +20,7 @@ struct pier__ready {
     struct pier__foreign
         *foreign_changed; /* whose interest is to be settled before the next wait */
     struct pier__foreign *foreign_free;
+    bool left_over; /* the last turn's budget didn't do for all handles: they come before events */
 };
 
 static inline struct pier__ready *pier__ready_of(const struct pier_loop *loop)
@@ -29,10 +30,21 @@ static inline struct pier__ready *pier__ready_of(const struct pier_loop *loop)
 
 /* From the poller, for each event. */
 void pier__ready_event(struct pier_loop *loop, uint64_t key, unsigned events);
+/* What pier__ready_event() has no short way for. */
+void pier__ready_other_event(struct pier_loop *loop, struct pier_handle *handle, uint64_t key,
+                             unsigned events);
+
+/* What holds this instant of what a descriptor of pier_poll() is watched for. */
+unsigned pier__ready_ask(const struct pier_handle *handle);
 
 /* Makes the poller watch for what the handle's ops wait for. Returns 0 or an error for the op that
  * wanted it. */
 int pier__ready_want(struct pier_loop *loop, struct pier_handle *handle);
+
+/* ready_receive.c */
+/* Runs the receiving op at the head for as long as there is something, up to the turn's share of
+ * one handle. `key` is the handle's: false when it was detached meanwhile. */
+bool pier__ready_receive(struct pier_loop *loop, struct pier_handle *handle, uint64_t key);
 
 /* ready_send.c */
 void pier__ready_start_send(struct pier_loop *loop, struct pier_handle *handle, struct pier_op *op);
@@ -43,6 +55,7 @@ void pier__ready_writable(struct pier_loop *loop, struct pier_handle *handle);
 
 /* ready_poll.c */
 void pier__foreign_event(struct pier_loop *loop, struct pier_handle *handle, unsigned events);
+void pier__foreign_serve(struct pier_loop *loop, struct pier_handle *handle);
 void pier__foreign_settle(struct pier_loop *loop);
 void pier__foreign_close(struct pier_loop *loop);
 int pier__foreign_after_fork(struct pier_loop *loop);

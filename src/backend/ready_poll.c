@@ -133,7 +133,9 @@ void pier__foreign_settle(struct pier_loop *loop)
     while ((foreign = ready->foreign_changed) != NULL) {
         ready->foreign_changed = foreign->next;
         foreign->changed = false;
-        if (foreign->ops == NULL) {
+        if (foreign->ops == NULL && (foreign->handle.bits_ & PIER__LISTED)) {
+            set_foreign_interest(loop, foreign, 0); /* released when it's served */
+        } else if (foreign->ops == NULL) {
             release_foreign(loop, foreign);
         } else if (pier__descriptor_handle(loop, foreign->handle.descriptor_) == &foreign->handle) {
             set_foreign_interest(loop, foreign, all_wanted(foreign));
@@ -214,6 +216,30 @@ void pier__foreign_resume(struct pier_loop *loop, struct pier_op *op)
     mark_changed(loop, foreign_of(loop, op));
 }
 
+unsigned pier__ready_ask(const struct pier_handle *handle)
+{
+    return pier__sys_poll_now(handle->descriptor_,
+                              handle->interest_ & (PIER__READ | PIER__PRIORITY | PIER__WRITE));
+}
+
+/* Makes `first` the head of the list and what stood before it the end. */
+static void rotate(struct pier__foreign *foreign, struct pier_op *first)
+{
+    if (foreign->ops == first) {
+        return;
+    }
+    struct pier_op *before = foreign->ops, *last = first;
+    while (before->next_ != first) {
+        before = before->next_;
+    }
+    while (last->next_ != NULL) {
+        last = last->next_;
+    }
+    before->next_ = NULL;
+    last->next_ = foreign->ops;
+    foreign->ops = first;
+}
+
 void pier__foreign_event(struct pier_loop *loop, struct pier_handle *handle, unsigned events)
 {
     struct pier__foreign *foreign = PIER_OWNER(handle, struct pier__foreign, handle);
@@ -230,15 +256,33 @@ void pier__foreign_event(struct pier_loop *loop, struct pier_handle *handle, uns
         if (result == 0 || (op->bits_ & PIER__PAUSED)) {
             continue;
         }
-        if (op->bits_ & PIER__MULTISHOT) {
-            if (loop->budget > 0) { /* else the event comes again: level-triggered */
-                pier__op_event(loop, op, result, 0);
-            }
-        } else {
+        if (!(op->bits_ & PIER__MULTISHOT)) {
             unlink_op(foreign, op);
             pier__op_finish(loop, op, result);
+        } else if (loop->budget > 0) {
+            pier__op_event(loop, op, result, 0);
+        } else {
+            rotate(foreign, op); /* the first to be told next time */
+            pier__handle_serve_later(loop, handle);
+            break;
         }
     }
     foreign->cursor = NULL;
     mark_changed(loop, foreign);
+}
+
+/* A descriptor that an earlier turn had no budget left for: what held then may be over. */
+void pier__foreign_serve(struct pier_loop *loop, struct pier_handle *handle)
+{
+    struct pier__foreign *foreign = PIER_OWNER(handle, struct pier__foreign, handle);
+    unsigned events = 0;
+    if (foreign->ops != NULL && pier__descriptor_handle(loop, handle->descriptor_) == handle) {
+        loop->stats.system_calls++;
+        events = pier__ready_ask(handle);
+    }
+    if (events != 0) {
+        pier__foreign_event(loop, handle, events);
+    } else {
+        mark_changed(loop, foreign); /* its polls may be over: then it can go */
+    }
 }

@@ -46,6 +46,9 @@ static int64_t transmit_vectored(struct pier_loop *loop, struct pier_handle *han
     struct pier_vector vectors[PIER__VECTORS_MAX];
     struct pier_op *last;
     size_t count = pier__send_gather(handle, vectors, PIER__VECTORS_MAX, &last);
+    if (count == 0) {
+        return 0; /* vectors of nothing at the head */
+    }
     loop->stats.system_calls++;
     if (PIER__LIKELY(handle->kind_ == PIER__KIND_STREAM)) {
         return pier__sys_send_vectored(handle->descriptor_, vectors, count);

@@ -405,13 +405,15 @@ static void turn(struct pier_loop *loop, bool may_sleep)
         serve_others(loop);
         may_sleep = false;
     }
+    int32_t before = loop->budget;
     wait_in_backend(loop, may_sleep ? sleep_time(loop) : 0);
     if (pier__atomic_load_relaxed(&loop->wake)) {
         pier__atomic_store(&loop->wake, 0);
     }
-    loop->others_owed = loop->budget <=
-                        0; /* the events took it all: the others come first next time */
-    if (PIER__LIKELY(!loop->others_owed)) {
+    /* When the events took the rest of the budget, the others come first next time; when the
+     * others left the events nothing, the events do. */
+    loop->others_owed = loop->budget <= 0 && before > 0;
+    if (PIER__LIKELY(loop->budget > 0)) {
         read_clock(loop);
         serve_others(loop);
     }

@@ -5,7 +5,8 @@
  * handles), from the backend's wait() (direct delivery of events) and from expired timers. Nothing
  * that a callback can call runs another callback.
  *   - An op is in exactly one place: its handle's queue (QUEUED, or ACTIVE at its head), the
- * backend (ACTIVE without handle), the remote stack (REMOTE), or the completed queue (DONE).
+ * backend (ACTIVE without handle), the remote stack (REMOTE), or the completed or the posted queue
+ * (DONE).
  *   - handle->next_ is used by one list at a time; PIER__LISTED says that some list has it. */
 
 #ifndef PIER_CORE_LOOP_H
@@ -31,7 +32,7 @@ enum pier__state {
     PIER__QUEUED, /* waiting in its handle's queue */
     PIER__ACTIVE, /* started */
     PIER__REMOTE, /* posted, not yet seen by the loop */
-    PIER__DONE    /* outcome known, in the completed queue */
+    PIER__DONE    /* outcome known, in the completed or the posted queue */
 };
 
 enum pier__op_kind {
@@ -158,6 +159,8 @@ struct pier_loop {
     struct pier_timer_link *others; /* polls and notifies without a time limit */
     uint64_t sleep_most_ns;         /* bounds the next wait, 0: not at all */
     int failure;                    /* why the backend can't go on, 0 while it can */
+
+    struct pier__queue posted; /* taken from `remote`, to be called back */
 
     /* In an accept callback: the socket, until it is taken. */
     struct pier_op *accepted_op;
@@ -458,7 +461,7 @@ void pier__loop_visit(struct pier_loop *loop,
 
 /* Delivers what other threads have posted, notified and cancelled. */
 void pier__remote_deliver(struct pier_loop *loop);
-bool pier__remote_pending(struct pier_loop *loop);
+bool pier__remote_pending(const struct pier_loop *loop);
 /* Delivers what came while the op was paused. */
 void pier__notify_resume(struct pier_op *op);
 /* Ends an armed notify op; false when a notification in flight will end it. */

@@ -1,7 +1,7 @@
 /* queue.h - first-in first-out queues of ops, linked through op->next_.
  *
- * An op is in at most one queue at a time: its handle's queue of one direction, or the loop's queue
- * of completed ops. */
+ * An op is in at most one queue at a time: its handle's queue of one direction, or one of the
+ * loop's queues of completed and of posted ops. */
 
 #ifndef PIER_CORE_QUEUE_H
 #define PIER_CORE_QUEUE_H

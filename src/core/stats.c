@@ -129,8 +129,11 @@ void pier_loop_dump(struct pier_loop *loop, pier_dump_fn *fn, void *context)
         }
     }
     pier__loop_visit(loop, dump_visited, &(struct dump){fn, context});
-    for (const struct pier_op *op = loop->completed.head; op != NULL; op = op->next_) {
-        dump_op(loop, op, fn, context);
+    const struct pier_op *done[] = {loop->completed.head, loop->posted.head};
+    for (size_t i = 0; i < sizeof(done) / sizeof(done[0]); i++) {
+        for (const struct pier_op *op = done[i]; op != NULL; op = op->next_) {
+            dump_op(loop, op, fn, context);
+        }
     }
 }
 

@@ -163,6 +163,33 @@ static void endless_posts(void)
     raw_close(peer);
 }
 
+/* Posts that use up the whole of each turn's budget leave the handles their share. */
+static void more_posts_than_budget(void)
+{
+    struct pier_loop_options options = test_options();
+    options.callbacks_max = 4;
+    struct pier_loop *loop = test_loop_with(&options);
+    struct endless endless[8];
+    struct tracked_handle a = {0};
+    struct tracked timer = {0};
+    const pier_descriptor peer = tracked_raw_pair(loop, STREAM_TCP4, &a);
+    for (size_t i = 0; i < COUNT_OF(endless); i++) {
+        endless[i] = (struct endless){.loop = loop};
+        tracked_post(loop, &endless[i].post, post_again);
+    }
+    check_usable(&a, peer);
+    tracked_timer(loop, &timer, PIER_MILLISECOND, NULL);
+    CHECK_INT(wait_for(&timer), ==, 0);
+    check_usable(&a, peer);
+    for (size_t i = 0; i < COUNT_OF(endless); i++) {
+        endless[i].stop = true;
+        RUN_UNTIL(loop, !endless[i].post.in_flight);
+        CHECK_INT(endless[i].count, >, 1);
+    }
+    close_and_wait(&a);
+    raw_close(peer);
+}
+
 struct spinner {
     struct tracked timer;
     bool stop;
@@ -236,6 +263,7 @@ const struct test fairness_tests[] = {
     TEST(fairness, receives_per_turn),
     TEST(fairness, callbacks_per_turn),
     TEST(fairness, endless_posts),
+    TEST(fairness, more_posts_than_budget),
     TEST(fairness, endless_timers),
     TEST(fairness, busy_polls_starve_nobody),
     TEST_END,

@@ -332,6 +332,50 @@ static void silent_sends(void)
     close_and_wait(&a);
 }
 
+struct late_word {
+    struct tracked_handle handle;
+    struct pier_op send;
+    unsigned calls;
+};
+
+static void note_late(struct pier_op *op)
+{
+    struct late_word *late = PIER_OWNER(op, struct late_word, send);
+    CHECK(test_running() == late->handle.loop);
+    CHECK_INT(op->result, ==, sizeof(big));
+    CHECK_INT(op->done, ==, sizeof(big));
+    late->calls++;
+}
+
+/* A silent send that has to wait gets a completion function after all; one that is over, none. */
+static void silent_send_that_has_to_wait(void)
+{
+    struct pier_loop *loop = test_loop();
+    struct late_word late = {0};
+    const pier_descriptor peer = tracked_raw_pair(loop, STREAM_PAIR, &late.handle);
+    pattern_fill(big, sizeof(big), 19, 0);
+    pier_send(&late.handle.handle, &late.send, big, sizeof(big), NULL);
+    CHECK(pier_op_pending(&late.send));
+    pier_op_then(&late.send, note_late);
+    run_quietly(loop, 5);
+    CHECK_INT(late.calls, ==, 0);
+    static unsigned char got[65536];
+    size_t read = 0;
+    SPIN_UNTIL(loop, read == sizeof(big), {
+        const int64_t now = raw_receive_now(peer, got, sizeof(got));
+        CHECK(now > 0 || now == RAW_AGAIN);
+        CHECK_PATTERN(got, now > 0 ? (size_t)now : 0, 19, read);
+        read += now > 0 ? (size_t)now : 0;
+    });
+    RUN_UNTIL(loop, late.calls == 1);
+    CHECK(!pier_op_pending(&late.send));
+    pier_op_then(&late.send, note_late);
+    run_quietly(loop, 5);
+    CHECK_INT(late.calls, ==, 1);
+    close_and_wait(&late.handle);
+    raw_close(peer);
+}
+
 const struct test order_tests[] = {
     TEST(order, many_queued_sends_tcp),
     TEST(order, many_queued_sends_unix),
@@ -347,5 +391,6 @@ const struct test order_tests[] = {
     TEST(order, directions_are_independent),
     TEST(order, shutdown_waits_for_sends),
     TEST(order, silent_sends),
+    TEST(order, silent_send_that_has_to_wait),
     TEST_END,
 };

@@ -1,0 +1,238 @@
+/* ready_receive.c - the receiving direction of the readiness engine: receive, accept.
+ *
+ * The usual event, data for a receive on a TCP connection with nothing else going on, has a short
+ * way of its own; everything else goes through pier__ready_other_event() and pier__ready_receive(),
+ * which runs the op at the head of the queue for as long as there is something to take. */
+
+#include "backend/ready.h"
+
+static void out_of_buffers(struct pier_loop *loop, struct pier_handle *handle)
+{
+    loop->stats.buffer_pauses++;
+    pier__loop_starve(loop, handle);
+}
+
+/* After data: whether there may be more without another event. With a level-triggered poller, or
+ * one that is armed anew, what's left is told of again. With edges a short read proves the opposite
+ * only on Internet streams that nobody has ended: the end of stream, or urgent data, would show in
+ * no further event. */
+static inline void note_read(struct pier_handle *handle, bool is_short)
+{
+    uint32_t bits = handle->bits_ & (PIER__IS_TCP | PIER__HUNG_UP | PIER__ALWAYS);
+    if (is_short &&
+        (bits == PIER__IS_TCP || ((handle->bits_ & PIER__LEVELED) && !(bits & PIER__ALWAYS)))) {
+        handle->ready_ &= (uint8_t)~PIER__READ;
+    }
+}
+
+static inline int64_t receive(struct pier_loop *loop, struct pier_handle *handle, void *memory,
+                              size_t size)
+{
+    loop->stats.system_calls++;
+    if (PIER__LIKELY(handle->kind_ == PIER__KIND_STREAM)) {
+        return pier__sys_receive(handle->descriptor_, memory, size);
+    }
+    return pier__sys_read(handle->descriptor_, memory, size, (handle->bits_ & PIER__CAUTIOUS) != 0);
+}
+
+/* Nothing came: would block, end of stream, or an error. */
+PIER__COLD static void no_data(struct pier_loop *loop, struct pier_handle *handle,
+                               struct pier_op *op, int64_t result)
+{
+    if (result == PIER_EAGAIN) {
+        handle->ready_ &= (uint8_t)~PIER__READ;
+        return;
+    }
+    if (result == PIER_EINTR) {
+        pier__handle_serve_later(loop, handle);
+        return;
+    }
+    if (result == PIER_ENOMEM || result == PIER_ENOBUFS) {
+        out_of_buffers(loop, handle);
+        return;
+    }
+    op->flags = (op->flags & PIER_BACKGROUND) | (result == 0 ? PIER_EOF : 0);
+    op->os_error = result == 0 ? 0 : pier__sys_code();
+    pier__op_finish_now(loop, op, result);
+}
+
+static inline void received(struct pier_loop *loop, struct pier_op *op, int64_t bytes)
+{
+    op->done += (uint64_t)bytes;
+    loop->stats.receives++;
+    loop->stats.received_bytes += (uint64_t)bytes;
+}
+
+static inline void receive_lent(struct pier_loop *loop, struct pier_handle *handle,
+                                struct pier_op *op)
+{
+    struct pier__pool *pool = &loop->pool;
+    uint32_t index = pier__pool_peek(loop);
+    if (PIER__UNLIKELY(index == PIER__NO_BUFFER || handle->lent_ >= pool->share)) {
+        out_of_buffers(loop, handle);
+        return;
+    }
+    unsigned char *memory = pier__pool_memory(pool, index);
+    int64_t result = receive(loop, handle, memory, pool->buffer_size);
+    if (PIER__UNLIKELY(result <= 0)) {
+        no_data(loop, handle, op, result);
+        return;
+    }
+    note_read(handle, (size_t)result < pool->buffer_size);
+    received(loop, op, result);
+    op->data = memory;
+    op->size = (size_t)result;
+    if (PIER__UNLIKELY((op->bits_ & PIER__MULTISHOT) == 0)) {
+        pier__pool_take(loop, index, handle);
+        pool->buffers[index].size = (uint32_t)result;
+        pool->buffers[index].offset = 0;
+        op->extra_.number = index;
+        op->flags = (op->flags & PIER_BACKGROUND) | PIER_LENT;
+        pier__op_finish_now(loop, op, result);
+        return;
+    }
+    pool->current = index;
+    pool->current_size = (uint32_t)result;
+    pool->current_handle = handle;
+    pier__op_event(loop, op, result, PIER_LENT);
+    pool->current = PIER__NO_BUFFER;
+}
+
+static inline void receive_memory(struct pier_loop *loop, struct pier_handle *handle,
+                                  struct pier_op *op)
+{
+    int64_t result = receive(loop, handle, op->data, op->size);
+    if (PIER__UNLIKELY(result <= 0)) {
+        no_data(loop, handle, op, result);
+        return;
+    }
+    note_read(handle, (size_t)result < op->size);
+    received(loop, op, result);
+    pier__op_finish_now(loop, op, result);
+}
+
+static void accept_one(struct pier_loop *loop, struct pier_handle *handle, struct pier_op *op)
+{
+    loop->stats.system_calls++;
+    pier_descriptor socket = (handle->bits_ & PIER__CAUTIOUS) &&
+                                     !pier__sys_can_read(handle->descriptor_)
+                                 ? PIER_EAGAIN
+                                 : pier__sys_accept(handle->descriptor_, true);
+    if (PIER__LIKELY(socket >= 0)) {
+        if (op->bits_ & PIER__MULTISHOT) {
+            pier__op_accepted(loop, op, socket);
+        } else {
+            pier__op_finish_accepted(loop, op, socket);
+        }
+    } else if (socket == PIER_EAGAIN) {
+        handle->ready_ &= (uint8_t)~PIER__READ;
+    } else if (pier__accept_starves(socket)) {
+        loop->stats.accept_pauses++;
+        pier__loop_starve(loop, handle);
+    } else if (!pier__accept_passes(socket)) {
+        op->os_error = pier__sys_code();
+        pier__op_finish_now(loop, op, socket);
+    }
+}
+
+bool pier__ready_receive(struct pier_loop *loop, struct pier_handle *handle, uint64_t key)
+{
+    for (unsigned left = loop->options.receives_max; left > 0; left--) {
+        struct pier_op *op = handle->head_[PIER__RECEIVING];
+        if (op == NULL || op->state_ != PIER__ACTIVE || (op->bits_ & PIER__PAUSED)) {
+            return true;
+        }
+        if (PIER__LIKELY(op->kind_ == PIER__OP_RECEIVE_LENT)) {
+            receive_lent(loop, handle, op);
+        } else if (op->kind_ == PIER__OP_RECEIVE) {
+            receive_memory(loop, handle, op);
+        } else {
+            accept_one(loop, handle, op);
+        }
+        if (PIER__UNLIKELY(pier__slot_handle(loop, key) != handle)) {
+            return false;
+        }
+        if (PIER__LIKELY((handle->ready_ & PIER__READ) == 0) ||
+            (handle->bits_ & (PIER__LISTED | PIER__CLOSING))) {
+            return true;
+        }
+        if (loop->completed.head != NULL) {
+            pier__loop_deliver(loop);
+            if (pier__slot_handle(loop, key) != handle) {
+                return false;
+            }
+        }
+        if (loop->budget <= 0) {
+            break;
+        }
+    }
+    if (handle->head_[PIER__RECEIVING] != NULL) {
+        pier__handle_serve_later(loop, handle);
+    }
+    return true;
+}
+
+/* The usual receive came to nothing, or to a full buffer. */
+PIER__COLD static void unusual_result(struct pier_loop *loop, struct pier_handle *handle,
+                                      struct pier_op *op, int64_t result)
+{
+    handle->ready_ |= PIER__READ;
+    if (result <= 0) {
+        loop->pool.current = PIER__NO_BUFFER;
+        no_data(loop, handle, op, result);
+    } else {
+        pier__handle_serve_later(loop, handle);
+    }
+}
+
+/* The usual event: data for a multishot receive on a TCP connection with nothing else going on.
+ * Does what receive_lent() does, without the loop and the checks around it; false (nothing done) in
+ * other cases. `current` is set early, so as not to be carried in a saved register. */
+static inline bool receive_usual(struct pier_loop *loop, struct pier_handle *handle,
+                                 unsigned events)
+{
+    const uint32_t odd = PIER__CLOSED_TO_USER | PIER__LISTED | PIER__BLOCKED | PIER__CONNECTING |
+                         PIER__HUNG_UP | PIER__QUICK;
+    struct pier_op *op = handle->head_[PIER__RECEIVING];
+    struct pier__pool *pool = &loop->pool;
+    uint32_t index = pool->free;
+    const uint32_t usual = pier__word_of(PIER__OP_RECEIVE_LENT, PIER__ACTIVE, PIER__MULTISHOT);
+    if (PIER__UNLIKELY(((events ^ PIER__READ) & ~(unsigned)PIER__WRITE) != 0 ||
+                       (handle->bits_ & odd) != PIER__QUICK || op == NULL ||
+                       pier__op_word(op) != usual || index == PIER__NO_BUFFER ||
+                       handle->lent_ != 0 || loop->completed.head != NULL || loop->budget <= 0)) {
+        return false;
+    }
+    unsigned char *memory = pier__pool_memory(pool, index);
+    op->data = memory;
+    pool->current = index;
+    pool->current_handle = handle;
+    int64_t result = pier__sys_receive(handle->descriptor_, memory, pool->buffer_size);
+    if (PIER__UNLIKELY(result <= 0 || (size_t)result == pool->buffer_size)) {
+        unusual_result(loop, handle, op, result);
+        if (result <= 0) {
+            loop->stats.system_calls++;
+            return true;
+        }
+    }
+    op->done += (uint64_t)result;
+    op->size = (size_t)result;
+    op->result = result;
+    op->flags = (op->flags & PIER_BACKGROUND) | PIER_MORE | PIER_LENT;
+    loop->quick_receives++;
+    loop->stats.received_bytes += (uint64_t)result;
+    pool->current_size = (uint32_t)result;
+    pier__loop_call(loop, op);
+    pool->current = PIER__NO_BUFFER;
+    return true;
+}
+
+void pier__ready_event(struct pier_loop *loop, uint64_t key, unsigned events)
+{
+    struct pier_handle *handle = pier__slot_handle(loop, key);
+    if (PIER__UNLIKELY(handle == NULL)) {
+        loop->stats.stale_events++;
+    } else if (PIER__UNLIKELY(!receive_usual(loop, handle, events))) {
+        pier__ready_other_event(loop, handle, key, events);
+    }
+}
