@@ -99,6 +99,7 @@ enum {
     PIER__WRITE = 0x004,
     PIER__ERROR = 0x008,
     PIER__HANGUP = 0x010,
+    PIER__INVALID = 0x020,   /* in events only: not an open descriptor */
     PIER__EXCLUSIVE = 0x020, /* in interest only: wake one of the waiters of a shared descriptor */
     PIER__LEVEL = 0x040,     /* in interest only: level-triggered whatever the loop's mode */
     PIER__PEER_ENDED = 0x2000

@@ -1,8 +1,9 @@
 /* poll.c - the poller for poll(2), for systems that have nothing better and for comparison.
  *
  * Level-triggered. Entries are a dense array, the key of each beside it; a table leads from a
- * descriptor to its entry. Events are delivered while the array may change: a removed entry's place
- * is taken by the last, whose event, if it's passed over now, poll reports again next time. */
+ * descriptor to its entry. The first is the pipe that wakes the loop. Events are delivered while
+ * the array may change: a removed entry's place is taken by the last, whose event, if it's passed
+ * over now, poll reports again next time. */
 
 #include <poll.h>
 
@@ -10,12 +11,10 @@
 #include "sys/posix.h"
 
 static_assert(POLLIN == PIER__READ && POLLPRI == PIER__PRIORITY && POLLOUT == PIER__WRITE &&
-                  POLLERR == PIER__ERROR && POLLHUP == PIER__HANGUP,
+                  POLLERR == PIER__ERROR && POLLHUP == PIER__HANGUP && POLLNVAL == PIER__INVALID,
               "pier's bits are those of poll");
 
-#define WAKE_KEY UINT64_MAX
 #define SIZE_MIN 64
-#define EXPECTED (PIER__READ | PIER__PRIORITY | PIER__WRITE | PIER__ERROR | PIER__HANGUP)
 
 struct poller {
     struct pollfd *entries;
@@ -108,19 +107,14 @@ static int add(struct pier_loop *loop, struct poller *poller, pier_descriptor de
     return 0;
 }
 
-static int open_pipe(struct pier_loop *loop, struct poller *poller)
+static int open_pipe(struct poller *poller)
 {
     int error = pier__sys_pipe(poller->pipe, true);
     if (error < 0) {
         return pier__fail(error, "the pipe that wakes the poll backend: %s",
                           pier_error_text(error));
     }
-    error = add(loop, poller, poller->pipe[0], WAKE_KEY, POLLIN);
-    if (error < 0) {
-        pier__sys_close(poller->pipe[0]);
-        pier__sys_close(poller->pipe[1]);
-        return pier__fail(error, "no memory for the poll backend");
-    }
+    poller->entries[0] = (struct pollfd){.fd = (int)poller->pipe[0], .events = POLLIN};
     return 0;
 }
 
@@ -132,7 +126,13 @@ static int open_poller(struct pier_loop *loop, const struct pier_loop_options *o
         return pier__fail(PIER_ENOMEM, "no memory for the poll backend");
     }
     memset(poller, 0, sizeof(*poller));
-    int error = open_pipe(loop, poller);
+    int error = grow_entries(loop, poller);
+    if (error < 0) {
+        pier__fail(error, "no memory for the poll backend");
+    } else {
+        poller->count = 1;
+        error = open_pipe(poller);
+    }
     if (error < 0) {
         free_arrays(loop, poller);
         pier__free(loop, poller, sizeof(*poller));
@@ -201,22 +201,17 @@ static void wait(struct pier_loop *loop, uint64_t timeout_ns)
         return;
     }
     loop->stats.events += (uint64_t)left;
-    for (size_t i = 0; left > 0 && i < poller->count; i++) {
-        unsigned events = (unsigned short)poller->entries[i].revents;
-        if (events == 0) {
-            continue;
-        }
+    if (PIER__UNLIKELY(poller->entries[0].revents != 0)) {
         left--;
-        if (PIER__UNLIKELY(poller->keys[i] == WAKE_KEY)) {
-            loop->stats.system_calls++;
-            pier__sys_drain_pipe(poller->pipe[0]);
-            continue;
+        loop->stats.system_calls++;
+        pier__sys_drain_pipe(poller->pipe[0]);
+    }
+    for (size_t i = 1; left > 0 && i < poller->count; i++) {
+        unsigned events = (unsigned short)poller->entries[i].revents;
+        if (events != 0) {
+            left--;
+            pier__ready_event(loop, poller->keys[i], events);
         }
-        if (PIER__UNLIKELY(events & ~(unsigned)EXPECTED)) {
-            events = (events & EXPECTED) |
-                     PIER__ERROR; /* POLLNVAL: closed behind pier's back, its ops find out */
-        }
-        pier__ready_event(loop, poller->keys[i], events);
     }
 }
 
@@ -234,10 +229,9 @@ static pier_descriptor descriptor(struct pier_loop *loop)
 static int after_fork(struct pier_loop *loop)
 {
     struct poller *poller = poller_of(loop);
-    remove_entry(poller, poller->pipe[0]);
     pier__sys_close(poller->pipe[0]);
     pier__sys_close(poller->pipe[1]);
-    return open_pipe(loop, poller);
+    return open_pipe(poller);
 }
 
 static const struct pier__poller poll_poller = {

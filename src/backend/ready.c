@@ -84,9 +84,13 @@ int pier__ready_want(struct pier_loop *loop, struct pier_handle *handle)
     return error;
 }
 
-/* After an event on a level or one-shot poller: interest follows what is still wanted. */
-static void settle(struct pier_loop *loop, struct pier_handle *handle)
+void pier__ready_settle(struct pier_loop *loop, uint64_t key)
 {
+    struct pier_handle *handle = pier__slot_handle(loop, key);
+    if (pier__ready_of(loop)->mode == PIER__POLLER_EDGE || handle == NULL ||
+        (handle->bits_ & PIER__CLOSING)) {
+        return;
+    }
     unsigned interest = wanted(handle);
     if (handle->bits_ & PIER__SHARED) {
         interest |= interest != 0 ? PIER__EXCLUSIVE : 0;
@@ -111,6 +115,9 @@ void pier__ready_other_event(struct pier_loop *loop, struct pier_handle *handle,
         return;
     }
     enum pier__poller_mode mode = pier__ready_of(loop)->mode;
+    if (PIER__UNLIKELY(events & PIER__INVALID)) {
+        events |= PIER__ERROR; /* closed behind pier's back: its ops find out */
+    }
     if (PIER__UNLIKELY(events & (PIER__ERROR | PIER__HANGUP | PIER__PEER_ENDED))) {
         /* Hang-up and error may come alone (traps 29); a half-closed peer says nothing about
          * writing (traps 28). */
@@ -138,10 +145,7 @@ void pier__ready_other_event(struct pier_loop *loop, struct pier_handle *handle,
     if ((events & PIER__WRITE) && (handle->bits_ & (PIER__BLOCKED | PIER__CONNECTING))) {
         pier__ready_writable(loop, handle);
     }
-    if (mode != PIER__POLLER_EDGE && pier__slot_handle(loop, key) == handle &&
-        !(handle->bits_ & PIER__CLOSING)) {
-        settle(loop, handle);
-    }
+    pier__ready_settle(loop, key);
 }
 
 static void serve(struct pier_loop *loop, struct pier_handle *handle)
@@ -309,7 +313,8 @@ int pier__ready_attach(struct pier_handle *handle)
     if (handle->kind_ == PIER__KIND_STREAM) {
         handle->bits_ |= PIER__PLAIN_SENDS;
         if ((handle->bits_ & PIER__IS_TCP) &&
-            pier__ready_of(handle->loop_)->mode != PIER__POLLER_ONE_SHOT) {
+            pier__ready_of(handle->loop_)->mode != PIER__POLLER_ONE_SHOT &&
+            handle->loop_->options.slow_callback_ns == 0) {
             handle->bits_ |= PIER__QUICK;
         }
     }

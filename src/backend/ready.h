@@ -41,6 +41,10 @@ unsigned pier__ready_ask(const struct pier_handle *handle);
  * wanted it. */
 int pier__ready_want(struct pier_loop *loop, struct pier_handle *handle);
 
+/* After an event on a level or one-shot poller: interest follows what is still wanted, if the
+ * handle is still there. */
+void pier__ready_settle(struct pier_loop *loop, uint64_t key);
+
 /* ready_receive.c */
 /* Runs the receiving op at the head for as long as there is something, up to the turn's share of
  * one handle. `key` is the handle's: false when it was detached meanwhile. */

@@ -252,7 +252,8 @@ void pier__foreign_event(struct pier_loop *loop, struct pier_handle *handle, uns
         int64_t result = ((seen & PIER__READ) ? PIER_READABLE : 0) |
                          ((seen & PIER__PRIORITY) ? PIER_PRIORITY : 0) |
                          ((seen & PIER__WRITE) ? PIER_WRITABLE : 0) |
-                         ((events & (PIER__HANGUP | PIER__ERROR)) ? PIER_HANGUP : 0);
+                         ((events & (PIER__HANGUP | PIER__ERROR | PIER__INVALID)) ? PIER_HANGUP
+                                                                                  : 0);
         if (result == 0 || (op->bits_ & PIER__PAUSED)) {
             continue;
         }

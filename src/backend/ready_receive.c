@@ -172,6 +172,8 @@ bool pier__ready_receive(struct pier_loop *loop, struct pier_handle *handle, uin
     return true;
 }
 
+/* ---- the short way */
+
 /* The usual receive came to nothing, or to a full buffer. */
 PIER__COLD static void unusual_result(struct pier_loop *loop, struct pier_handle *handle,
                                       struct pier_op *op, int64_t result)
@@ -179,60 +181,96 @@ PIER__COLD static void unusual_result(struct pier_loop *loop, struct pier_handle
     handle->ready_ |= PIER__READ;
     if (result <= 0) {
         loop->pool.current = PIER__NO_BUFFER;
+        loop->stats.system_calls++;
         no_data(loop, handle, op, result);
     } else {
         pier__handle_serve_later(loop, handle);
     }
 }
 
-/* The usual event: data for a multishot receive on a TCP connection with nothing else going on.
- * Does what receive_lent() does, without the loop and the checks around it; false (nothing done) in
- * other cases. `current` is set early, so as not to be carried in a saved register. */
-static inline bool receive_usual(struct pier_loop *loop, struct pier_handle *handle,
-                                 unsigned events)
+/* What receive_lent() does for a multishot receive, without what it checks. The handle is read from
+ * the op again where it's needed, and `current` set early, so as not to be carried in saved
+ * registers. */
+static inline void receive_each_quickly(struct pier_loop *loop, struct pier_handle *handle,
+                                        struct pier_op *op)
 {
-    const uint32_t odd = PIER__CLOSED_TO_USER | PIER__LISTED | PIER__BLOCKED | PIER__CONNECTING |
-                         PIER__HUNG_UP | PIER__QUICK;
-    struct pier_op *op = handle->head_[PIER__RECEIVING];
     struct pier__pool *pool = &loop->pool;
-    uint32_t index = pool->free;
-    const uint32_t usual = pier__word_of(PIER__OP_RECEIVE_LENT, PIER__ACTIVE, PIER__MULTISHOT);
-    if (PIER__UNLIKELY(((events ^ PIER__READ) & ~(unsigned)PIER__WRITE) != 0 ||
-                       (handle->bits_ & odd) != PIER__QUICK || op == NULL ||
-                       pier__op_word(op) != usual || index == PIER__NO_BUFFER ||
-                       handle->lent_ != 0 || loop->completed.head != NULL || loop->budget <= 0)) {
-        return false;
-    }
-    unsigned char *memory = pier__pool_memory(pool, index);
-    op->data = memory;
-    pool->current = index;
+    op->data = pool->free_memory;
+    pool->current = pool->free;
     pool->current_handle = handle;
-    int64_t result = pier__sys_receive(handle->descriptor_, memory, pool->buffer_size);
+    int64_t result = pier__sys_receive(handle->descriptor_, op->data, pool->buffer_size);
     if (PIER__UNLIKELY(result <= 0 || (size_t)result == pool->buffer_size)) {
-        unusual_result(loop, handle, op, result);
+        unusual_result(loop, op->owner_, op, result);
         if (result <= 0) {
-            loop->stats.system_calls++;
-            return true;
+            return;
         }
     }
     op->done += (uint64_t)result;
     op->size = (size_t)result;
     op->result = result;
-    op->flags = (op->flags & PIER_BACKGROUND) | PIER_MORE | PIER_LENT;
+    op->flags |= PIER_MORE | PIER_LENT; /* and nothing else, since it goes on */
+    pool->current_size = (uint32_t)result;
     loop->quick_receives++;
     loop->stats.received_bytes += (uint64_t)result;
-    pool->current_size = (uint32_t)result;
-    pier__loop_call(loop, op);
+    loop->budget--;
+    op->fn(op);
     pool->current = PIER__NO_BUFFER;
-    return true;
+}
+
+/* What receive_memory() does for an op that no other waits behind. */
+PIER__NOINLINE static void receive_memory_quickly(struct pier_loop *loop,
+                                                  struct pier_handle *handle, struct pier_op *op,
+                                                  uint64_t key)
+{
+    int64_t result = pier__sys_receive(handle->descriptor_, op->data, op->size);
+    if (PIER__UNLIKELY(result <= 0 || (size_t)result == op->size)) {
+        handle->ready_ |= PIER__READ;
+        if (result <= 0) {
+            loop->stats.system_calls++;
+            no_data(loop, handle, op, result);
+            pier__ready_settle(loop, key);
+            return;
+        }
+    }
+    op->done = (uint64_t)result;
+    op->result = result;
+    handle->head_[PIER__RECEIVING] = NULL;
+    pier__op_move(op, PIER__IDLE);
+    loop->in_flight--;
+    loop->quick_receives++;
+    loop->stats.received_bytes += (uint64_t)result;
+    loop->budget--;
+    op->fn(op);
+    if (PIER__UNLIKELY(pier__ready_of(loop)->mode != PIER__POLLER_EDGE)) {
+        pier__ready_settle(loop, key);
+    }
 }
 
 void pier__ready_event(struct pier_loop *loop, uint64_t key, unsigned events)
 {
-    struct pier_handle *handle = pier__slot_handle(loop, key);
-    if (PIER__UNLIKELY(handle == NULL)) {
+    const uint32_t odd = PIER__CLOSED_TO_USER | PIER__LISTED | PIER__BLOCKED | PIER__CONNECTING |
+                         PIER__HUNG_UP | PIER__QUICK;
+    const uint32_t each = pier__word_of(PIER__OP_RECEIVE_LENT, PIER__ACTIVE, PIER__MULTISHOT);
+    const uint32_t once = pier__word_of(PIER__OP_RECEIVE, PIER__ACTIVE, 0);
+    const struct pier__slot *slot = &loop->slots[(uint32_t)key];
+    struct pier_handle *handle = slot->handle;
+    if (PIER__UNLIKELY(slot->key != key)) {
         loop->stats.stale_events++;
-    } else if (PIER__UNLIKELY(!receive_usual(loop, handle, events))) {
-        pier__ready_other_event(loop, handle, key, events);
+        return;
     }
+    struct pier_op *op = handle->head_[PIER__RECEIVING];
+    if (PIER__LIKELY(((events ^ PIER__READ) & ~(unsigned)PIER__WRITE) == 0 &&
+                     (handle->bits_ & odd) == PIER__QUICK && op != NULL &&
+                     loop->completed.head == NULL && loop->budget > 0)) {
+        if (PIER__LIKELY(pier__op_word(op) == each && loop->pool.free_memory != NULL &&
+                         handle->lent_ == 0)) {
+            receive_each_quickly(loop, handle, op);
+            return;
+        }
+        if (pier__op_word(op) == once && op->next_ == NULL) {
+            receive_memory_quickly(loop, handle, op, key);
+            return;
+        }
+    }
+    pier__ready_other_event(loop, handle, key, events);
 }

@@ -142,20 +142,28 @@ void pier__ready_start_send(struct pier_loop *loop, struct pier_handle *handle, 
     tried(loop, handle, op, transmit_one(loop, handle, op));
 }
 
+/* A quick send that isn't over, or has somebody to call. */
+PIER__COLD static void not_over(struct pier_op *op, int64_t result)
+{
+    struct pier_handle *handle = op->owner_;
+    handle->loop_->stats.system_calls++;
+    pier__op_begin_send(handle->loop_, handle, op);
+    tried(handle->loop_, handle, op, result);
+}
+
 void pier__ready_send(struct pier_handle *handle, struct pier_op *op)
 {
-    struct pier_loop *loop = handle->loop_;
-    int64_t result = pier__sys_send(handle->descriptor_, op->data, op->size);
-    if (PIER__UNLIKELY(result != (int64_t)op->size || op->fn != NULL)) {
-        loop->stats.system_calls++;
-        pier__op_begin_send(loop, handle, op);
-        tried(loop, handle, op, result);
-        return;
-    }
-    op->result = result;
-    op->done = (uint64_t)result;
+    op->owner_ = handle; /* rather than in a saved register */
     op->flags &= PIER_BACKGROUND;
     op->os_error = 0;
+    int64_t result = pier__sys_send(handle->descriptor_, op->data, op->size);
+    if (PIER__UNLIKELY(result < 0 || (uint64_t)result != op->size || op->fn != NULL)) {
+        not_over(op, result);
+        return;
+    }
+    struct pier_loop *loop = ((struct pier_handle *)op->owner_)->loop_;
+    op->result = result;
+    op->done = (uint64_t)result;
     loop->quick_sends++;
     loop->stats.sent_bytes += (uint64_t)result;
 }

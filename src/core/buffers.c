@@ -5,12 +5,18 @@
 
 #include "core/loop.h"
 
+static void set_free(struct pier__pool *pool, uint32_t index)
+{
+    pool->free = index;
+    pool->free_memory = index == PIER__NO_BUFFER ? NULL : pier__pool_memory(pool, index);
+}
+
 int pier__pool_open(struct pier_loop *loop)
 {
     struct pier__pool *pool = &loop->pool;
     pool->buffer_size = loop->options.buffer_size;
     pool->count = loop->options.buffers_max;
-    pool->free = PIER__NO_BUFFER;
+    set_free(pool, PIER__NO_BUFFER);
     pool->current = PIER__NO_BUFFER;
     pool->share = pool->count / loop->options.buffer_share;
     if (pool->share == 0) {
@@ -59,7 +65,7 @@ PIER__COLD static uint32_t make_buffer(struct pier_loop *loop)
     memset(buffer, 0, sizeof(*buffer));
     buffer->loop = loop;
     buffer->next = PIER__NO_BUFFER;
-    pool->free = pool->used++;
+    set_free(pool, pool->used++);
     loop->stats.buffers_total = pool->used;
     return pool->free;
 }
@@ -74,7 +80,7 @@ void pier__pool_pop(struct pier_loop *loop, uint32_t index)
 {
     struct pier__pool *pool = &loop->pool;
     PIER_ASSERT(pool->free == index);
-    pool->free = pool->buffers[index].next;
+    set_free(pool, pool->buffers[index].next);
 }
 
 void pier__pool_take(struct pier_loop *loop, uint32_t index, struct pier_handle *handle)
@@ -97,7 +103,7 @@ void pier__pool_put(struct pier_loop *loop, uint32_t index)
 {
     struct pier__pool *pool = &loop->pool;
     pool->buffers[index].next = pool->free;
-    pool->free = index;
+    set_free(pool, index);
 }
 
 void pier__pool_drop(struct pier_loop *loop, uint32_t index)

@@ -30,7 +30,8 @@ struct pier__pool {
     unsigned char *memory; /* NULL before the first use */
     struct pier_buffer *buffers;
     size_t buffer_size, memory_size;
-    uint32_t count, used; /* made at the most; ever taken */
+    uint32_t count, used;       /* made at the most; ever taken */
+    unsigned char *free_memory; /* of the buffer `free`, NULL when there is none */
     uint32_t free, lent, share;
     uint32_t current;    /* the top of the free list, while data in it is being delivered */
     bool current_is_out; /* it isn't in the free list: the backend had it */

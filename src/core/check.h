@@ -14,12 +14,15 @@
 #define PIER__COLD __attribute__((cold, noinline))
 #define PIER__NORETURN __attribute__((noreturn))
 #define PIER__NOINLINE __attribute__((noinline))
+/* What the compiler may build on. */
+#define PIER__TAKE_FOR_GRANTED(x) ((x) ? (void)0 : __builtin_unreachable())
 #else
 #define PIER__LIKELY(x) (x)
 #define PIER__UNLIKELY(x) (x)
 #define PIER__COLD
 #define PIER__NORETURN
 #define PIER__NOINLINE
+#define PIER__TAKE_FOR_GRANTED(x) ((void)0)
 #endif
 
 /* Writes "pier: FUNCTION: RULE" to standard error and aborts. In core/error.c. */

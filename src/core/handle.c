@@ -12,6 +12,7 @@
 #include "core/loop.h"
 
 #define SLOTS_MIN 64
+#define KEY_GENERATION (UINT64_MAX << 32)
 #define GRACE_NS (10 * PIER_SECOND)
 
 /* ---- slots */
@@ -34,7 +35,7 @@ int pier__slot_take(struct pier_loop *loop, struct pier_handle *handle)
 {
     uint32_t index = loop->slots_free;
     if (index != UINT32_MAX) {
-        loop->slots_free = loop->slots[index].next_free;
+        loop->slots_free = (uint32_t)loop->slots[index].key;
     } else {
         if (loop->slots_used == loop->slots_size) {
             int error = grow_slots(loop);
@@ -43,8 +44,9 @@ int pier__slot_take(struct pier_loop *loop, struct pier_handle *handle)
             }
         }
         index = loop->slots_used++;
-        loop->slots[index].generation = 1;
+        loop->slots[index].key = UINT64_C(1) << 32;
     }
+    loop->slots[index].key = (loop->slots[index].key & KEY_GENERATION) | index;
     loop->slots[index].handle = handle;
     handle->slot_ = index;
     return 0;
@@ -55,8 +57,7 @@ void pier__slot_release(struct pier_loop *loop, struct pier_handle *handle)
     struct pier__slot *slot = &loop->slots[handle->slot_];
     PIER_ASSERT(slot->handle == handle);
     slot->handle = NULL;
-    slot->generation++;
-    slot->next_free = loop->slots_free;
+    slot->key = ((slot->key & KEY_GENERATION) + (UINT64_C(1) << 32)) | loop->slots_free;
     loop->slots_free = handle->slot_;
 }
 

@@ -106,8 +106,8 @@ enum { PIER__KIND_FOREIGN = 100 /* readiness: what stands for a descriptor of pi
 
 struct pier__slot {
     struct pier_handle *handle; /* NULL: free */
-    uint32_t generation;
-    uint32_t next_free;
+    uint64_t key; /* generation << 32 | index. Free: the generation is the next handle's, which no
+                     key has yet, the index that of the next free slot. */
 };
 
 /* A list of handles through handle->next_. */
@@ -402,14 +402,14 @@ void pier__handle_require_open(const struct pier_handle *handle, const char *fun
 
 static inline uint64_t pier__slot_key(const struct pier_loop *loop, uint32_t slot)
 {
-    return (uint64_t)loop->slots[slot].generation << 32 | slot;
+    return loop->slots[slot].key;
 }
 
 /* The handle of a key, NULL when it's gone. */
 static inline struct pier_handle *pier__slot_handle(const struct pier_loop *loop, uint64_t key)
 {
     const struct pier__slot *slot = &loop->slots[(uint32_t)key];
-    return PIER__LIKELY(slot->generation == key >> 32) ? slot->handle : NULL;
+    return PIER__LIKELY(slot->key == key) ? slot->handle : NULL;
 }
 
 int pier__slot_take(struct pier_loop *loop, struct pier_handle *handle);

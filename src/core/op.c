@@ -232,6 +232,40 @@ void pier_send(struct pier_handle *handle, struct pier_op *op, const void *memor
     handle->calls_->send(handle, op);
 }
 
+PIER__COLD static void receive_by_queue(struct pier_handle *handle, struct pier_op *op,
+                                        void *memory, size_t size, pier_op_fn *fn)
+{
+    PIER_REQUIRE(fn != NULL, "pier_receive", "the completion function is NULL");
+    if (op->state_ == PIER__IDLE) {
+        op->data = memory;
+        op->size = size;
+    }
+    pier__op_submit(handle, op, PIER__OP_RECEIVE, 0, fn, "pier_receive");
+}
+
+/* The usual case: the first receive of a handle that a readiness backend watches already, and that
+ * has nothing to read now. There is nothing to start, so the op only becomes the head. */
+void pier_receive(struct pier_handle *handle, struct pier_op *op, void *memory, size_t size,
+                  pier_op_fn *fn)
+{
+    const uint32_t quick = PIER__CLOSED_TO_USER | PIER__CONNECTING | PIER__FAILED | PIER__LISTED |
+                           PIER__STARTING << PIER__RECEIVING | PIER__RESTRICTED | PIER__QUICK;
+    if (PIER__UNLIKELY(
+            (handle->bits_ & quick) != PIER__QUICK || handle->head_[PIER__RECEIVING] != NULL ||
+            handle->loop_->thread != pier__thread() || op->state_ != PIER__IDLE ||
+            (handle->ready_ & PIER__READ) != 0 || (handle->interest_ & PIER__READ) == 0 ||
+            size == 0 || fn == NULL || op->timeout_ns != 0 || (op->flags & PIER_BACKGROUND) != 0)) {
+        receive_by_queue(handle, op, memory, size, fn);
+        return;
+    }
+    op->data = memory;
+    op->size = size;
+    pier__op_set_up(handle->loop_, op, PIER__OP_RECEIVE, 0, fn, handle);
+    op->next_ = NULL;
+    handle->head_[PIER__RECEIVING] = handle->tail_[PIER__RECEIVING] = op;
+    pier__op_move(op, PIER__ACTIVE);
+}
+
 /* Ops of no handle that aren't in the timer wheel are listed, so that they can be found by drain
  * and dump. The links are those of the wheel. */
 static void list_other(struct pier_loop *loop, struct pier_op *op)

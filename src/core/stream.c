@@ -409,17 +409,6 @@ void pier_connect(struct pier_handle *handle, struct pier_op *op,
     pier__op_submit(handle, op, PIER__OP_CONNECT, PIER__ADDRESS, fn, "pier_connect");
 }
 
-void pier_receive(struct pier_handle *handle, struct pier_op *op, void *memory, size_t size,
-                  pier_op_fn *fn)
-{
-    require_fn(fn, "pier_receive");
-    if (PIER__LIKELY(op->state_ == PIER__IDLE)) {
-        op->data = memory;
-        op->size = size;
-    }
-    pier__op_submit(handle, op, PIER__OP_RECEIVE, 0, fn, "pier_receive");
-}
-
 void pier_receive_lent(struct pier_handle *handle, struct pier_op *op, pier_op_fn *fn)
 {
     require_fn(fn, "pier_receive_lent");

@@ -12,7 +12,12 @@ PIER__COLD int pier__sys_errno(void);
 /* Turns a call's result into pier's: itself when >= 0, else the error. */
 static inline int64_t pier__sys_result(int64_t result)
 {
-    return PIER__LIKELY(result >= 0) ? result : pier__sys_errno();
+    if (PIER__LIKELY(result >= 0)) {
+        return result;
+    }
+    int error = pier__sys_errno();
+    PIER__TAKE_FOR_GRANTED(error < 0); /* spares the caller a second look at the sign */
+    return error;
 }
 
 /* Leaves the calling function when the tests make this call fail. */
