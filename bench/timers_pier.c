@@ -1,9 +1,6 @@
 /*
  * A million timers on pier: pier_timer(), in its timer wheel. The backend is the one that
  * PIER_BACKEND names, or the best one.
- *
- * A cancelled op still completes, by a call of its function inside pier_loop_run(): the last cancel
- * of a batch runs the loop until all have, so that the figure for stopping has that in it too.
  */
 #include "timers.h"
 
@@ -16,12 +13,10 @@ const char timers_name[] = "pier";
 
 static struct pier_loop *loop;
 static struct pier_op *timers;
-static size_t started, cancelled;
 
 static void on_timer(struct pier_op *op)
 {
-    if (op->result != PIER_ECANCELED)
-        timers_fired((size_t)(op - timers));
+    timers_fired((size_t)(op - timers));
 }
 
 void timers_open(size_t count)
@@ -41,22 +36,32 @@ void timers_open(size_t count)
         timers[i].fn = on_timer;
 }
 
-void timers_update(void)
+struct inside {
+    struct pier_op op;
+    void (*work)(void);
+};
+
+static void on_inside(struct pier_op *op)
 {
-    /* Outside of a callback each pier_timer() counts from the clock. */
+    PIER_OWNER(op, struct inside, op)->work();
+    pier_loop_stop(loop);
+}
+
+void timers_inside(void (*work)(void))
+{
+    struct inside inside = {.work = work};
+    pier_post(loop, &inside.op, on_inside);
+    timers_run();
 }
 
 void timers_insert(size_t index, uint64_t delay_ns)
 {
     pier_timer(loop, &timers[index], delay_ns, on_timer);
-    started++;
 }
 
 void timers_cancel(size_t index)
 {
-    pier_cancel(&timers[index]);
-    if (++cancelled == started)
-        timers_run();
+    pier_timer_stop(&timers[index]);
 }
 
 void timers_run(void)

@@ -31,9 +31,17 @@ void timers_open(size_t count)
         ev_timer_init(&timers[i], on_timer, 0, 0);
 }
 
-void timers_update(void)
+static void on_inside(int events, void *work)
 {
-    ev_now_update(loop);
+    (void)events;
+    (*(void (**)(void))work)();
+    ev_break(loop, EVBREAK_ONE);
+}
+
+void timers_inside(void (*work)(void))
+{
+    ev_once(loop, -1, 0, 0., on_inside, &work);
+    ev_run(loop, 0);
 }
 
 void timers_insert(size_t index, uint64_t delay_ns)

@@ -34,9 +34,18 @@ void timers_open(size_t count)
         evtimer_assign(&timers[i], base, on_timer, &timers[i]);
 }
 
-void timers_update(void)
+static void on_inside(evutil_socket_t fd, short events, void *work)
 {
-    event_base_update_cache_time(base);
+    (void)fd;
+    (void)events;
+    (*(void (**)(void))work)();
+    event_base_loopbreak(base);
+}
+
+void timers_inside(void (*work)(void))
+{
+    event_base_once(base, -1, EV_TIMEOUT, on_inside, &work, &(struct timeval){0});
+    event_base_dispatch(base);
 }
 
 void timers_insert(size_t index, uint64_t delay_ns)

@@ -27,9 +27,19 @@ void timers_open(size_t count)
         uv_timer_init(&loop, &timers[i]);
 }
 
-void timers_update(void)
+static void on_inside(uv_timer_t *timer)
 {
-    uv_update_time(&loop);
+    (*(void (**)(void))timer->data)();
+    uv_stop(&loop);
+}
+
+void timers_inside(void (*work)(void))
+{
+    static uv_timer_t timer;
+    uv_timer_init(&loop, &timer);
+    timer.data = &work;
+    uv_timer_start(&timer, on_inside, 0, 0);
+    uv_run(&loop, UV_RUN_DEFAULT);
 }
 
 void timers_insert(size_t index, uint64_t delay_ns)

@@ -16,8 +16,9 @@ extern const char timers_name[];
  * Stops the program if it can't. */
 void timers_open(size_t count);
 
-/* Brings the loop's idea of the time up to date, where it has one. */
-void timers_update(void);
+/* Calls `work` from a callback of the loop, where programs start and stop most of their timers, and
+ * returns when it is done. The loop's idea of the time is that of the callback. */
+void timers_inside(void (*work)(void));
 
 /* Starts timer `index`, to fire once. */
 void timers_insert(size_t index, uint64_t delay_ns);

@@ -248,20 +248,23 @@ static void deliver_closed(struct pier_loop *loop)
 
 static void fire(struct pier_loop *loop, struct pier_op *op)
 {
+    loop->stats.timers++;
     if (op->kind_ != PIER__OP_TIMER) {
-        loop->stats.timers++;
         pier__op_timed_out(loop, op);
         return;
     }
-    loop->stats.timers++;
     if ((op->bits_ & PIER__MULTISHOT) == 0) {
         op->result = 0;
         op->flags &= PIER_BACKGROUND;
-        if (op->bits_ & PIER__TOKEN) {
+        if (PIER__UNLIKELY(op->bits_ & PIER__TOKEN)) {
             pier__token_release(loop, op);
         }
-        pier__op_move(op, PIER__DONE);
-        pier__op_deliver(loop, op);
+        if (PIER__UNLIKELY(op->bits_ & PIER__COUNTED_BACKGROUND)) {
+            loop->background--;
+        }
+        loop->in_flight--;
+        pier__op_move(op, PIER__IDLE);
+        pier__loop_call(loop, op);
         return;
     }
     uint64_t interval = op->extra_.number;

@@ -7,9 +7,25 @@ static uint64_t after(uint64_t now, uint64_t delay_ns)
     return delay_ns > UINT64_MAX - now ? UINT64_MAX : now + delay_ns;
 }
 
+/* What pier__op_begin() does, without what a plain timer doesn't need: programs start one for each
+ * request. */
 void pier_timer(struct pier_loop *loop, struct pier_op *op, uint64_t delay_ns, pier_op_fn *fn)
 {
-    pier__op_begin(loop, op, PIER__OP_TIMER, 0, fn, "pier_timer");
+    if (PIER__UNLIKELY(loop->thread != pier__thread() || op->state_ != PIER__IDLE || fn == NULL ||
+                       op->flags != 0)) {
+        pier__op_begin(loop, op, PIER__OP_TIMER, 0, fn, "pier_timer");
+    } else {
+        op->fn = fn;
+        op->done = 0;
+        op->timeout_ns = 0;
+        op->os_error = 0;
+        op->owner_ = loop;
+        op->kind_ = PIER__OP_TIMER;
+        op->reason_ = PIER__REASON_NONE;
+        op->bits_ = 0;
+        loop->in_flight++;
+        pier__op_move(op, PIER__ACTIVE);
+    }
     pier__timers_insert(&loop->timers, &op->timer_, after(pier__loop_clock(loop), delay_ns));
 }
 
@@ -44,6 +60,31 @@ void pier_timer_reset(struct pier_op *op, uint64_t delay_ns)
     } else {
         pier__timers_insert(&loop->timers, &op->timer_, deadline);
     }
+}
+
+/* A timer's end is known to no one but its callers, so it needs no completion to be over: half of
+ * what cancelling a million of them costs is to come back to each for its callback. */
+bool pier_timer_stop(struct pier_op *op)
+{
+    if (op->state_ != PIER__ACTIVE || op->kind_ != PIER__OP_TIMER ||
+        op->reason_ != PIER__REASON_NONE) {
+        return false;
+    }
+    struct pier_loop *loop = op->owner_;
+    PIER_REQUIRE(pier__loop_on_thread(loop), "pier_timer_stop",
+                 "called from another thread than the loop's");
+    if (PIER__LIKELY(pier__timer_armed(&op->timer_))) { /* else it is paused */
+        pier__timers_remove(&loop->timers, &op->timer_);
+    }
+    if (PIER__UNLIKELY(op->bits_ & PIER__TOKEN)) {
+        pier__token_release(loop, op);
+    }
+    pier__op_move(op, PIER__IDLE);
+    loop->in_flight--;
+    if (PIER__UNLIKELY(op->bits_ & PIER__COUNTED_BACKGROUND)) {
+        loop->background--;
+    }
+    return true;
 }
 
 /* Whether a descriptor is one to wait for. If not, finishes the op: a regular file is ready at

@@ -316,6 +316,7 @@ static void harmless(void)
     pier_cancel(&never.op);
     pier_cancel_remote(loop, 0);
     pier_timer_reset(&never.op, 1);
+    CHECK(!pier_timer_stop(&never.op));
     pier_loop_free(NULL);
     pier_wake(loop);
     pier_loop_stop(loop);

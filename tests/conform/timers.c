@@ -171,6 +171,57 @@ static void reset_inside_its_callback(void)
     CHECK_INT(timer.events, ==, 5);
 }
 
+static void stop_itself(struct tracked *tracked)
+{
+    if (tracked->events == 3) {
+        CHECK(tracked_timer_stop(tracked));
+        tracked_timer(tracked->loop, tracked, PIER_MILLISECOND, NULL);
+    }
+}
+
+static void stop_is_at_once_and_silent(void)
+{
+    struct pier_loop *loop = test_loop();
+    struct tracked timer = {0}, each = {0}, background = {0};
+    tracked_timer(loop, &timer, 0, NULL);
+    CHECK(tracked_timer_stop(&timer));
+    CHECK(!tracked_timer_stop(&timer));
+    CHECK_INT(stats_of(loop).ops_in_flight, ==, 0);
+    CHECK(pier_loop_next_timeout(loop) == PIER_FOREVER);
+    run(loop, PIER_RUN_UNTIL_IDLE);
+    CHECK_INT(timer.completions, ==, 0);
+    /* It is free to be used at once. */
+    tracked_timer(loop, &timer, 3600 * PIER_SECOND, NULL);
+    CHECK(tracked_timer_stop(&timer));
+    tracked_timer(loop, &timer, PIER_MILLISECOND, NULL);
+    CHECK_INT(wait_for(&timer), ==, 0);
+    CHECK(!tracked_timer_stop(&timer));
+    /* A cancel that is on its way stays one. */
+    tracked_timer(loop, &timer, 3600 * PIER_SECOND, NULL);
+    tracked_cancel(&timer);
+    CHECK(!tracked_timer_stop(&timer));
+    CHECK_INT(wait_for(&timer), ==, PIER_ECANCELED);
+    /* Repeating ones, also when paused and from their own callback. */
+    tracked_timer_each(loop, &each, 0, PIER_MILLISECOND, NULL);
+    RUN_UNTIL(loop, each.events == 1);
+    tracked_pause(&each);
+    CHECK(tracked_timer_stop(&each));
+    tracked_timer_each(loop, &each, 0, PIER_MILLISECOND, stop_itself);
+    each.events = 0;
+    CHECK_INT(wait_for(&each), ==, 0);
+    CHECK_INT(each.events, ==, 3);
+    /* Counts and names go with it. */
+    background.op.flags = PIER_BACKGROUND;
+    tracked_timer(loop, &background, 3600 * PIER_SECOND, NULL);
+    const uint64_t token = pier_op_token(&background.op);
+    CHECK(tracked_timer_stop(&background));
+    background.op.flags = 0;
+    tracked_timer(loop, &background, PIER_MILLISECOND, NULL);
+    pier_cancel_remote(loop, token);
+    CHECK_INT(wait_for(&background), ==, 0);
+    run(loop, PIER_RUN_UNTIL_IDLE);
+}
+
 /* ---- the model ------------------------------------------------------------------------------- */
 
 /* What the model knows of a timer: its deadline lies between these, since the clock goes on
@@ -187,7 +238,7 @@ struct model {
     size_t count;
     uint64_t random;
     uint64_t latest_fired; /* the largest `earliest` of those that fired */
-    size_t fired, cancelled, resets;
+    size_t fired, cancelled, stopped, resets;
     int rearms_left;
 };
 
@@ -253,10 +304,17 @@ static void change_one(struct model *model)
     if (!modelled->armed || modelled->cancelled) {
         return;
     }
-    if (random_below(&model->random, 2) == 0) {
+    switch (random_below(&model->random, 4)) {
+    case 0:
         modelled->cancelled = true;
         tracked_cancel(&modelled->timer);
         return;
+    case 1:
+        CHECK(tracked_timer_stop(&modelled->timer));
+        modelled->armed = false;
+        model->stopped++;
+        return;
+    default: break;
     }
     const uint64_t delay = random_delay(model), before = pier_loop_now(model->loop);
     pier_timer_reset(&modelled->timer.op, delay);
@@ -313,6 +371,7 @@ static void hundred_thousand_against_a_model(void)
     }
     CHECK_INT(model.fired, >, model.count / 2);
     CHECK_INT(model.cancelled, >, 1000);
+    CHECK_INT(model.stopped, >, 1000);
     CHECK_INT(model.resets, >, 1000);
     CHECK_INT(stats_of(model.loop).ops_in_flight, ==, 0);
     free(model.timers);
@@ -342,6 +401,7 @@ const struct test timers_tests[] = {
     TEST(timers, interval_of_nothing_is_refused),
     TEST(timers, reset_moves_the_expiry),
     TEST(timers, reset_inside_its_callback),
+    TEST(timers, stop_is_at_once_and_silent),
     TEST(timers, hundred_thousand_against_a_model),
     TEST(timers, next_timeout_follows_the_timers),
     TEST_END,

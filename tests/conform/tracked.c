@@ -517,6 +517,18 @@ void tracked_resume(struct tracked *tracked)
     in_call = false;
 }
 
+bool tracked_timer_stop(struct tracked *tracked)
+{
+    const bool stopped = pier_timer_stop(&tracked->op);
+    CHECK(!stopped || tracked->in_flight);
+    CHECK(!stopped || !pier_op_pending(&tracked->op));
+    if (stopped) {
+        tracked->in_flight = false;
+        atomic_fetch_sub(&in_flight, 1);
+    }
+    return stopped;
+}
+
 /* ---- the simple cases of a test -------------------------------------------------------------- */
 
 static void check_at(const char *file, int line, const char *what, int64_t value, int64_t expected)

@@ -132,6 +132,8 @@ void tracked_shutdown(struct tracked_handle *handle, struct tracked *tracked, tr
 void tracked_cancel(struct tracked *tracked);
 void tracked_pause(struct tracked *tracked);
 void tracked_resume(struct tracked *tracked);
+/* pier_timer_stop(): when true, no completion is expected any more. */
+bool tracked_timer_stop(struct tracked *tracked);
 
 /* The macros below name the line of the test that waits. */
 

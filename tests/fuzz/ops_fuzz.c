@@ -350,7 +350,7 @@ static void change_op(unsigned how)
 {
     struct slot *slot = &fuzz.slots[how % SLOTS];
     struct tracked *tracked = &slot->tracked;
-    switch (next_byte() % 6) {
+    switch (next_byte() % 7) {
     case 0:
     case 1: tracked_cancel(tracked); break;
     case 2: pier_cancel_remote(fuzz.loop, pier_op_token(&tracked->op)); break;
@@ -366,7 +366,8 @@ static void change_op(unsigned how)
             pier_notify(&tracked->op);
         }
         break;
-    default: pier_timer_reset(&tracked->op, (how / SLOTS) * PIER_MILLISECOND); break;
+    case 5: pier_timer_reset(&tracked->op, (how / SLOTS) * PIER_MILLISECOND); break;
+    default: tracked_timer_stop(tracked); break;
     }
 }
 
