@@ -44,6 +44,7 @@ static void arm_poll(struct pier_loop *loop, struct pier_op *op)
     if (uring->polls_unsent == NULL) {
         uring->polls_unsent = op;
     } else {
+        PIER_ASSERT(uring->polls_unsent_last != NULL);
         uring->polls_unsent_last->next_ = op;
     }
     uring->polls_unsent_last = op;

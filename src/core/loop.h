@@ -212,6 +212,7 @@ PIER__COLD void pier__loop_call_slow(struct pier_loop *loop, struct pier_op *op,
 /* Runs a callback. The only place that does, for ops. */
 static inline void pier__loop_call(struct pier_loop *loop, struct pier_op *op)
 {
+    PIER_ASSERT(op->fn != NULL);
     loop->budget--;
     if (PIER__UNLIKELY(loop->options.slow_callback_ns != 0)) {
         pier__loop_call_slow(loop, op, op->fn);

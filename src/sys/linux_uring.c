@@ -82,13 +82,10 @@ static const unsigned ladder[] = {
 
 static void find_features(struct io_uring *ring, struct pier__uring_features *features)
 {
-    struct {
-        struct io_uring_probe head;
-        struct io_uring_probe_op ops[64];
-    } probe;
-    memset(&probe, 0, sizeof(probe));
-    bool probed = io_uring_register_probe(ring, &probe.head, 64) == 0;
-    unsigned last = probed ? probe.head.last_op : 0;
+    _Alignas(struct io_uring_probe) unsigned char
+        memory[sizeof(struct io_uring_probe) + 64 * sizeof(struct io_uring_probe_op)] = {0};
+    struct io_uring_probe *probe = (void *)memory;
+    unsigned last = io_uring_register_probe(ring, probe, 64) == 0 ? probe->last_op : 0;
     /* Multishot requests have no probe of their own: they came with the opcodes next to them. */
     features->multishot_accept = last >= IORING_OP_SOCKET;   /* 5.19 */
     features->multishot_receive = last >= IORING_OP_SEND_ZC; /* 6.0 */

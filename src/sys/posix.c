@@ -420,7 +420,7 @@ static int describe_socket(int descriptor, struct pier__sys_description *descrip
     if (getsockopt(descriptor, SOL_SOCKET, SO_ACCEPTCONN, &listening, &size) < 0) {
         listening = 0;
     }
-    struct sockaddr_storage address;
+    struct sockaddr_storage address = {.ss_family = AF_UNSPEC};
     size = sizeof(address);
     description->family = PIER_ADDRESS_NONE;
     if (getsockname(descriptor, (struct sockaddr *)&address, &size) == 0) {

@@ -93,7 +93,7 @@ unsigned pier__sys_native_address(const struct pier_address *address, void *memo
 
 unsigned pier__sys_native_address(const struct pier_address *address, void *memory)
 {
-    union native_address native;
+    union native_address native = {0};
     socklen_t size = to_native(address, &native);
     memcpy(memory, &native, sizeof(native) < 128 ? sizeof(native) : 128);
     return size;
@@ -155,7 +155,7 @@ pier_descriptor pier__sys_socket(uint8_t family, bool nonblocking)
 int pier__sys_bind(pier_descriptor socket, const struct pier_address *address)
 {
     PIER__FAULT(BIND);
-    union native_address native;
+    union native_address native = {0};
     socklen_t size = to_native(address, &native);
     if (size == 0) {
         return pier__sys_map(EAFNOSUPPORT);
@@ -194,7 +194,7 @@ pier_descriptor pier__sys_accept(pier_descriptor listener, bool nonblocking)
 int pier__sys_connect(pier_descriptor socket, const struct pier_address *address)
 {
     PIER__FAULT(CONNECT);
-    union native_address native;
+    union native_address native = {0};
     socklen_t size = to_native(address, &native);
     if (size == 0) {
         return pier__sys_map(EAFNOSUPPORT);
@@ -259,7 +259,7 @@ int pier__sys_shutdown(pier_descriptor socket)
 int pier__sys_local_address(pier_descriptor socket, struct pier_address *address)
 {
     PIER__FAULT(NAME);
-    union native_address native;
+    union native_address native = {0};
     socklen_t size = sizeof(native);
     if (getsockname((int)socket, &native.any, &size) < 0) {
         return pier__sys_errno();
@@ -271,7 +271,7 @@ int pier__sys_local_address(pier_descriptor socket, struct pier_address *address
 int pier__sys_peer_address(pier_descriptor socket, struct pier_address *address)
 {
     PIER__FAULT(NAME);
-    union native_address native;
+    union native_address native = {0};
     socklen_t size = sizeof(native);
     if (getpeername((int)socket, &native.any, &size) < 0) {
         return pier__sys_errno();
@@ -360,7 +360,7 @@ int pier__sys_set_dual_stack(pier_descriptor socket, bool on)
 
 int pier__sys_unlink_stale(const struct pier_address *address)
 {
-    union native_address native;
+    union native_address native = {0};
     socklen_t size = to_native(address, &native);
     struct stat status;
     if (address->family != PIER_ADDRESS_UNIX || size == 0 || address->u.path[0] == '\0') {

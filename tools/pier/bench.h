@@ -89,9 +89,9 @@ TOOL_PRINTF(2, 3) void bench_note(struct bench *bench, const char *format, ...);
  * line. */
 int bench_choose_subjects(struct bench *bench, const char *list);
 
-/* Which loads: the numbers of connections of the list, NULL for the usual ones, at most `fit` of
+/* Which loads: the numbers of connections that are given, NULL for the usual ones, at most `fit` of
  * them. Returns likewise. */
-int bench_choose_points(struct bench *bench, const char *list, uint64_t fit);
+int bench_choose_points(struct bench *bench, const char *given, uint64_t fit);
 
 size_t bench_count_working(const struct bench *bench);
 

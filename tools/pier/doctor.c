@@ -124,6 +124,9 @@ static void print_common(const struct diagnosis *diagnosis)
         }
     }
     printf("\n");
+    if (first == NULL) {
+        return;
+    }
     for (size_t i = 0; i < first->features_count && first->features[i].is_common; i++) {
         printf("  %-22s", first->features[i].name);
         size_t column = 25;

@@ -83,14 +83,14 @@ void echo_server_close(struct echo_server *server);
 size_t echo_connection_size(enum echo_receive receive, size_t *cleared);
 size_t echo_send_size(void);
 
-/* In the callback of worker->accept: takes the socket and begins to serve it. */
-void echo_connection_accept(struct echo_worker *worker);
+/* In the callback of acceptor->accept: takes the socket and begins to serve it. */
+void echo_connection_accept(struct echo_worker *acceptor);
 
 /* The same, but the connection is to be served by `target`. */
-void echo_connection_hand_over(struct echo_worker *worker, struct echo_worker *target);
+void echo_connection_hand_over(struct echo_worker *acceptor, struct echo_worker *target);
 
 /* The worker of this thread, which the functions above and the callbacks of connections work
  * for. */
-void echo_connection_use(struct echo_worker *worker);
+void echo_connection_use(struct echo_worker *of_this_thread);
 
 #endif

@@ -202,9 +202,7 @@ static void on_tick(struct pier_op *op)
     }
     bool stop = atomic_load(&client->shared->stop);
     uint64_t go_ns = atomic_load(&client->shared->go_ns);
-    if (platform_process_is_orphan()) {
-        end(client);
-    } else if (stop && client->phase <= LOAD_PHASE_WAIT) {
+    if (platform_process_is_orphan() || (stop && client->phase <= LOAD_PHASE_WAIT)) {
         end(client);
     } else if (stop && client->phase <= LOAD_PHASE_MEASURE) {
         finish(client);
