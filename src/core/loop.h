@@ -317,6 +317,8 @@ void pier__op_abandon(struct pier_loop *loop, struct pier_op *op, enum pier__rea
 int pier__op_reason(const struct pier_op *op);
 /* Pushes the idle limit of a multishot op back after an event. */
 void pier__op_refresh(struct pier_loop *loop, struct pier_op *op);
+/* Takes an op's link out of the wheel, or out of loop->others. */
+void pier__op_unlink(struct pier_loop *loop, struct pier_op *op);
 /* The op's time limit has passed. */
 void pier__op_timed_out(struct pier_loop *loop, struct pier_op *op);
 /* Delivers a terminal completion. */

@@ -20,11 +20,51 @@ int pier__op_reason(const struct pier_op *op)
                                                : PIER_ECANCELED;
 }
 
+/* Ops of no handle that aren't in the timer wheel are listed, so that they can be found by drain
+ * and dump: those without a deadline, those paused, and those whose time limit has passed but whose
+ * cancel is still under way. The links are those of the wheel. */
+static void list_other(struct pier_loop *loop, struct pier_op *op)
+{
+    op->timer_.next = loop->others;
+    op->timer_.back = &loop->others;
+    if (loop->others != NULL) {
+        loop->others->back = &op->timer_.next;
+    }
+    loop->others = &op->timer_;
+}
+
+static void unlist_other(struct pier_op *op)
+{
+    *op->timer_.back = op->timer_.next;
+    if (op->timer_.next != NULL) {
+        op->timer_.next->back = op->timer_.back;
+    }
+    op->timer_.back = NULL;
+}
+
+static inline bool has_handle(const struct pier_op *op)
+{
+    return op->kind_ <= PIER__OP_SHUTDOWN;
+}
+
+void pier__op_unlink(struct pier_loop *loop, struct pier_op *op)
+{
+    bool is_timed = (op->bits_ & PIER__TIMED) || op->kind_ == PIER__OP_TIMER;
+    if (op->timer_.back == NULL) {
+        return;
+    }
+    if (!has_handle(op) && (!is_timed || (op->bits_ & PIER__PAUSED))) {
+        unlist_other(op);
+    } else {
+        pier__timers_remove(&loop->timers, &op->timer_);
+    }
+}
+
 /* What an op may have attached to it besides its queue. */
 PIER__COLD static void clean_up(struct pier_loop *loop, struct pier_op *op)
 {
-    if ((op->bits_ & PIER__TIMED) && pier__timer_armed(&op->timer_)) {
-        pier__timers_remove(&loop->timers, &op->timer_);
+    if (op->bits_ & PIER__TIMED) {
+        pier__op_unlink(loop, op);
     }
     if (op->bits_ & PIER__TOKEN) {
         pier__token_release(loop, op);
@@ -120,7 +160,7 @@ static inline void start(struct pier_handle *handle, struct pier_op *op)
             return;
         }
     }
-    if (PIER__UNLIKELY(op->size == 0) && is_empty(op)) {
+    if (PIER__UNLIKELY(op->size == 0 || op->kind_ == PIER__OP_SEND_VECTORED) && is_empty(op)) {
         pier__op_finish(handle->loop_, op, 0);
         return;
     }
@@ -266,30 +306,6 @@ void pier_receive(struct pier_handle *handle, struct pier_op *op, void *memory, 
     pier__op_move(op, PIER__ACTIVE);
 }
 
-/* Ops of no handle that aren't in the timer wheel are listed, so that they can be found by drain
- * and dump. The links are those of the wheel. */
-static void list_other(struct pier_loop *loop, struct pier_op *op)
-{
-    if (op->bits_ & PIER__TIMED) {
-        return;
-    }
-    op->timer_.next = loop->others;
-    op->timer_.back = &loop->others;
-    if (loop->others != NULL) {
-        loop->others->back = &op->timer_.next;
-    }
-    loop->others = &op->timer_;
-}
-
-static void unlist_other(struct pier_op *op)
-{
-    *op->timer_.back = op->timer_.next;
-    if (op->timer_.next != NULL) {
-        op->timer_.next->back = op->timer_.back;
-    }
-    op->timer_.back = NULL;
-}
-
 void pier__op_begin(struct pier_loop *loop, struct pier_op *op, unsigned kind, unsigned bits,
                     pier_op_fn *fn, const char *function)
 {
@@ -303,7 +319,7 @@ void pier__op_begin(struct pier_loop *loop, struct pier_op *op, unsigned kind, u
         arm_time_limit(loop, op);
     }
     op->timeout_ns = 0;
-    if (kind == PIER__OP_POLL || kind == PIER__OP_NOTIFY) {
+    if ((kind == PIER__OP_POLL || kind == PIER__OP_NOTIFY) && !(op->bits_ & PIER__TIMED)) {
         list_other(loop, op);
     }
 }
@@ -353,19 +369,13 @@ static inline void continue_queue(struct pier_loop *loop, struct pier_handle *ha
     }
 }
 
-static inline bool has_handle(const struct pier_op *op)
-{
-    return op->kind_ <= PIER__OP_SHUTDOWN;
-}
-
 void pier__op_finish(struct pier_loop *loop, struct pier_op *op, int64_t result)
 {
     conclude(loop, op, result);
     pier__op_move(op, PIER__DONE);
     if (!has_handle(op)) {
-        if ((op->kind_ == PIER__OP_POLL || op->kind_ == PIER__OP_NOTIFY) &&
-            op->timer_.back != NULL) {
-            unlist_other(op);
+        if (op->kind_ != PIER__OP_POST) {
+            pier__op_unlink(loop, op);
         }
         pier__queue_push(&loop->completed, op);
         return;
@@ -476,9 +486,7 @@ void pier__op_cancel(struct pier_loop *loop, struct pier_op *op, enum pier__reas
     }
     switch (op->kind_) {
     case PIER__OP_TIMER:
-        if (pier__timer_armed(&op->timer_)) {
-            pier__timers_remove(&loop->timers, &op->timer_);
-        }
+        pier__op_unlink(loop, op);
         pier__op_finish(loop, op, pier__op_reason(op));
         break;
     case PIER__OP_POLL: loop->backend->poll_cancel(loop, op); break;
@@ -497,6 +505,10 @@ void pier__op_cancel(struct pier_loop *loop, struct pier_op *op, enum pier__reas
 
 void pier__op_timed_out(struct pier_loop *loop, struct pier_op *op)
 {
+    if (!has_handle(op)) {
+        op->bits_ &= (uint8_t)~PIER__TIMED; /* it has left the wheel */
+        list_other(loop, op);
+    }
     pier__op_cancel(loop, op, PIER__REASON_TIMEOUT);
 }
 
@@ -505,9 +517,7 @@ PIER__COLD void pier__op_refresh(struct pier_loop *loop, struct pier_op *op)
     if (!(op->bits_ & PIER__MULTISHOT) || op->reason_ != PIER__REASON_NONE) {
         return;
     }
-    if (pier__timer_armed(&op->timer_)) {
-        pier__timers_remove(&loop->timers, &op->timer_);
-    }
+    pier__op_unlink(loop, op);
     uint64_t now = pier__loop_clock(loop);
     uint64_t limit = op->extra_.number;
     pier__timers_insert(&loop->timers, &op->timer_,
@@ -542,15 +552,18 @@ void pier_pause(struct pier_op *op)
     if (!is_running(op) || (op->bits_ & PIER__PAUSED)) {
         return;
     }
-    op->bits_ |= PIER__PAUSED;
     if (PIER__LIKELY(has_handle(op) && !(op->bits_ & PIER__TIMED))) {
+        op->bits_ |= PIER__PAUSED;
         return;
     }
     struct pier_loop *loop = loop_of(op);
-    if (((op->bits_ & PIER__TIMED) || op->kind_ == PIER__OP_TIMER) &&
-        pier__timer_armed(&op->timer_)) {
-        pier__timers_remove(&loop->timers, &op->timer_); /* a held op isn't idle */
+    if ((op->bits_ & PIER__TIMED) || op->kind_ == PIER__OP_TIMER) {
+        pier__op_unlink(loop, op); /* a held op isn't idle */
+        if (!has_handle(op)) {
+            list_other(loop, op);
+        }
     }
+    op->bits_ |= PIER__PAUSED;
     if (op->kind_ == PIER__OP_POLL) {
         loop->backend->poll_pause(loop, op);
     }
@@ -558,6 +571,9 @@ void pier_pause(struct pier_op *op)
 
 PIER__COLD static void resume_other(struct pier_loop *loop, struct pier_op *op)
 {
+    if (!has_handle(op) && ((op->bits_ & PIER__TIMED) || op->kind_ == PIER__OP_TIMER)) {
+        unlist_other(op);
+    }
     if (op->bits_ & PIER__TIMED) {
         pier__op_refresh(loop, op);
     }

@@ -52,12 +52,12 @@ void pier_timer_reset(struct pier_op *op, uint64_t delay_ns)
     PIER_REQUIRE(pier__loop_on_thread(loop), "pier_timer_reset",
                  "called from another thread than the loop's");
     uint64_t deadline = after(pier__loop_clock(loop), delay_ns);
-    if (pier__timer_armed(&op->timer_)) {
-        pier__timers_remove(&loop->timers, &op->timer_);
-    }
     if (op->bits_ & PIER__PAUSED) {
         op->timer_.deadline_ns = deadline;
     } else {
+        if (pier__timer_armed(&op->timer_)) {
+            pier__timers_remove(&loop->timers, &op->timer_);
+        }
         pier__timers_insert(&loop->timers, &op->timer_, deadline);
     }
 }
@@ -73,8 +73,10 @@ bool pier_timer_stop(struct pier_op *op)
     struct pier_loop *loop = op->owner_;
     PIER_REQUIRE(pier__loop_on_thread(loop), "pier_timer_stop",
                  "called from another thread than the loop's");
-    if (PIER__LIKELY(pier__timer_armed(&op->timer_))) { /* else it is paused */
+    if (PIER__LIKELY(!(op->bits_ & PIER__PAUSED))) {
         pier__timers_remove(&loop->timers, &op->timer_);
+    } else {
+        pier__op_unlink(loop, op);
     }
     if (PIER__UNLIKELY(op->bits_ & PIER__TOKEN)) {
         pier__token_release(loop, op);
