@@ -201,6 +201,32 @@ PIER__COLD static void enable(struct pier_loop *loop)
     uring->enabled = true;
 }
 
+/* Goes through the handles that have something to do though no completion says so. False when the
+ * budget left some of them nothing. */
+static bool serve_all(struct pier_loop *loop)
+{
+    bool all = true;
+    while (loop->serving.head != NULL) {
+        if (loop->completed.head != NULL) {
+            pier__loop_deliver(loop); /* may take handles off the list */
+        }
+        struct pier_handle *handle = pier__handles_pop(&loop->serving);
+        if (handle == NULL) {
+            break;
+        }
+        if ((handle->bits_ & PIER__CLOSING) && handle->head_[0] == NULL &&
+            handle->head_[1] == NULL) {
+            pier__handle_try_close(handle);
+        } else if (loop->budget <= 0) {
+            pier__handles_push(&loop->ready, handle);
+            all = false;
+        } else {
+            pier__uring_serve(loop, handle);
+        }
+    }
+    return all;
+}
+
 static void wait(struct pier_loop *loop, uint64_t timeout_ns)
 {
     struct pier__uring *uring = pier__uring_of(loop);
@@ -235,23 +261,14 @@ static void wait(struct pier_loop *loop, uint64_t timeout_ns)
         loop->failure = pier__fail(result, "io_uring_enter: %s", pier_error_text(result));
         return;
     }
-    take_completions(loop);
-    while (loop->serving.head != NULL) {
-        if (loop->completed.head != NULL) {
-            pier__loop_deliver(loop); /* may take handles off the list */
-        }
-        struct pier_handle *handle = pier__handles_pop(&loop->serving);
-        if (handle == NULL) {
-            return;
-        }
-        if ((handle->bits_ & PIER__CLOSING) && handle->head_[0] == NULL &&
-            handle->head_[1] == NULL) {
-            pier__handle_try_close(handle);
-        } else if (loop->budget <= 0) {
-            pier__handles_push(&loop->ready, handle);
-        } else {
-            pier__uring_serve(loop, handle);
-        }
+    bool serves_first = uring->serves_first;
+    uring->serves_first = false;
+    if (PIER__UNLIKELY(serves_first)) {
+        serve_all(loop);
+        take_completions(loop);
+    } else {
+        take_completions(loop);
+        uring->serves_first = !serve_all(loop);
     }
 }
 

@@ -65,8 +65,9 @@ struct pier__uring {
     int descriptor;              /* of the ring: for messages from other threads */
     pier_descriptor wake, embed; /* eventfds: -1 when not in use */
     struct pier__uring_scratch *scratch;
-    bool cancels_unsent;                              /* and cancels of polls */
+    bool cancels_unsent; /* and cancels of polls */
     struct pier_op *polls_unsent, *polls_unsent_last; /* polls that found the queue full */
+    bool serves_first; /* handles that the last turn's events left no budget come before events */
     struct pier__uring_accepted *accepted_free;
 
     struct io_uring_buf_ring *buffers; /* NULL before the first lent receive */

@@ -81,9 +81,7 @@ void pier__uring_poll_cancel(struct pier_loop *loop, struct pier_op *op)
     /* The owner may close the descriptor when this returns: submit now, and let the kernel drop its
      * reference. */
     if (!pier__uring_cancel_request(loop, pier__uring_key(op, PIER__TAG_OP))) {
-        op->bits_ |= PIER__PAUSED; /* the queue is full: found and cancelled by resubmit() */
-        loop->retry_now = true;
-        uring->cancels_unsent = true;
+        uring->cancels_unsent = true; /* the queue is full: resubmit() tries again */
         return;
     }
     if (uring->enabled && loop->thread == pier__thread()) {
@@ -108,7 +106,8 @@ void pier__uring_poll_resume(struct pier_loop *loop, struct pier_op *op)
 void pier__uring_polled(struct pier_loop *loop, struct pier_op *op, int result)
 {
     op->bits_ &= (uint8_t)~PIER__WANTED;
-    if (op->reason_ != PIER__REASON_NONE && (result < 0 || (op->bits_ & PIER__MULTISHOT))) {
+    bool ending = op->reason_ != PIER__REASON_NONE;
+    if (ending && (result < 0 || (op->bits_ & PIER__MULTISHOT))) {
         pier__op_finish(loop, op, pier__op_reason(op));
         return;
     }
@@ -118,6 +117,10 @@ void pier__uring_polled(struct pier_loop *loop, struct pier_op *op, int result)
         return;
     }
     unsigned seen = seen_events(loop, op, (unsigned)result);
+    if (seen == 0 && ending) {
+        pier__op_finish(loop, op, pier__op_reason(op));
+        return;
+    }
     if (seen == 0) {
         if (!(op->bits_ & PIER__PAUSED)) {
             arm_poll(loop, op);
