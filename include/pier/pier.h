@@ -362,7 +362,9 @@ static inline void pier_op_then(struct pier_op *op, pier_op_fn *fn)
 PIER_API void pier_cancel(struct pier_op *op);
 
 /* Holds a multishot op: its events wait in the kernel (or in held buffers up to the handle's share)
- * until pier_resume(). Its terminal completion isn't held. Pausing twice is pausing once. */
+ * until pier_resume(). Its terminal completion isn't held, nor what was received before it is
+ * cancelled: that comes with its end. So an op whose cancel was asked for can't be paused. Pausing
+ * twice is pausing once. */
 PIER_API void pier_pause(struct pier_op *op);
 
 /* Lets a held op go on. */

@@ -225,12 +225,14 @@ static void busy_polls_starve_nobody(void)
 {
     struct pier_loop_options options = test_options();
     struct tracked_handle a = {0};
-    struct tracked polls[8] = {0}, timer = {0}, post = {0};
+    struct tracked polls[8] = {0}, timer = {0}, post = {0}, each = {0};
     if (!test_can(PIER_CAN_POLL)) {
         test_skip("the backend has no pier_poll()");
         return;
     }
     options.callbacks_max = 4;
+    options.receives_max = 1;
+    options.buffer_size = 64;
     struct pier_loop *loop = test_loop_with(&options);
     pier_descriptor ends[2];
     raw_pair(ends);
@@ -247,6 +249,12 @@ static void busy_polls_starve_nobody(void)
     tracked_post(loop, &post, NULL);
     CHECK_INT(wait_for(&post), ==, 0);
     check_usable(&a, peer);
+    /* Nor what has come already, and is delivered a piece a turn. */
+    tracked_receive_each(&a, &each, NULL);
+    raw_send(peer, noise, 64 * 20);
+    RUN_UNTIL(loop, each.done == 64 * 20);
+    tracked_cancel(&each);
+    CHECK_INT(wait_for(&each), ==, PIER_ECANCELED);
     for (size_t i = 0; i < COUNT_OF(polls); i++) {
         tracked_cancel(&polls[i]);
         CHECK_INT(wait_for(&polls[i]), ==, PIER_ECANCELED);

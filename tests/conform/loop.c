@@ -252,6 +252,47 @@ static void never_give_up(struct tracked *tracked)
     }
 }
 
+/* Ops that wait for nothing are found as well: those paused, also with a time limit. */
+static void drain_ends_what_is_paused(void)
+{
+    struct pier_loop *loop = test_loop();
+    struct tracked timer = {0}, notify = {0}, polls[2] = {0};
+    pier_descriptor ends[2];
+    raw_pair(ends);
+    for (unsigned round = 0; round < 2; round++) {
+        tracked_timer_each(loop, &timer, PIER_MILLISECOND, PIER_MILLISECOND, NULL);
+        tracked_notify_each(loop, &notify, NULL);
+        tracked_pause(&timer);
+        tracked_pause(&notify);
+        for (unsigned i = 0; i < 2 && test_can(PIER_CAN_POLL); i++) {
+            polls[i].op.timeout_ns = i * PIER_SECOND;
+            tracked_poll_each(loop, &polls[i], ends[0], PIER_READABLE, NULL);
+            tracked_pause(&polls[i]);
+        }
+        if (round == 1) {
+            tracked_resume(&timer);
+            tracked_pause(&timer);
+            pier_timer_reset(&timer.op, PIER_SECOND);
+            run_quietly(loop, 5);
+        }
+        CHECK_INT(drain(loop, 20 * PIER_SECOND), ==, 0);
+        CHECK_INT(timer.result, ==, PIER_ECANCELED);
+        CHECK_INT(notify.result, ==, PIER_ECANCELED);
+        for (unsigned i = 0; i < 2; i++) {
+            CHECK_INT(polls[i].result, ==, test_can(PIER_CAN_POLL) ? PIER_ECANCELED : 0);
+        }
+    }
+    tracked_timer_each(loop, &timer, 0, PIER_MILLISECOND, NULL);
+    tracked_pause(&timer);
+    tracked_resume(&timer);
+    RUN_UNTIL(loop, timer.events >= 2);
+    tracked_pause(&timer);
+    tracked_cancel(&timer);
+    CHECK_INT(wait_for(&timer), ==, PIER_ECANCELED);
+    raw_close(ends[0]);
+    raw_close(ends[1]);
+}
+
 static void drain_gives_up_in_time(void)
 {
     struct pier_loop *loop = test_loop();
@@ -400,6 +441,7 @@ const struct test loop_tests[] = {
     TEST(loop, backend_from_the_environment),
     TEST(loop, backends_are_listed_and_probed),
     TEST(loop, drain_ends_everything),
+    TEST(loop, drain_ends_what_is_paused),
     TEST(loop, drain_gives_up_in_time),
     TEST(loop, statistics_add_up),
     TEST(loop, slow_callbacks_are_reported),

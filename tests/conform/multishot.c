@@ -194,7 +194,6 @@ static void cancelled_while_paused_loses_nothing(void)
         raw_send(peer, big + sent, 500);
         sent += 500;
         run(loop, PIER_RUN_NO_WAIT);
-        reader.each.paused = false; /* What was taken before the pause may come with the end. */
         tracked_cancel(&reader.each);
         CHECK_INT(wait_for(&reader.each), ==, PIER_ECANCELED);
     }
@@ -202,6 +201,65 @@ static void cancelled_while_paused_loses_nothing(void)
     RUN_UNTIL(loop, reader.received == sent);
     close_and_wait(&reader.handle);
     raw_close(peer);
+}
+
+/* An op that is about to end can't be paused: what came before the cancel isn't held back, then
+ * comes the end. */
+static void paused_after_its_cancel(void)
+{
+    struct pier_loop *loop = test_loop();
+    struct reader reader = {.seed = 68};
+    pattern_fill(big, 100000, 68, 0);
+    const pier_descriptor peer = tracked_raw_pair(loop, STREAM_TCP4, &reader.handle);
+    for (unsigned i = 0; i < 30; i++) {
+        tracked_receive_each(&reader.handle, &reader.each, read_on);
+        if (i % 2 == 0) {
+            run(loop, PIER_RUN_NO_WAIT);
+        }
+        raw_send(peer, big + i * 100, 100);
+        if (i % 3 == 0) {
+            tracked_pause(&reader.each);
+            run(loop, PIER_RUN_NO_WAIT);
+        }
+        tracked_cancel(&reader.each);
+        tracked_pause(&reader.each);
+        tracked_pause(&reader.each);
+        CHECK_INT(wait_for(&reader.each), ==, PIER_ECANCELED);
+    }
+    tracked_receive_each(&reader.handle, &reader.each, read_on);
+    RUN_UNTIL(loop, reader.received == 3000);
+    close_and_wait(&reader.handle);
+    raw_close(peer);
+}
+
+/* The end of the stream means that all of it was delivered: a close, after which nothing is, may
+ * not be answered with it while there was data before that end. */
+static void close_is_no_end_of_stream(void)
+{
+    struct pier_loop *loop = test_loop();
+    pattern_fill(big, 1000, 69, 0);
+    for (unsigned i = 0; i < 24; i++) {
+        struct reader reader = {.seed = 69};
+        const enum stream stream = i % 2 == 0 ? STREAM_TCP4 : STREAM_PAIR;
+        const pier_descriptor peer = tracked_raw_pair(loop, stream, &reader.handle);
+        tracked_receive_each(&reader.handle, &reader.each, read_on);
+        if (i % 4 < 2) {
+            run(loop, PIER_RUN_NO_WAIT);
+        }
+        raw_send(peer, big, 1000);
+        raw_shutdown(peer);
+        if (i % 6 == 5) {
+            tracked_cancel(&reader.each);
+        }
+        if (i % 3 == 0) {
+            tracked_close_gracefully(&reader.handle, PIER_MILLISECOND, NULL);
+        } else {
+            tracked_close(&reader.handle, NULL);
+        }
+        RUN_UNTIL(loop, reader.handle.closes == 1);
+        CHECK(reader.each.result < 0 || reader.received == 1000);
+        raw_close(peer);
+    }
 }
 
 static void pause_of_timers_and_notifications(void)
@@ -258,6 +316,8 @@ const struct test multishot_tests[] = {
     TEST(multishot, paused_holds_the_peer_back),
     TEST(multishot, terminal_completion_is_not_held),
     TEST(multishot, cancelled_while_paused_loses_nothing),
+    TEST(multishot, paused_after_its_cancel),
+    TEST(multishot, close_is_no_end_of_stream),
     TEST(multishot, pause_of_timers_and_notifications),
     TEST(multishot, resume_of_what_is_not_paused),
     TEST_END,

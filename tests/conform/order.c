@@ -180,6 +180,8 @@ static void send_nothing(struct tracked_handle *from, struct tracked_handle *to)
     tracked_send_vectored(from, &sends[1], mixed, 3, NULL);
     CHECK_INT(wait_for(&sends[0]), ==, 0);
     CHECK_INT(wait_for(&sends[1]), ==, 5);
+    tracked_send_vectored(from, &sends[0], empty, 3, NULL); /* and not what was sent before */
+    CHECK_INT(wait_for(&sends[0]), ==, 0);
     tracked_send(from, &sends[0], "first", 5, NULL);
     tracked_send_vectored(from, &sends[1], empty, 3, NULL);
     tracked_send_vectored(from, &sends[2], empty, 1, NULL);

@@ -96,6 +96,42 @@ static void cancels_through_a_full_queue(void)
     free(polls);
 }
 
+/* A cancel that found the queue full isn't forgotten when the op's time limit passes before there
+ * is room, in a turn that begins with the timers since the one before used up its budget. */
+static void time_limit_behind_a_full_queue(void)
+{
+    struct pier_loop_options options = test_options();
+    struct tracked busy = {0}, polls[20] = {0};
+    pier_descriptor ends[2];
+    if (!test_can(PIER_CAN_POLL)) {
+        test_skip("the backend has no pier_poll()");
+        return;
+    }
+    options.queue_size = 4;
+    options.callbacks_max = 1;
+    struct pier_loop *loop = test_loop_with(&options);
+    raw_pair(ends);
+    tracked_poll_each(loop, &busy, ends[1], PIER_WRITABLE, NULL);
+    for (size_t i = 0; i < COUNT_OF(polls); i++) {
+        polls[i].op.timeout_ns = 20 * PIER_MILLISECOND;
+        tracked_poll(loop, &polls[i], ends[0], PIER_READABLE, NULL);
+    }
+    const uint64_t begin = pier_loop_now(loop);
+    RUN_UNTIL(loop, busy.events >= 2);
+    for (size_t i = 0; i < COUNT_OF(polls); i++) {
+        tracked_cancel(&polls[i]);
+    }
+    while (pier_loop_now(loop) - begin < 25 * PIER_MILLISECOND) {}
+    for (size_t i = 0; i < COUNT_OF(polls); i++) {
+        const int64_t result = wait_for(&polls[i]);
+        CHECK(result == PIER_ECANCELED || result == PIER_ETIMEDOUT);
+    }
+    tracked_cancel(&busy);
+    CHECK_INT(wait_for(&busy), ==, PIER_ECANCELED);
+    raw_close(ends[0]);
+    raw_close(ends[1]);
+}
+
 /* More completions in one go than a completion queue of that size holds. */
 static void burst_of_completions(void)
 {
@@ -133,6 +169,7 @@ static void burst_of_completions(void)
 const struct test small_queue_tests[] = {
     TEST(small_queue, ten_thousand_ops),
     TEST(small_queue, cancels_through_a_full_queue),
+    TEST(small_queue, time_limit_behind_a_full_queue),
     TEST(small_queue, burst_of_completions),
     TEST_END,
 };

@@ -38,7 +38,7 @@ static void check_event(const struct tracked *tracked)
     CHECK(is_multishot(tracked->kind));
     CHECK(pier_op_pending(op));
     CHECK_INT(op->result, >=, 1);
-    CHECK(!tracked->paused);
+    CHECK(!tracked->paused || tracked->ending || tracked->timed);
     if (tracked->owner != NULL) {
         CHECK(!tracked->owner->closing);
     }
@@ -108,6 +108,9 @@ static void check_terminal(const struct tracked *tracked)
     if (tracked->kind == TRACKED_RECEIVE_EACH) {
         CHECK_INT(op->done, ==, tracked->done);
     }
+    if (tracked->late) {
+        CHECK(op->result == PIER_ETIMEDOUT || (op->flags & PIER_EOF) != 0);
+    }
     const bool at_end = is_receive(tracked->kind) && op->result == 0 &&
                         (tracked->kind != TRACKED_RECEIVE || tracked->size > 0);
     CHECK_INT((op->flags & PIER_EOF) != 0, ==, at_end);
@@ -142,6 +145,7 @@ static void on_completion(struct pier_op *op)
     tracked->sequence = atomic_fetch_add(&sequence, 1) + 1;
     if ((op->flags & PIER_MORE) != 0) {
         tracked->events++;
+        tracked->late = tracked->late || (tracked->paused && !tracked->ending);
     } else {
         tracked->completions++;
         tracked->in_flight = false;
@@ -358,7 +362,8 @@ static struct pier_op *begin(struct tracked *tracked, enum tracked_kind kind,
     tracked->owner = owner;
     tracked->then = then;
     tracked->in_flight = true;
-    tracked->paused = false;
+    tracked->paused = tracked->ending = tracked->late = false;
+    tracked->timed = tracked->op.timeout_ns != 0;
     tracked->done = 0;
     if (owner != NULL) {
         owner->in_flight++;
@@ -499,6 +504,7 @@ void tracked_cancel(struct tracked *tracked)
 {
     const bool was_in_call = in_call;
     in_call = true;
+    tracked->ending = true;
     pier_cancel(&tracked->op);
     in_call = was_in_call;
 }

@@ -13,7 +13,6 @@ static void receive_rest(struct lane *lane)
     }
     for (unsigned i = 0; i < SLOTS; i++) {
         if (fuzz.slots[i].lane == lane && fuzz.slots[i].tracked.in_flight) {
-            fuzz.slots[i].tracked.paused = false;
             tracked_cancel(&fuzz.slots[i].tracked);
             RUN_UNTIL(fuzz.loop, !fuzz.slots[i].tracked.in_flight);
         }

@@ -284,6 +284,8 @@ static void peer_sends(struct lane *lane, unsigned how)
     pattern_fill(data, size, lane->seed, lane->peer_sent);
     const int64_t sent = raw_send_now(lane->peer, data, size);
     lane->peer_sent += sent > 0 ? (uint64_t)sent : 0;
+    /* It may come before the close is carried out, which drops it and with it what is to be sent. */
+    lane->data_dropped = lane->data_dropped || (sent > 0 && lane->handle.closing);
 }
 
 static void peer_reads(struct lane *lane, size_t size)
@@ -353,7 +355,10 @@ static void change_op(unsigned how)
     switch (next_byte() % 7) {
     case 0:
     case 1: tracked_cancel(tracked); break;
-    case 2: pier_cancel_remote(fuzz.loop, pier_op_token(&tracked->op)); break;
+    case 2:
+        tracked->ending = true;
+        pier_cancel_remote(fuzz.loop, pier_op_token(&tracked->op));
+        break;
     case 3:
         if (tracked->in_flight && tracked->paused) {
             tracked_resume(tracked);
