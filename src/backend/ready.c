@@ -360,10 +360,6 @@ int pier__ready_open(struct pier_loop *loop, const struct pier_loop_options *opt
 void pier__ready_close(struct pier_loop *loop)
 {
     struct pier__ready *ready = pier__ready_of(loop);
-    while (pier__handles_pop(&loop->ready) != NULL) {
-        /* descriptors of pier_poll() whose polls are over */
-    }
-    pier__foreign_settle(loop);
     pier__foreign_close(loop);
     ready->poller->close(loop);
     pier__free(loop, ready, sizeof(*ready));

@@ -143,9 +143,16 @@ void pier__foreign_settle(struct pier_loop *loop)
     }
 }
 
+/* At the end of the loop, whose handles are all closed: in the list are at most descriptors that
+ * were polled and not served any more. */
 void pier__foreign_close(struct pier_loop *loop)
 {
     struct pier__ready *ready = pier__ready_of(loop);
+    struct pier_handle *handle;
+    while ((handle = pier__handles_pop(&loop->ready)) != NULL) {
+        mark_changed(loop, PIER_OWNER(handle, struct pier__foreign, handle));
+    }
+    pier__foreign_settle(loop);
     while (ready->foreign_free != NULL) {
         struct pier__foreign *foreign = ready->foreign_free;
         ready->foreign_free = foreign->next;
