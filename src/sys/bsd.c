@@ -12,6 +12,12 @@
 
 #include "sys/posix.h"
 
+#ifdef __NetBSD__
+typedef size_t event_number;
+#else
+typedef int event_number;
+#endif
+
 pier_descriptor pier__sys_kqueue_create(void)
 {
     PIER__FAULT(KQUEUE);
@@ -32,8 +38,7 @@ int pier__sys_kevent(pier_descriptor queue, const struct kevent *changes, size_t
     uint64_t seconds = timeout_ns / PIER_SECOND;
     struct timespec limit = {.tv_sec = seconds > 1000000 ? 1000000 : (time_t)seconds,
                              .tv_nsec = (long)(timeout_ns % PIER_SECOND)};
-    /* int on most systems, size_t on NetBSD; both take these. */
-    int result = kevent((int)queue, changes, (int)change_count, events, (int)event_count,
-                        timeout_ns == PIER_FOREVER ? NULL : &limit);
+    int result = kevent((int)queue, changes, (event_number)change_count, events,
+                        (event_number)event_count, timeout_ns == PIER_FOREVER ? NULL : &limit);
     return result >= 0 ? result : errno == EINTR ? 0 : pier__sys_errno();
 }

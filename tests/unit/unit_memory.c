@@ -7,7 +7,8 @@
  * Live blocks are in a hash table by address, with the number of their allocation. Freeing an
  * address that isn't there is normal: strdup() and its kin allocate unseen. The lock is a spin lock
  * because tests allocate on several threads, and the table's own memory comes from the real
- * allocator. Without --wrap (Mach-O linkers have none) only the queries at the end are built. */
+ * allocator. Without --wrap (Mach-O linkers have none, nor has zig) only the queries at the end are
+ * built. */
 
 #include "unit.h"
 

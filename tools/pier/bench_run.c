@@ -315,7 +315,7 @@ static void add_figures(struct run *run)
     if (rate <= 0) {
         return; /* a round without messages says nothing of what they cost */
     }
-    double connections = (double)(run->options.connections + run->options.idle);
+    uint64_t connections = run->options.connections + run->options.idle;
     double messages = find_counter(run, "received_bytes") / (double)run->options.size;
     double figures[BENCH_FIGURES];
     figures[BENCH_RATE] = rate;
@@ -329,7 +329,7 @@ static void add_figures(struct run *run)
     /* Memory comes in pages, and rings fill up once: few connections say nothing. */
     figures[BENCH_MEMORY] = connections >= MEMORY_CONNECTIONS
                                 ? (run->memory_open - run->subject->base_memory) /
-                                      (connections - BENCH_BASE)
+                                      (double)(connections - BENCH_BASE)
                                 : NAN;
     figures[BENCH_BUSY] = run->cpu_ns / run->cpu_time_ns * 100;
     for (int i = 0; i < BENCH_FIGURES; i++) {
