@@ -164,9 +164,10 @@ static void serve(struct pier_loop *loop, struct pier_handle *handle)
         (!(handle->bits_ & PIER__BLOCKED) || (handle->bits_ & PIER__ALWAYS))) {
         pier__ready_writable(loop, handle); /* it has had its share of an earlier turn */
     }
+    /* Also with edges: the kernel may have refused the registration meanwhile. */
     if ((handle->ready_ & PIER__READ) && pier__ready_receive(loop, handle, key) &&
-        pier__ready_of(loop)->mode != PIER__POLLER_EDGE && !(handle->bits_ & PIER__CLOSING)) {
-        pier__ready_want(loop, handle);
+        !(handle->bits_ & PIER__CLOSING) && pier__ready_want(loop, handle) < 0) {
+        pier__loop_starve(loop, handle);
     }
 }
 
@@ -258,7 +259,11 @@ void pier__ready_retry(struct pier_handle *handle)
     struct pier_loop *loop = handle->loop_;
     struct pier_op *op = handle->head_[PIER__SENDING];
     if (op != NULL && op->state_ == PIER__ACTIVE && op->kind_ == PIER__OP_CONNECT) {
-        pier__ready_connect(loop, handle, op);
+        if (handle->family_ == PIER_ADDRESS_UNIX) {
+            pier__ready_connect(loop, handle, op); /* the backlog was full */
+        } else if (pier__ready_want(loop, handle) < 0) {
+            pier__loop_starve(loop, handle); /* it's on its way, and not yet watched */
+        }
     } else if (op != NULL && op->state_ == PIER__ACTIVE) {
         pier__ready_writable(loop, handle);
     }
