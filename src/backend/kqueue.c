@@ -1,9 +1,9 @@
 /* kqueue.c - the poller for kqueue: macOS and the BSDs; on Linux, in the tests, on libpier-kqueue.
  *
  * Handles are registered with EV_CLEAR, once per handle and filter. Their changes are collected and
- * go in with the next wait; an error comes back from there as an event with EV_ERROR and is handed
- * to the handle's ops, which find out by trying. What must be known or gone at once (the
- * descriptors of pier_poll(), and removals) is changed by a call of its own. */
+ * go in with the next wait; one that is refused comes back from there as an event with EV_ERROR,
+ * and its handle tries again after a while. What must be known or gone at once (the descriptors of
+ * pier_poll(), and removals) is changed by a call of its own. */
 
 #include <sys/types.h>
 
@@ -16,7 +16,6 @@
 #include "sys/posix.h"
 
 #define WAKE_KEY UINT64_MAX
-#define CHANGES_MAX 64
 
 /* NetBSD's udata was an intptr_t before version 10. */
 #define TO_UDATA(key) ((void *)(uintptr_t)(key))
@@ -24,7 +23,7 @@
 struct poller {
     pier_descriptor queue, pipe[2];
     size_t size, change_count;
-    struct kevent changes[CHANGES_MAX];
+    struct kevent changes[PIER__KEVENT_CHANGES_MAX];
     struct kevent events[];
 };
 
@@ -124,39 +123,53 @@ static int forgive(int error)
                : error;
 }
 
-/* Hands the collected changes over now. Their errors come with the events, so there must be room
- * for them: none is asked for. */
-static int flush_changes(struct pier_loop *loop, struct poller *poller)
+/* Hands collected changes over now, one by one: without room for events the first error would stop
+ * the rest. What is refused stays, for the next wait to tell of. */
+static void flush_changes(struct pier_loop *loop, struct poller *poller)
 {
-    size_t count = poller->change_count;
-    int first = 0;
-    poller->change_count = 0;
-    /* One by one: without room for events the first error would stop the rest. */
-    for (size_t i = 0; i < count; i++) {
+    size_t kept = 0;
+    for (size_t i = 0; i < poller->change_count; i++) {
         loop->stats.system_calls++;
-        int error = pier__sys_kevent(poller->queue, &poller->changes[i], 1, NULL, 0, 0);
-        if (poller->changes[i].flags & EV_DELETE) {
-            error = forgive(error);
+        if (pier__sys_kevent(poller->queue, &poller->changes[i], 1, NULL, 0, 0) < 0) {
+            poller->changes[kept++] = poller->changes[i];
         }
-        first = first == 0 ? error : first;
     }
-    return first;
+    poller->change_count = kept;
 }
 
-static int change_filter(struct pier_loop *loop, struct poller *poller, pier_descriptor descriptor,
-                         uint64_t key, int filter, bool add, bool edge, bool at_once)
+/* A change that replaces all others of its descriptor and filter, at once. */
+static int change_now(struct pier_loop *loop, struct poller *poller, const struct kevent *change)
 {
-    if (poller->change_count == CHANGES_MAX) {
-        int error = flush_changes(loop, poller);
-        if (error < 0) {
-            return error;
+    size_t kept = 0;
+    for (size_t i = 0; i < poller->change_count; i++) {
+        const struct kevent *earlier = &poller->changes[i];
+        if (earlier->ident != change->ident || earlier->filter != change->filter) {
+            poller->changes[kept++] = *earlier;
         }
     }
-    struct kevent *change = &poller->changes[poller->change_count++];
-    unsigned flags = add ? EV_ADD | EV_ENABLE | (edge ? (unsigned)EV_CLEAR : 0u) : EV_DELETE;
-    EV_SET(change, (uintptr_t)descriptor, (short)filter, (unsigned short)flags, 0, 0,
-           TO_UDATA(key));
-    return add && !at_once ? 0 : flush_changes(loop, poller);
+    poller->change_count = kept;
+    loop->stats.system_calls++;
+    int error = pier__sys_kevent(poller->queue, change, 1, NULL, 0, 0);
+    if (change->flags & EV_DELETE) {
+        return forgive(error);
+    }
+    /* The other end is gone: trying will say so. */
+    return error == PIER_EPIPE ? 0 : error;
+}
+
+/* Each collected change may come back as an event that says why it was refused: no more of them
+ * than there is room for. */
+static int change_later(struct pier_loop *loop, struct poller *poller, const struct kevent *change)
+{
+    size_t most = poller->size < PIER__KEVENT_CHANGES_MAX ? poller->size : PIER__KEVENT_CHANGES_MAX;
+    if (poller->change_count == most) {
+        flush_changes(loop, poller);
+        if (poller->change_count == most) {
+            return PIER_ENOMEM;
+        }
+    }
+    poller->changes[poller->change_count++] = *change;
+    return 0;
 }
 
 static int set(struct pier_loop *loop, pier_descriptor descriptor, uint64_t key, unsigned old,
@@ -179,16 +192,28 @@ static int set(struct pier_loop *loop, pier_descriptor descriptor, uint64_t key,
         if (wants == had && !(wants && level)) {
             continue;
         }
-        int error = change_filter(loop, poller, descriptor, key, filters[i].filter, wants, edge,
-                                  level);
-        if (error == PIER_EPIPE && wants) {
-            error = 0; /* the other end is gone: trying will say so */
-        }
+        struct kevent change;
+        unsigned flags = wants ? EV_ADD | EV_ENABLE | (edge ? (unsigned)EV_CLEAR : 0u) : EV_DELETE;
+        EV_SET(&change, (uintptr_t)descriptor, (short)filters[i].filter, (unsigned short)flags, 0,
+               0, TO_UDATA(key));
+        int error = level || !wants ? change_now(loop, poller, &change)
+                                    : change_later(loop, poller, &change);
         if (error < 0) {
             return error;
         }
     }
     return 0;
+}
+
+/* A registration that a wait tried to make was refused: its handle is to try again later, since no
+ * event will tell it anything. */
+static void refused(struct pier_loop *loop, const struct kevent *event)
+{
+    struct pier_handle *handle = pier__slot_handle(loop, (uint64_t)(uintptr_t)event->udata);
+    if (handle != NULL) {
+        handle->interest_ = 0;
+        pier__loop_starve(loop, handle);
+    }
 }
 
 /* What an event says, as pier's bits. */
@@ -198,9 +223,6 @@ static unsigned events_of(const struct pier_loop *loop, const struct kevent *eve
     if (handle != NULL && handle->kind_ == PIER__KIND_FOREIGN) {
         /* pier_poll() tells hang-up from readable on every backend; kqueue's EV_EOF is either. */
         return pier__ready_ask(handle);
-    }
-    if (event->flags & EV_ERROR) {
-        return PIER__ERROR;
     }
     if (event->filter == EVFILT_WRITE) {
         return event->flags & EV_EOF ? PIER__WRITE | PIER__ERROR : PIER__WRITE;
@@ -231,6 +253,10 @@ static void wait(struct pier_loop *loop, uint64_t timeout_ns)
             pier__sys_drain_pipe(poller->pipe[0]);
             continue;
         }
+        if (PIER__UNLIKELY(event->flags & EV_ERROR)) {
+            refused(loop, event);
+            continue;
+        }
         unsigned events = events_of(loop, event);
         if (events != 0) {
             pier__ready_event(loop, key, events);
@@ -245,8 +271,7 @@ static void wake(struct pier_loop *loop)
 
 static pier_descriptor descriptor(struct pier_loop *loop)
 {
-    struct poller *poller = poller_of(loop);
-    return flush_changes(loop, poller) < 0 ? PIER_ENOTSUP : poller->queue;
+    return poller_of(loop)->queue;
 }
 
 static int after_fork(struct pier_loop *loop)

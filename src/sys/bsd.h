@@ -9,6 +9,9 @@
 struct kevent;
 
 pier_descriptor pier__sys_kqueue_create(void);
+/* Changes that one call may make. */
+#define PIER__KEVENT_CHANGES_MAX 64
+
 /* Applies changes and waits for events. The two arrays are different ones (traps 37). Returns the
  * number of events; an interruption is 0 events. */
 int pier__sys_kevent(pier_descriptor queue, const struct kevent *changes, size_t change_count,

@@ -7,6 +7,12 @@
 #include <stdio.h>
 #include <stdlib.h>
 
+#ifdef PIER_HAVE_KQUEUE_EMULATION
+#include <sys/types.h>
+
+#include <sys/event.h>
+#endif
+
 #include "scenario.h"
 
 enum { DESCRIPTORS = 256 };
@@ -61,6 +67,9 @@ void *account_allocate(void *context, void *memory, size_t old_size, size_t new_
 int account_descriptors(void)
 {
     int count = 0;
+#ifdef PIER_HAVE_KQUEUE_EMULATION
+    pier_kqueue_reclaim(); /* the library that stands in for kqueue doesn't notice a close */
+#endif
     for (int i = 0; i < DESCRIPTORS; i++) {
         count += fcntl(i, F_GETFD) != -1;
     }
