@@ -53,7 +53,7 @@ struct test {
 
 /* ---- checks ---------------------------------------------------------------------------------- */
 
-#if defined(__MINGW32__)
+#if defined(__MINGW32__) && !defined(__clang__)
 #define PRINTF_LIKE(text, arguments) __attribute__((format(gnu_printf, text, arguments)))
 #elif defined(__GNUC__)
 #define PRINTF_LIKE(text, arguments) __attribute__((format(printf, text, arguments)))

@@ -135,8 +135,8 @@ bool unit_check_text(const char *file, int line, const char *what, const char *l
 bool unit_check_memory(const char *file, int line, const char *what, const void *left,
                        const void *right, size_t size);
 
-/* MinGW's own printf() takes the standard's formats, its compiler has to be told. */
-#ifdef __MINGW32__
+/* MinGW's own printf() takes the standard's formats, of which gcc has to be told. */
+#if defined(__MINGW32__) && !defined(__clang__)
 #define UNIT_PRINTF __attribute__((format(gnu_printf, 3, 4)))
 #else
 #define UNIT_PRINTF __attribute__((format(printf, 3, 4)))
