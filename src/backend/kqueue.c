@@ -269,6 +269,11 @@ static void wake(struct pier_loop *loop)
     pier__sys_signal_pipe(poller_of(loop)->pipe[1]);
 }
 
+static void flush_poller(struct pier_loop *loop)
+{
+    flush_changes(loop, poller_of(loop));
+}
+
 static pier_descriptor descriptor(struct pier_loop *loop)
 {
     return poller_of(loop)->queue;
@@ -282,11 +287,6 @@ static int after_fork(struct pier_loop *loop)
     /* A kqueue isn't inherited: its number is free, or somebody else's by now (traps 45). What
      * stands in for it on Linux sees to the same. */
     return open_descriptors(poller);
-}
-
-static void flush_poller(struct pier_loop *loop)
-{
-    flush_changes(loop, poller_of(loop));
 }
 
 static const struct pier__poller kqueue_poller = {
