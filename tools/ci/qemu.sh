@@ -104,6 +104,7 @@ END
         -DPIER_TESTS=ON -DPIER_EXAMPLES=ON -DPIER_WERROR=ON &&
         cmake --build "$here" -j "$jobs" || return 1
     shift
+    [ $# -gt 0 ] || set -- -L '^(unit|conform)$'
     sh "$root/tests/runner/run" "$here" "$@"
 }
 
