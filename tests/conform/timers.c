@@ -297,11 +297,23 @@ static uint64_t random_delay(struct model *model)
     }
 }
 
+/* A timer that is armed and not being cancelled: at any time at least one in eight is far away. */
+static struct modelled *pick_armed(struct model *model)
+{
+    for (int tries = 0; tries < 200; tries++) {
+        struct modelled *modelled =
+            &model->timers[random_below(&model->random, (uint32_t)model->count)];
+        if (modelled->armed && !modelled->cancelled) {
+            return modelled;
+        }
+    }
+    return NULL;
+}
+
 static void change_one(struct model *model)
 {
-    struct modelled *modelled =
-        &model->timers[random_below(&model->random, (uint32_t)model->count)];
-    if (!modelled->armed || modelled->cancelled) {
+    struct modelled *modelled = pick_armed(model);
+    if (modelled == NULL) {
         return;
     }
     switch (random_below(&model->random, 4)) {
