@@ -104,6 +104,9 @@ void raw_pipe(pier_descriptor ends[2]);
 int64_t raw_send_now(pier_descriptor descriptor, const void *memory, size_t size);
 int64_t raw_receive_now(pier_descriptor descriptor, void *memory, size_t size);
 
+/* Sends until nothing more goes, nor will before the peer receives. */
+void raw_fill(pier_descriptor descriptor);
+
 /* All of it, however long it takes. */
 void raw_send(pier_descriptor descriptor, const void *memory, size_t size);
 void raw_receive(pier_descriptor descriptor, void *memory, size_t size);

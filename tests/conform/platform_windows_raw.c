@@ -315,6 +315,17 @@ int64_t raw_send_now(pier_descriptor descriptor, const void *memory, size_t size
     return result;
 }
 
+/* Pairs are of TCP: what was on its way when the buffers were full may be acknowledged later, and
+ * make room. */
+void raw_fill(pier_descriptor descriptor)
+{
+    static const char nothing[65536];
+    WSAPOLLFD asked = {.fd = (SOCKET)descriptor, .events = POLLWRNORM};
+    do {
+        while (raw_send_now(descriptor, nothing, sizeof(nothing)) > 0) {}
+    } while (WSAPoll(&asked, 1, 300) > 0);
+}
+
 /* Wine's recv() takes a reset that it met before for the end of the stream; its poll remembers. */
 static bool was_reset(pier_descriptor descriptor)
 {

@@ -16,12 +16,6 @@ static bool lacks_poll(void)
     return false;
 }
 
-/* Fills a descriptor until nothing more goes. */
-static void stuff(pier_descriptor descriptor)
-{
-    while (raw_send_now(descriptor, big, sizeof(big)) > 0) {}
-}
-
 /* Sockets, and pipes where those can be waited for. */
 static int kinds_to_poll(void)
 {
@@ -53,7 +47,7 @@ static void readable_and_writable(void)
         tracked_poll(loop, &read, ends[0], PIER_READABLE, NULL);
         CHECK_INT(wait_for(&read), ==, PIER_READABLE);
         /* Not writable for long. */
-        stuff(ends[1]);
+        raw_fill(ends[1]);
         tracked_poll(loop, &write, ends[1], PIER_WRITABLE, NULL);
         run_quietly(loop, 10);
         CHECK(write.in_flight);
@@ -121,7 +115,7 @@ static void hang_up(void)
         CHECK_INT(wait_for(&read) & (PIER_READABLE | PIER_HANGUP), !=, 0);
         raw_close(ends[0]);
         /* The reader goes: the writer is told, though it waits for room. */
-        stuff(others[1]);
+        raw_fill(others[1]);
         tracked_poll(loop, &write, others[1], PIER_WRITABLE, NULL);
         run_quietly(loop, 5);
         CHECK(write.in_flight);
@@ -195,7 +189,7 @@ static void several_on_one_descriptor(void)
     struct tracked reads[3] = {0}, writes[2] = {0}, each = {0};
     pier_descriptor ends[2];
     raw_pair(ends);
-    stuff(ends[0]);
+    raw_fill(ends[0]);
     for (int i = 0; i < 3; i++) {
         tracked_poll(loop, &reads[i], ends[0], PIER_READABLE, NULL);
     }
