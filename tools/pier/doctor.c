@@ -117,10 +117,12 @@ static void print_common(const struct diagnosis *diagnosis)
 {
     const struct doctor_backend *first = NULL;
     printf("\nFeatures\n  %-22s", "");
+    int blanks = 1;
     for (size_t i = 0; i < diagnosis->backends_count; i++) {
         if (diagnosis->backends[i].works) {
             first = first == NULL ? &diagnosis->backends[i] : first;
-            printf(" %-6s", diagnosis->backends[i].name);
+            printf("%*s%s", blanks, "", diagnosis->backends[i].name);
+            blanks = 7 - (int)strlen(diagnosis->backends[i].name);
         }
     }
     printf("\n");

@@ -1,8 +1,9 @@
 /* doctor.h - what the parts of `pier doctor` share.
  *
  * doctor.c prints; doctor_backends.c asks the library which backends work; doctor_uring.c asks the
- * kernel what io_uring can do; doctor_limits.c has the table of limits with what each one means;
- * doctor_system.c reads settings, the only one of them that differs from system to system. */
+ * kernel what io_uring can do; doctor_limits.c has the table of limits with what each one means.
+ * What differs from system to system is reading settings: doctor_system.c is for POSIX systems,
+ * doctor_windows.c for Windows. */
 
 #ifndef PIER_TOOL_DOCTOR_H
 #define PIER_TOOL_DOCTOR_H
@@ -29,8 +30,9 @@ struct doctor_system {
 
 void doctor_system_describe(struct doctor_system *system);
 
-/* Up to 3 numbers of a setting, as the system keeps it; `name` is the system's own, with dots.
- * Returns how many there are: 0 when the setting does not exist or can't be read. */
+/* Up to 3 numbers of a setting, as the system keeps it; `name` is the system's own, with dots, or
+ * words where the system has no names for such things. Returns how many there are: 0 when the
+ * setting does not exist or can't be read. */
 size_t doctor_read_setting(const char *name, uint64_t values[3]);
 
 enum doctor_resource { DOCTOR_OPEN_FILES, DOCTOR_LOCKED_MEMORY, DOCTOR_PROCESSES };
@@ -44,6 +46,10 @@ uint64_t doctor_page_size(void);
 /* The memory that this process and its like may use, in bytes. `group`: what the control group
  * allows, else what the machine has. False when that isn't known, or the group has no limit. */
 bool doctor_read_memory(bool group, uint64_t *bytes);
+
+/* Bytes of kernel and process that an idle connection takes, as measured on this system; 0 where
+ * nobody has measured it. */
+uint64_t doctor_connection_memory(void);
 
 /* ---- backends ---- */
 

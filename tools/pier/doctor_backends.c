@@ -45,8 +45,12 @@ static const struct {
 #endif
 #if defined(_WIN32)
     {"iocp", "Windows", true},
+    {"poll", "POSIX systems", false},
+    {"select", "POSIX systems", false},
 #else
     {"iocp", "Windows", false},
+    {"poll", "POSIX systems", true},
+    {"select", "POSIX systems", true},
 #endif
 };
 

@@ -14,10 +14,6 @@
 /* Descriptors that a server needs beside those of its connections. */
 enum { SPARE_DESCRIPTORS = 32 };
 
-/* Kernel memory of one end of an idle TCP connection: socket, inode, file. Measured on Linux 6.18
- * as 3.9 KB of slab, with pier's own share added. */
-enum { CONNECTION_MEMORY = 4608 };
-
 struct row;
 
 typedef bool read_fn(const struct row *row, struct doctor_limit *limit);
@@ -342,12 +338,41 @@ static void explain_files_process(struct doctor_limit *limit)
 
 static void explain_memory(struct doctor_limit *limit)
 {
-    char text[TOOL_TEXT_MAX];
-    count(limit, DOCTOR_MACHINE, limit->numbers[0] / CONNECTION_MEMORY);
+    char text[TOOL_TEXT_MAX], each[TOOL_TEXT_MAX];
+    uint64_t memory = doctor_connection_memory();
+    if (memory == 0) {
+        mean(limit,
+             "connections take memory of the kernel and of the process; how much hasn't been "
+             "measured on this system, so that no number is derived from it");
+        return;
+    }
+    count(limit, DOCTOR_MACHINE, limit->numbers[0] / memory);
     mean(limit,
-         "an idle connection costs about 4.5 KiB in kernel and process: about %s of them if "
+         "an idle connection costs about %s in kernel and process: about %s of them if "
          "nothing else needed memory",
+         format_bytes(each, memory), format_number(text, limit->connections));
+}
+
+/* ---- Windows ---- */
+
+static void explain_handles(struct doctor_limit *limit)
+{
+    char text[TOOL_TEXT_MAX];
+    count(limit, DOCTOR_PROCESS, minus(limit->numbers[0], SPARE_DESCRIPTORS));
+    mean(limit,
+         "the size of a process's table of handles: about %s connections, one handle for each",
          format_number(text, limit->connections));
+}
+
+static void explain_commit(struct doctor_limit *limit)
+{
+    uint64_t used[3] = {0, 0, 0};
+    char text[TOOL_TEXT_MAX];
+    doctor_read_setting("committed memory", used);
+    mean(limit,
+         "memory and page files together, %s of it promised to programs: beyond the limit nobody "
+         "gets any more",
+         format_bytes(text, used[0]));
 }
 
 /* ---- the table ---- */
@@ -412,6 +437,15 @@ static const struct row rows[] = {
     {"memory of the control group", "memory limit of the control group", "bytes", read_group_memory,
      explain_memory,
      "MemoryMax= of a systemd service, docker run --memory SIZE, the container's memory limit"},
+    {"limit of handles", "handles of a process", "handles", read_setting, explain_handles,
+     "it's fixed; more processes"},
+    {"default of local ports", "local ports of clients, by default", "(first, last)", read_setting,
+     explain_ports,
+     "netsh int ipv4 set dynamicport tcp start=10000 num=55536 (show for set: what holds)"},
+    {"limit of committed memory", "committed memory of the machine", "bytes", read_setting,
+     explain_commit, "a larger page file, or more memory"},
+    {"memory of the job", "memory limit of the job", "bytes", read_setting, explain_memory,
+     "the limit of the job object or container that this process was started in"},
 };
 
 size_t doctor_limits(struct doctor_limit limits[DOCTOR_LIMITS_MAX])

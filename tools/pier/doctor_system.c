@@ -1,4 +1,4 @@
-/* doctor_system.c - reads what the system says about itself, for `pier doctor`.
+/* doctor_system.c - reads what a POSIX system says about itself, for `pier doctor`.
  *
  * Linux has its settings as files below /proc/sys, whose names are the setting's with slashes for
  * dots; macOS, FreeBSD, NetBSD and DragonFly have sysctlbyname(). On a system with neither only the
@@ -208,6 +208,13 @@ bool doctor_read_memory(bool group, uint64_t *bytes)
 #else
     return false;
 #endif
+}
+
+/* One end of an idle TCP connection: socket, inode, file. Measured on Linux 6.18 as 3.9 KB of slab,
+ * with pier's own share added. */
+uint64_t doctor_connection_memory(void)
+{
+    return 4608;
 }
 
 /* ---- the machine ---- */

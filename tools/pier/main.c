@@ -22,8 +22,8 @@ static const struct subcommand subcommands[] = {
     {"load", pier_tool_load, "a load generator that checks every byte of the echo"},
 #ifndef PIER_TOOL_WITHOUT_BENCH
     {"bench", pier_tool_bench, "compares the backends of this machine under load"},
-    {"doctor", pier_tool_doctor, "says what this kernel and sandbox allow, and which limits apply"},
 #endif
+    {"doctor", pier_tool_doctor, "says what this kernel and sandbox allow, and which limits apply"},
 };
 
 enum { SUBCOMMANDS = sizeof(subcommands) / sizeof(subcommands[0]) };

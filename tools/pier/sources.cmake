@@ -2,6 +2,10 @@
 # included there.
 
 set(PIER_TOOL_SOURCES
+  tools/pier/doctor.c
+  tools/pier/doctor_backends.c
+  tools/pier/doctor_limits.c
+  tools/pier/doctor_uring.c
   tools/pier/echo.c
   tools/pier/echo_connection.c
   tools/pier/echo_server.c
@@ -12,11 +16,14 @@ set(PIER_TOOL_SOURCES
   tools/pier/load_report.c
   tools/pier/main.c
   tools/pier/options.c
+  tools/pier/report_text.c
   tools/pier/slab.c)
 
-# Comparing backends and examining the machine is written for POSIX systems.
+# Comparing backends starts a process for each, as only POSIX systems can.
 if(WIN32)
-  list(APPEND PIER_TOOL_SOURCES tools/pier/platform_windows.c)
+  list(APPEND PIER_TOOL_SOURCES
+    tools/pier/doctor_windows.c
+    tools/pier/platform_windows.c)
   set_source_files_properties(tools/pier/main.c PROPERTIES
     COMPILE_DEFINITIONS PIER_TOOL_WITHOUT_BENCH=1)
 else()
@@ -27,11 +34,7 @@ else()
     tools/pier/bench_report.c
     tools/pier/bench_run.c
     tools/pier/bench_system.c
-    tools/pier/doctor.c
-    tools/pier/doctor_backends.c
-    tools/pier/doctor_limits.c
     tools/pier/doctor_system.c
-    tools/pier/doctor_uring.c
     tools/pier/platform.c
     tools/pier/report.c
     tools/pier/report_chart.c)
