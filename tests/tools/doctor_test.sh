@@ -9,10 +9,11 @@ set -u
 
 pier=${1:?usage: doctor_test.sh PIER-COMMAND [NO-URING-COMMAND]}
 no_uring=${2:-}
-"$pier" --version >/dev/null || { echo "not ok pier: $pier doesn't run"; exit 1; }
 directory=$(mktemp -d) || exit 1
 trap 'rm -rf "$directory"' EXIT
 trap 'exit 1' INT TERM
+. "$(dirname "$0")/emulated.sh"
+"$pier" --version >/dev/null || { echo "not ok pier: $pier doesn't run"; exit 1; }
 out=$directory/out err=$directory/err
 passed=0 failed=0 skipped=0
 unset PIER_BACKEND
@@ -74,8 +75,13 @@ check_json()
     esac
 }
 
+if [ $windows -eq 1 ]; then
+    backends=iocp limits='handles of a process'
+else
+    backends='poll select' limits='open files of a process, soft'
+fi
 if expect text 0 "$pier" doctor; then
-    has text '^pier [0-9.]* on ' '^Backends' '^Features' '^Limits' 'open files of a process, soft' \
+    has text '^pier [0-9.]* on ' '^Backends' '^Features' '^Limits' "$limits" \
         '^How many connections fit' 'a server of one process  *about [0-9,]* connections'
     longest=$(awk '{ if (length($0) > longest) longest = length($0) } END { print longest }' "$out")
     [ "$longest" -le 110 ] && pass text-width || fail text-width "a line of $longest columns"
@@ -83,7 +89,20 @@ if expect text 0 "$pier" doctor; then
     [ "$blanks" -eq 0 ] && pass text-blanks || fail text-blanks "$blanks lines end in blanks"
 fi
 best=$(sed -n 's/^  \([a-z]*\) *works$/\1/p' "$out" | head -1)
-if [ "$(uname -s)" = Linux ]; then
+if [ $windows -eq 1 ]; then
+    has text-windows '^pier [0-9.]* on Windows 10\.0\.[0-9]* x86_64' '^  iocp *works' \
+        '^  uring *no: only on Linux' 'memory of the machine: [0-9.]* GiB' \
+        'committed memory of the machine: [0-9.]* GiB' 'local ports of clients'
+    if [ -n "${PIER_EMULATOR:-}" ]; then
+        has text-wine '(Wine [0-9.]*)'
+    fi
+    processors=$(sed -n 's/^pier .*, \([0-9]*\) CPUs\{0,1\}$/\1/p' "$out")
+    if [ "$processors" = "$(nproc)" ]; then
+        pass text-processors
+    else
+        fail text-processors "$processors, but nproc says $(nproc)"
+    fi
+elif [ "$(uname -s)" = Linux ]; then
     has text-linux 'fs.nr_open' 'net.core.somaxconn' 'net.ipv4.tcp_mem' 'ip_local_port_range' \
         'locked memory' 'memory of the machine'
 fi
@@ -104,7 +123,7 @@ if expect json 0 "$pier" doctor --json; then
 fi
 
 # The soft limit is what the shell says, and decides how many connections fit.
-(
+[ $windows -eq 0 ] && (
     ulimit -S -n 200 && ulimit -H -n 300 && "$pier" doctor --json >"$out"
 ) && {
     check_json limit-values "{l['name']: l['values'] for l in d['limits']}[
@@ -112,7 +131,7 @@ fi
     check_json limit-connections "0 < d['connections_per_process'] < 300"
 }
 
-for backend in poll select; do
+for backend in $backends; do
     PIER_BACKEND=$backend
     export PIER_BACKEND
     expect "environment-$backend" 0 "$pier" doctor &&
@@ -125,7 +144,9 @@ unset PIER_BACKEND
 
 # A machine whose io_uring works shows what a filter takes away.
 "$pier" doctor >"$out" 2>"$err"
-if ! works uring; then
+if [ $windows -eq 1 ]; then
+    : # nothing to take away
+elif ! works uring; then
     skip no-uring "io_uring doesn't work here: $(grep '^  uring' "$out")"
 elif [ -z "$no_uring" ] || ! "$no_uring" EPERM true 2>"$err"; then
     skip no-uring "no filter: $(cat "$err")"
@@ -165,7 +186,7 @@ refuse bad-option 'did you mean --json' --jsn
 refuse bad-argument '"uring"' uring
 refuse bad-flag 'takes no value' --json=1
 expect help 0 "$pier" doctor --help && has help '^usage: pier doctor'
-if [ -e /dev/full ]; then
+if [ -e /dev/full ] && [ $windows -eq 0 ]; then
     "$pier" doctor >/dev/full 2>"$err"
     status=$?
     if [ $status -eq 1 ] && grep -q 'cannot write' "$err"; then
