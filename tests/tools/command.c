@@ -56,12 +56,27 @@ static const char *tool_path(void)
     return path;
 }
 
+bool command_is_windows(void)
+{
+    const char *path = tool_path(), *end = strrchr(path, '.');
+    return end != NULL && strcmp(end, ".exe") == 0;
+}
+
+void command_signal(const struct command *command, int number)
+{
+    kill(command->id, command_is_windows() ? SIGINT : number);
+}
+
 void command_start(struct command *command, const char *const *arguments)
 {
-    const char *path = tool_path();
-    char *argv[ARGUMENTS_MAX + 2] = {(char *)(uintptr_t)path};
+    const char *words[2] = {getenv("PIER_EMULATOR"), tool_path()};
+    char *argv[ARGUMENTS_MAX + 3] = {NULL};
+    int count = 0;
+    for (int i = words[0] != NULL ? 0 : 1; i < 2; i++) {
+        argv[count++] = (char *)(uintptr_t)words[i];
+    }
     for (int i = 0; i < ARGUMENTS_MAX && arguments[i] != NULL; i++) {
-        argv[i + 1] = (char *)(uintptr_t)arguments[i];
+        argv[count++] = (char *)(uintptr_t)arguments[i];
     }
     int out[2], err[2];
     memset(command, 0, sizeof(*command));
@@ -75,7 +90,7 @@ void command_start(struct command *command, const char *const *arguments)
         for (int i = 3; i < 256; i++) {
             close(i);
         }
-        execv(path, argv);
+        execv(argv[0], argv);
         _exit(127);
     }
     command_track(command->id, true);

@@ -1,7 +1,8 @@
 /* command.h - running the `pier` command from a test: start it, read what it says, end it.
  *
- * The program is the one that PIER_TEST_TOOL names. PIER_TEST_BACKEND is the backend that the
- * tests are for; tests that need one are skipped when this machine doesn't have it. */
+ * The program is the one that PIER_TEST_TOOL names; it may be one of another system, to be run
+ * under the emulator that PIER_EMULATOR names. PIER_TEST_BACKEND is the backend that the tests are
+ * for; tests that need one are skipped when this machine doesn't have it. */
 
 #ifndef PIER_TESTS_COMMAND_H
 #define PIER_TESTS_COMMAND_H
@@ -22,6 +23,12 @@ struct command {
 
 /* Starts `pier` with arguments, ended by NULL. */
 void command_start(struct command *command, const char *const *arguments);
+
+/* Whether the command is a program for Windows. */
+bool command_is_windows(void);
+
+/* Sends it SIGINT or SIGTERM. Of the two Wine knows SIGINT only, as Ctrl-C. */
+void command_signal(const struct command *command, int number);
 
 /* Reads a line of its stdout, without the line end. Fails the test when none comes. */
 void command_read_line(struct command *command, char *line, size_t size);

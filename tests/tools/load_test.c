@@ -94,6 +94,18 @@ static void serve_honestly(int peer)
     }
 }
 
+/* Tells the test through this pipe when the first bytes have come. */
+static int news[2];
+
+static void serve_and_tell(int peer)
+{
+    char byte;
+    if (recv(peer, &byte, 1, MSG_PEEK) == 1 && write(news[1], &byte, 1) != 1) {
+        return;
+    }
+    serve_honestly(peer);
+}
+
 static void serve_with_wrong_byte(int peer)
 {
     char data[4096];
@@ -291,18 +303,23 @@ TEST(load_counts_what_a_server_too_slow_left_unsent)
 
 TEST(load_stops_when_it_is_interrupted)
 {
-    start_server(serve_honestly);
+    char byte;
+    REQUIRE(pipe(news) == 0);
+    start_server(serve_and_tell);
     const char *const arguments[] = {
         "load",  "--json",        "--backend", command_backend(), "--connect",
         address, "--connections", "1",         "--duration",      "60",
         NULL};
     command_start(&client, arguments);
-    sleep_ms(500);
-    kill(client.id, SIGINT);
+    CHECK_EQ(read(news[0], &byte, 1), 1);
+    sleep_ms(100); /* for some messages to be answered */
+    command_signal(&client, SIGINT);
     command_finish(&client, 3000);
     CHECK_EQ(client.exit_code, 0);
     CHECK_EQ(command_number(&client, "errors"), 0);
     CHECK_GT(command_number(&client, "messages"), 0);
+    close(news[0]);
+    close(news[1]);
     stop_server();
 }
 
