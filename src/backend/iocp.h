@@ -42,7 +42,8 @@ struct pier__iocp_listener {
     unsigned ready, first; /* accepted and not delivered: a ring of indices, oldest first */
     uint8_t order[PIER__IOCP_ACCEPTS];
     struct pier__iocp_accept accepts[PIER__IOCP_ACCEPTS];
-    bool shut; /* the handle waits to be closed */
+    bool shut;     /* the handle waits to be closed */
+    bool no_delay; /* TCP_NODELAY, for what is accepted too */
 };
 
 /* A request of readiness, for one pier_poll(). */

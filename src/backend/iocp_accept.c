@@ -22,6 +22,8 @@ static struct pier__iocp_listener *make_listener(struct pier_loop *loop, struct 
     }
     memset(listener, 0, sizeof(*listener));
     listener->handle = handle;
+    loop->stats.system_calls++;
+    listener->no_delay = pier__sys_has_no_delay(handle->descriptor_);
     for (unsigned i = 0; i < PIER__IOCP_ACCEPTS; i++) {
         listener->accepts[i].listener = listener;
         listener->accepts[i].socket = -1;
@@ -151,11 +153,12 @@ void pier__iocp_start_accept(struct pier_loop *loop, struct pier_handle *handle,
 /* Delivers the oldest connection that waits. */
 static void deliver_one(struct pier_loop *loop, struct pier_handle *handle, struct pier_op *op)
 {
-    struct pier__iocp_accept *accept = pop_ready(listener_of(handle));
+    struct pier__iocp_listener *listener = listener_of(handle);
+    struct pier__iocp_accept *accept = pop_ready(listener);
     pier_descriptor socket = accept->socket;
     accept->socket = -1;
-    loop->stats.system_calls++;
-    int error = pier__sys_finish_accept(handle->descriptor_, socket);
+    loop->stats.system_calls += listener->no_delay ? 2 : 1;
+    int error = pier__sys_finish_accept(handle->descriptor_, socket, listener->no_delay);
     if (error < 0) {
         pier__sys_close(socket); /* the connection is gone already */
     } else if (op->bits_ & PIER__MULTISHOT) {

@@ -54,7 +54,10 @@ static void free_poll(struct pier_loop *loop, struct pier__iocp_poll *poll)
 
 static unsigned events_of(const struct pier_op *op)
 {
-    unsigned wanted = (unsigned)op->size, events = PIER__AFD_ABORT | PIER__AFD_CONNECT_FAILED;
+    unsigned wanted = (unsigned)op->size;
+    /* A closed socket would never be heard of again. PIER__AFD_SEND says that a connect succeeded;
+     * the driver's event for that one stays set for ever. */
+    unsigned events = PIER__AFD_ABORT | PIER__AFD_CONNECT_FAILED | PIER__AFD_LOCAL_CLOSE;
     events |= wanted & PIER_READABLE ? PIER__AFD_RECEIVE | PIER__AFD_ACCEPT | PIER__AFD_DISCONNECT
                                      : 0u;
     events |= wanted & PIER_WRITABLE ? (unsigned)PIER__AFD_SEND : 0u;

@@ -85,6 +85,10 @@ int pier__sys_map(int code)
     case ERROR_NO_DATA: return PIER_EPIPE;
     case ERROR_PIPE_NOT_CONNECTED:
     case ERROR_NETNAME_DELETED: return PIER_ECONNRESET;
+    case ERROR_CONNECTION_REFUSED: return PIER_ECONNREFUSED;
+    case ERROR_CONNECTION_ABORTED: return PIER_ECONNABORTED;
+    case ERROR_NETWORK_UNREACHABLE: return PIER_ENETUNREACH;
+    case ERROR_HOST_UNREACHABLE: return PIER_EHOSTUNREACH;
     case ERROR_PIPE_BUSY:
     case ERROR_BUSY: return PIER_EBUSY;
     case ERROR_HANDLE_DISK_FULL:
@@ -100,42 +104,62 @@ int pier__sys_map(int code)
     }
 }
 
-/* Statuses as seen in the packets of pier's requests, most of them in tests;
- * RtlNtStatusToDosError() makes one code of several of these. */
+/* Statuses that pier's requests end with, seen in tests most of them, where
+ * RtlNtStatusToDosError() makes one code of several or gives one that says less. */
 int pier__sys_status_code(long status)
 {
+    typedef ULONG NTAPI convert_fn(LONG);
     switch ((unsigned long)status) {
     case 0: return 0;
     case 0xc0000011: return ERROR_HANDLE_EOF;
     case 0x8000000a: /* closed under the request */
     case 0xc0000024:
-    case 0xc0000120: return ERROR_OPERATION_ABORTED;
+    case 0xc0000120:
+    case 0xc0000240: return ERROR_OPERATION_ABORTED;
     case 0xc000014b:
     case 0xc00000b1: return ERROR_BROKEN_PIPE;
     case 0xc00000b0: return ERROR_PIPE_NOT_CONNECTED;
     case 0xc0000008: return WSAENOTSOCK;
     case 0x80000005: return WSAEMSGSIZE;
+    case 0xc0000007:
     case 0xc0000017:
-    case 0xc000009a: return WSAENOBUFS;
+    case 0xc0000044:
+    case 0xc000009a:
+    case 0xc00000a1:
+    case 0xc000012d:
+    case 0xc000013d: return WSAENOBUFS;
     case 0xc0000022: return ERROR_ACCESS_DENIED;
     case 0xc0000043:
+    case 0xc0000209:
     case 0xc000020a: return WSAEADDRINUSE;
-    case 0xc00000b5: return WSAETIMEDOUT;
+    case 0xc00000b5:
+    case 0xc000013f: return WSAETIMEDOUT;
     case 0xc00000bb: return WSAEOPNOTSUPP;
     case 0xc0000140: return WSAECONNABORTED; /* a connection that was gone before it was accepted */
+    case 0xc0000018:
     case 0xc0000141:
     case 0xc0000207: return WSAEADDRNOTAVAIL;
+    case 0xc000013c:
+    case 0xc000013e:
     case 0xc000020c:
     case 0xc000020d:
     case 0xc000023f: return WSAECONNRESET;
+    case 0xc00000bc:
     case 0xc0000236: return WSAECONNREFUSED;
-    case 0xc000023c: return WSAENETUNREACH;
+    case 0xc00000be:
+    case 0xc000023c:
+    case 0xc000023e: return WSAENETUNREACH;
     case 0xc000023d: return WSAEHOSTUNREACH;
+    case 0xc000013b:
+    case 0xc000020f:
     case 0xc0000241: return WSAECONNABORTED;
     case 0xc000007f: return ERROR_DISK_FULL;
     case 0xc0000185: return ERROR_IO_DEVICE;
-    default: return (int)status; /* unknown: kept as it is */
+    default: break;
     }
+    convert_fn *convert = (convert_fn *)(void *)pier__sys_native("RtlNtStatusToDosError");
+    ULONG code = convert != NULL ? convert(status) : ERROR_MR_MID_NOT_FOUND;
+    return code != ERROR_MR_MID_NOT_FOUND ? (int)code : (int)status; /* unknown: kept as it is */
 }
 
 PIER__COLD int pier__sys_socket_error(void)

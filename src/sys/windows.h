@@ -86,7 +86,10 @@ int pier__sys_finish_connect(pier_descriptor socket);
 /* `storage` has room for two of the above. */
 int64_t pier__sys_start_accept(pier_descriptor listener, pier_descriptor socket, void *storage,
                                OVERLAPPED *request, bool skips);
-int pier__sys_finish_accept(pier_descriptor listener, pier_descriptor socket);
+/* After the packet: makes the socket a full one, with the listener's TCP_NODELAY, which Windows
+ * doesn't promise to pass on. */
+int pier__sys_finish_accept(pier_descriptor listener, pier_descriptor socket, bool no_delay);
+bool pier__sys_has_no_delay(pier_descriptor socket);
 /* Asks for the end of a request; its packet comes all the same. NULL: of all of the descriptor's.
  */
 void pier__sys_cancel(pier_descriptor descriptor, OVERLAPPED *request);

@@ -11,6 +11,10 @@
 
 #define IOCTL_AFD_POLL 0x00012024
 
+#ifndef SIO_BSP_HANDLE_POLL
+#define SIO_BSP_HANDLE_POLL 0x4800001d
+#endif
+
 pier_descriptor pier__sys_afd_open(bool synchronous)
 {
     typedef NTSTATUS NTAPI create_fn(HANDLE *, ACCESS_MASK, OBJECT_ATTRIBUTES *, IO_STATUS_BLOCK *,
@@ -46,15 +50,38 @@ static NTSTATUS poll_driver(pier_descriptor afd, void *context, IO_STATUS_BLOCK 
                    sizeof(*in), out, sizeof(*out));
 }
 
+static bool ask_provider(SOCKET socket, DWORD question, SOCKET *answer)
+{
+    DWORD bytes;
+    return WSAIoctl(socket, question, NULL, 0, answer, sizeof(*answer), &bytes, NULL, NULL) == 0;
+}
+
+/* The socket that the driver knows: layered providers make sockets of their own on top. No provider
+ * may answer SIO_BASE_HANDLE for itself, but some that filter traffic (Komodia's) do, wrongly; they
+ * let SIO_BSP_HANDLE_POLL through, which leads one layer down (wepoll 8dc6115, mio #1131). False
+ * when it's no socket. */
+static bool find_base(SOCKET socket, SOCKET *base)
+{
+    for (int layer = 0; layer < 16; layer++) {
+        SOCKET below;
+        if (ask_provider(socket, SIO_BASE_HANDLE, base)) {
+            return true;
+        }
+        if (WSAGetLastError() == WSAENOTSOCK ||
+            !ask_provider(socket, SIO_BSP_HANDLE_POLL, &below) || below == socket) {
+            return false;
+        }
+        socket = below;
+    }
+    return false;
+}
+
 int pier__sys_afd_poll(pier_descriptor afd, pier_descriptor socket, unsigned events,
                        struct pier__afd_request *request)
 {
     PIER__FAULT(POLL);
     SOCKET base;
-    DWORD bytes;
-    /* The driver doesn't know the sockets that layered providers make. */
-    if (WSAIoctl((SOCKET)socket, SIO_BASE_HANDLE, NULL, 0, &base, sizeof(base), &bytes, NULL,
-                 NULL) != 0) {
+    if (!find_base((SOCKET)socket, &base)) {
         pier__sys_socket_error();
         return PIER_ENOTSUP; /* open, but not a socket */
     }

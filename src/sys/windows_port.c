@@ -2,8 +2,8 @@
  *
  * Return values decide whether a packet comes, never the fields of the OVERLAPPED: on a failed call
  * some systems leave them as if the request were going on. Success at once sends a packet too,
- * unless the descriptor skips those; and so does the one failure that is a warning, a message
- * that's too long. */
+ * unless the descriptor skips those; and so does the one failure that is a warning: a message that
+ * is longer than the memory for it. */
 
 #include "sys/windows.h"
 
@@ -98,7 +98,9 @@ static int64_t started(bool succeeded, bool is_socket, DWORD bytes, bool skips)
         return skips ? (int64_t)bytes : PIER__PACKET;
     }
     int code = is_socket ? WSAGetLastError() : (int)GetLastError();
-    return code == ERROR_IO_PENDING || code == WSAEMSGSIZE ? PIER__PACKET : pier__sys_map(code);
+    return code == ERROR_IO_PENDING || code == WSAEMSGSIZE || code == ERROR_MORE_DATA
+               ? PIER__PACKET
+               : pier__sys_map(code);
 }
 
 int64_t pier__sys_start_receive(pier_descriptor socket, void *memory, size_t size,
@@ -232,12 +234,21 @@ int64_t pier__sys_start_accept(pier_descriptor listener, pier_descriptor socket,
     return started(done, true, 0, skips);
 }
 
-int pier__sys_finish_accept(pier_descriptor listener, pier_descriptor socket)
+int pier__sys_finish_accept(pier_descriptor listener, pier_descriptor socket, bool no_delay)
 {
     SOCKET from = (SOCKET)listener;
-    int result = setsockopt((SOCKET)socket, SOL_SOCKET, SO_UPDATE_ACCEPT_CONTEXT,
-                            (const char *)&from, sizeof(from));
-    return result == 0 ? 0 : pier__sys_socket_error();
+    if (setsockopt((SOCKET)socket, SOL_SOCKET, SO_UPDATE_ACCEPT_CONTEXT, (const char *)&from,
+                   sizeof(from)) != 0) {
+        return pier__sys_socket_error();
+    }
+    return no_delay ? pier__sys_set_no_delay(socket, true) : 0;
+}
+
+bool pier__sys_has_no_delay(pier_descriptor socket)
+{
+    DWORD on = 0;
+    int size = sizeof(on);
+    return getsockopt((SOCKET)socket, IPPROTO_TCP, TCP_NODELAY, (char *)&on, &size) == 0 && on != 0;
 }
 
 void pier__sys_cancel(pier_descriptor descriptor, OVERLAPPED *request)
