@@ -7,7 +7,8 @@
  *
  * A descriptor is associated with the port by its first request, so that an accepted socket can go
  * to another loop before. Windows before 8.1, and Wine, can't take that back: such a handle can be
- * attached to its old loop only. */
+ * attached to its old loop only. It's the object behind a descriptor that is associated, so that
+ * one under two numbers is with both or not at all. */
 
 #include "backend/iocp.h"
 
@@ -207,6 +208,20 @@ static int attach_iocp(struct pier_handle *handle)
     return 0;
 }
 
+/* Whether another handle of the loop is of the same object and has it associated. */
+static bool is_shared(const struct pier_loop *loop, const struct pier_handle *handle)
+{
+    for (uint32_t i = 0; i < loop->slots_used; i++) {
+        const struct pier_handle *other = loop->slots[i].handle;
+        if (other != NULL && other != handle && other->kind_ == handle->kind_ &&
+            (other->ready_ & PIER__ASSOCIATED) &&
+            pier__sys_is_same(handle->descriptor_, other->descriptor_)) {
+            return true;
+        }
+    }
+    return false;
+}
+
 int pier__iocp_associate(struct pier_handle *handle)
 {
     struct pier_loop *loop = handle->loop_;
@@ -218,8 +233,11 @@ int pier__iocp_associate(struct pier_handle *handle)
     loop->stats.system_calls++;
     loop->stats.registrations++;
     int error = pier__sys_port_attach(pier__iocp_of(loop)->port, handle->descriptor_, key);
-    if (error < 0) {
-        return error;
+    if (PIER__UNLIKELY(error < 0)) {
+        if (error != PIER_EINVAL || !is_shared(loop, handle)) {
+            return error;
+        }
+        pier__iocp_of(loop)->shares = true;
     }
     handle->ready_ |= PIER__ASSOCIATED;
     note_skips(handle);
@@ -231,7 +249,8 @@ static void detach_iocp(struct pier_handle *handle)
     struct pier_loop *loop = handle->loop_;
     pier__iocp_detach_listener(loop, handle);
     bool stays = (handle->ready_ & PIER__ASSOCIATED) &&
-                 pier__sys_port_detach(handle->descriptor_) < 0;
+                 ((pier__iocp_of(loop)->shares && is_shared(loop, handle)) ||
+                  pier__sys_port_detach(handle->descriptor_) < 0);
     handle->turn_ = stays ? pier__iocp_of(loop)->id : 0;
 }
 

@@ -108,6 +108,8 @@ int64_t pier__sys_read_pipe(pier_descriptor descriptor, void *memory, size_t siz
 /* windows_file.c. Whether the descriptor was opened without FILE_FLAG_OVERLAPPED: no requests, and
  * calls wait. */
 bool pier__sys_is_synchronous(pier_descriptor descriptor);
+/* Whether two descriptors lead to the same object. False before Windows 10, which can't tell. */
+bool pier__sys_is_same(pier_descriptor a, pier_descriptor b);
 /* Where the next read or write of a synchronous file goes. */
 uint64_t pier__sys_file_position(pier_descriptor descriptor);
 

@@ -37,6 +37,13 @@ bool pier__sys_is_synchronous(pier_descriptor descriptor)
             (FILE_SYNCHRONOUS_IO_ALERT | FILE_SYNCHRONOUS_IO_NONALERT)) != 0;
 }
 
+bool pier__sys_is_same(pier_descriptor a, pier_descriptor b)
+{
+    typedef NTSTATUS NTAPI compare_fn(HANDLE, HANDLE);
+    compare_fn *compare = (compare_fn *)(void *)pier__sys_native("NtCompareObjects");
+    return compare != NULL && compare(pier__sys_handle(a), pier__sys_handle(b)) == 0;
+}
+
 uint64_t pier__sys_file_position(pier_descriptor descriptor)
 {
     LARGE_INTEGER none = {.QuadPart = 0}, position;

@@ -66,6 +66,14 @@ bool platform_path_exists(const char *path);
 /* The descriptor behind an open file. */
 pier_descriptor platform_descriptor_of(FILE *file);
 
+/* Opens a file for reading, or makes one for reading and writing. A system may have several kinds of
+ * open files, counted from 0; those of kind 0 have a current place. */
+enum platform_how { PLATFORM_READ, PLATFORM_CREATE };
+pier_descriptor platform_open(const char *path, enum platform_how how, int kind);
+int platform_file_kinds(void);
+void platform_seek(pier_descriptor descriptor, int64_t offset);
+pier_descriptor platform_open_directory(void);
+
 /* Waits until the descriptor is readable. Returns whether it is, false after timeout_ns. */
 bool platform_wait_readable(pier_descriptor descriptor, uint64_t timeout_ns);
 
@@ -110,6 +118,8 @@ void raw_fill(pier_descriptor descriptor);
 /* All of it, however long it takes. */
 void raw_send(pier_descriptor descriptor, const void *memory, size_t size);
 void raw_receive(pier_descriptor descriptor, void *memory, size_t size);
+/* A byte of TCP's urgent data. */
+void raw_send_urgent(pier_descriptor socket, char byte);
 /* Waits for the end of the stream, which must be the next thing to come. */
 void raw_receive_end(pier_descriptor descriptor);
 /* Receives and drops everything up to the end of the stream or a reset; returns the number of
@@ -130,6 +140,15 @@ pier_descriptor raw_duplicate(pier_descriptor descriptor);
 void raw_set_nonblocking(pier_descriptor descriptor, bool on);
 /* Where the system can't tell, what it was set to last. */
 bool raw_is_nonblocking(pier_descriptor descriptor);
+
+enum raw_option {
+    RAW_NO_DELAY,
+    RAW_KEEP_ALIVE,
+    RAW_CAN_BIND_AGAIN /* while old connections linger, and nobody else while this one is open */
+};
+bool raw_has_option(pier_descriptor socket, enum raw_option option);
+/* Whether programs that this one starts get the descriptor. */
+bool raw_is_inherited(pier_descriptor descriptor);
 
 void raw_local_address(pier_descriptor descriptor, struct pier_address *address);
 

@@ -251,6 +251,32 @@ pier_descriptor platform_descriptor_of(FILE *file)
     return fileno(file);
 }
 
+pier_descriptor platform_open(const char *path, enum platform_how how, int kind)
+{
+    (void)kind;
+    const int descriptor = how == PLATFORM_CREATE ? open(path, O_RDWR | O_CREAT | O_EXCL, 0600)
+                                                  : open(path, O_RDONLY);
+    CHECK_INT(descriptor, >=, 0);
+    return descriptor;
+}
+
+int platform_file_kinds(void)
+{
+    return 1;
+}
+
+void platform_seek(pier_descriptor descriptor, int64_t offset)
+{
+    CHECK_INT(lseek((int)descriptor, (off_t)offset, SEEK_SET), ==, offset);
+}
+
+pier_descriptor platform_open_directory(void)
+{
+    const int descriptor = open("/", O_RDONLY);
+    CHECK_INT(descriptor, >=, 0);
+    return descriptor;
+}
+
 bool platform_wait_readable(pier_descriptor descriptor, uint64_t timeout_ns)
 {
     struct pollfd waited = {.fd = (int)descriptor, .events = POLLIN};

@@ -14,6 +14,7 @@
 #include <sys/socket.h>
 #include <sys/un.h>
 #include <netinet/in.h>
+#include <netinet/tcp.h>
 #include <unistd.h>
 
 _Noreturn static void system_failed(const char *what)
@@ -83,6 +84,23 @@ pier_descriptor raw_datagram_socket(void)
         system_failed("socket");
     }
     return descriptor;
+}
+
+bool raw_has_option(pier_descriptor socket, enum raw_option option)
+{
+    int value = -1;
+    socklen_t size = sizeof(value);
+    const int level = option == RAW_NO_DELAY ? IPPROTO_TCP : SOL_SOCKET;
+    const int name = option == RAW_NO_DELAY     ? TCP_NODELAY
+                     : option == RAW_KEEP_ALIVE ? SO_KEEPALIVE
+                                                : SO_REUSEADDR;
+    CHECK_INT(getsockopt((int)socket, level, name, &value, &size), ==, 0);
+    return value != 0;
+}
+
+bool raw_is_inherited(pier_descriptor descriptor)
+{
+    return (fcntl((int)descriptor, F_GETFD) & FD_CLOEXEC) == 0;
 }
 
 void raw_local_address(pier_descriptor descriptor, struct pier_address *address)
@@ -255,6 +273,11 @@ void raw_send(pier_descriptor descriptor, const void *memory, size_t size)
         }
         sent += result > 0 ? (size_t)result : 0;
     }
+}
+
+void raw_send_urgent(pier_descriptor socket, char byte)
+{
+    CHECK_INT(send((int)socket, &byte, 1, MSG_OOB), ==, 1);
 }
 
 void raw_receive(pier_descriptor descriptor, void *memory, size_t size)

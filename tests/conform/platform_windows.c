@@ -317,6 +317,40 @@ pier_descriptor platform_descriptor_of(FILE *file)
     return (pier_descriptor)_get_osfhandle(_fileno(file));
 }
 
+/* Kinds: 0 opened as usual, 1 for overlapped requests. */
+pier_descriptor platform_open(const char *path, enum platform_how how, int kind)
+{
+    const DWORD rights = how == PLATFORM_CREATE ? GENERIC_READ | GENERIC_WRITE : GENERIC_READ;
+    const HANDLE handle = CreateFileA(
+        path, rights, FILE_SHARE_READ, NULL, how == PLATFORM_CREATE ? CREATE_NEW : OPEN_EXISTING,
+        kind == 1 ? FILE_FLAG_OVERLAPPED : FILE_ATTRIBUTE_NORMAL, NULL);
+    if (handle == INVALID_HANDLE_VALUE) {
+        system_failed("CreateFile");
+    }
+    return (pier_descriptor)handle;
+}
+
+int platform_file_kinds(void)
+{
+    return 2;
+}
+
+void platform_seek(pier_descriptor descriptor, int64_t offset)
+{
+    const LARGE_INTEGER place = {.QuadPart = offset};
+    CHECK(SetFilePointerEx((HANDLE)descriptor, place, NULL, FILE_BEGIN));
+}
+
+pier_descriptor platform_open_directory(void)
+{
+    const HANDLE handle = CreateFileA(".", FILE_LIST_DIRECTORY, FILE_SHARE_READ | FILE_SHARE_WRITE,
+                                      NULL, OPEN_EXISTING, FILE_FLAG_BACKUP_SEMANTICS, NULL);
+    if (handle == INVALID_HANDLE_VALUE) {
+        system_failed("CreateFile");
+    }
+    return (pier_descriptor)handle;
+}
+
 bool platform_wait_readable(pier_descriptor descriptor, uint64_t timeout_ns)
 {
     WSAPOLLFD waited = {.fd = (SOCKET)descriptor, .events = POLLRDNORM};

@@ -78,15 +78,30 @@ static void set_mode(pier_descriptor descriptor, bool on)
     }
 }
 
-void raw_set_nonblocking(pier_descriptor descriptor, bool on)
+static bool is_pipe(pier_descriptor descriptor)
 {
-    set_mode(descriptor, on);
+    int type = 0, size = sizeof(type);
+    start_winsock();
+    return getsockopt((SOCKET)descriptor, SOL_SOCKET, SO_TYPE, (char *)&type, &size) != 0;
+}
+
+static void note_mode(pier_descriptor descriptor, bool on)
+{
     for (size_t i = 0; i < COUNT_OF(nonblocking); i++) {
         if (nonblocking[i] == (on ? 0 : descriptor)) {
             nonblocking[i] = on ? descriptor : 0;
             return;
         }
     }
+}
+
+/* The one mode of pipes of that kind can't be had together with overlapped calls. */
+void raw_set_nonblocking(pier_descriptor descriptor, bool on)
+{
+    if (!is_pipe(descriptor)) {
+        set_mode(descriptor, on);
+    }
+    note_mode(descriptor, on);
 }
 
 bool raw_is_nonblocking(pier_descriptor descriptor)
@@ -122,6 +137,27 @@ pier_descriptor raw_datagram_socket(void)
         system_failed("socket");
     }
     return (pier_descriptor)made;
+}
+
+/* What Windows calls SO_REUSEADDR is something else: binding again it always allows. */
+bool raw_has_option(pier_descriptor socket, enum raw_option option)
+{
+    DWORD value = 0;
+    int size = sizeof(value);
+    const int level = option == RAW_NO_DELAY ? (int)IPPROTO_TCP : SOL_SOCKET;
+    const int name = option == RAW_NO_DELAY     ? TCP_NODELAY
+                     : option == RAW_KEEP_ALIVE ? SO_KEEPALIVE
+                                                : SO_EXCLUSIVEADDRUSE;
+    if (getsockopt((SOCKET)socket, level, name, (char *)&value, &size) != 0) {
+        system_failed("getsockopt");
+    }
+    return value != 0;
+}
+
+bool raw_is_inherited(pier_descriptor descriptor)
+{
+    DWORD flags = HANDLE_FLAG_INHERIT;
+    return !GetHandleInformation((HANDLE)descriptor, &flags) || (flags & HANDLE_FLAG_INHERIT) != 0;
 }
 
 void raw_local_address(pier_descriptor descriptor, struct pier_address *address)
@@ -239,13 +275,6 @@ void raw_pipe(pier_descriptor ends[2])
     }
     ends[0] = (pier_descriptor)reader;
     ends[1] = (pier_descriptor)writer;
-}
-
-static bool is_pipe(pier_descriptor descriptor)
-{
-    int type = 0, size = sizeof(type);
-    start_winsock();
-    return getsockopt((SOCKET)descriptor, SOL_SOCKET, SO_TYPE, (char *)&type, &size) != 0;
 }
 
 static int64_t failure(int code)
@@ -374,6 +403,11 @@ void raw_send(pier_descriptor descriptor, const void *memory, size_t size)
     }
 }
 
+void raw_send_urgent(pier_descriptor socket, char byte)
+{
+    CHECK_INT(send((SOCKET)socket, &byte, 1, MSG_OOB), ==, 1);
+}
+
 /* One receive that waits. */
 static int64_t receive_some(pier_descriptor descriptor, void *memory, size_t size)
 {
@@ -440,6 +474,7 @@ void raw_shutdown(pier_descriptor descriptor)
 
 void raw_close(pier_descriptor descriptor)
 {
+    note_mode(descriptor, false);
     if (closesocket((SOCKET)descriptor) != 0 && !CloseHandle((HANDLE)descriptor)) {
         system_failed("close");
     }
@@ -455,12 +490,32 @@ void raw_reset(pier_descriptor descriptor)
     raw_close(descriptor);
 }
 
+/* DuplicateHandle() makes handles of sockets that Winsock doesn't know. */
+static pier_descriptor duplicate_socket(pier_descriptor descriptor)
+{
+    WSAPROTOCOL_INFOW info;
+    if (WSADuplicateSocketW((SOCKET)descriptor, GetCurrentProcessId(), &info) != 0) {
+        system_failed("WSADuplicateSocket");
+    }
+    const SOCKET copy = WSASocketW(FROM_PROTOCOL_INFO, FROM_PROTOCOL_INFO, FROM_PROTOCOL_INFO,
+                                   &info, 0, WSA_FLAG_OVERLAPPED | WSA_FLAG_NO_HANDLE_INHERIT);
+    if (copy == INVALID_SOCKET) {
+        system_failed("WSASocket");
+    }
+    return (pier_descriptor)copy;
+}
+
 pier_descriptor raw_duplicate(pier_descriptor descriptor)
 {
     HANDLE copy;
-    if (!DuplicateHandle(GetCurrentProcess(), (HANDLE)descriptor, GetCurrentProcess(), &copy, 0,
-                         FALSE, DUPLICATE_SAME_ACCESS)) {
+    if (!is_pipe(descriptor)) {
+        copy = (HANDLE)duplicate_socket(descriptor);
+    } else if (!DuplicateHandle(GetCurrentProcess(), (HANDLE)descriptor, GetCurrentProcess(), &copy,
+                                0, FALSE, DUPLICATE_SAME_ACCESS)) {
         system_failed("DuplicateHandle");
+    }
+    if (raw_is_nonblocking(descriptor)) {
+        note_mode((pier_descriptor)copy, true);
     }
     return (pier_descriptor)copy;
 }

@@ -378,6 +378,28 @@ static void listener_is_readable(void)
 }
 
 /* Hundreds of descriptors, each with an op, in one loop. */
+static void urgent_data(void)
+{
+    if (lacks_poll()) {
+        return;
+    }
+    struct pier_loop *loop = test_loop();
+    struct tracked poll = {0};
+    struct pier_address address = address_of("127.0.0.1:0");
+    const pier_descriptor listener = raw_listen(&address, 4);
+    const pier_descriptor client = raw_connect(&address), server = raw_accept(listener);
+    tracked_poll(loop, &poll, server, PIER_PRIORITY, NULL);
+    run_quietly(loop, 5);
+    raw_send(client, "x", 1);
+    run_quietly(loop, 5);
+    CHECK(poll.in_flight);
+    raw_send_urgent(client, '!');
+    CHECK_INT(wait_for(&poll), ==, PIER_PRIORITY);
+    raw_close(client);
+    raw_close(server);
+    raw_close(listener);
+}
+
 static void many_descriptors(void)
 {
     if (lacks_poll()) {
@@ -440,6 +462,7 @@ const struct test poll_tests[] = {
     TEST(poll, refusals),
     TEST(poll, regular_file),
     TEST(poll, listener_is_readable),
+    TEST(poll, urgent_data),
     TEST(poll, many_descriptors),
     TEST(poll, drained_with_the_loop),
     TEST_END,

@@ -25,6 +25,7 @@ const struct test *const suite_areas[] = {
     small_queue_tests,
     steady_tests,
     writer_tests,
+    adopted_tests,
     misuse_tests,
 #ifdef CONFORM_POSIX
     descriptors_tests,

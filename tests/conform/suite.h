@@ -27,6 +27,7 @@ extern const struct test embed_tests[];
 extern const struct test small_queue_tests[];
 extern const struct test steady_tests[];
 extern const struct test writer_tests[];
+extern const struct test adopted_tests[];
 extern const struct test misuse_tests[];
 
 /* posix_*.c */
