@@ -174,6 +174,9 @@ void pier__iocp_start_lent(struct pier_loop *loop, struct pier_handle *handle, s
 void pier__iocp_lent_completed(struct pier_loop *loop, struct pier_handle *handle,
                                struct pier_op *op, int error)
 {
+    if (error == PIER_EMSGSIZE) {
+        error = 0; /* a message has come, and is longer than nothing */
+    }
     if (error == 0) {
         handle->ready_ |= PIER__READABLE;
     }

@@ -49,11 +49,19 @@ int pier__sys_port_detach(pier_descriptor descriptor)
     return 0;
 }
 
+static bool reads_messages(pier_descriptor descriptor)
+{
+    DWORD state;
+    return GetNamedPipeHandleStateW(pier__sys_handle(descriptor), &state, NULL, NULL, NULL, NULL,
+                                    0) &&
+           (state & PIPE_READMODE_MESSAGE) != 0;
+}
+
 bool pier__sys_port_skip(pier_descriptor descriptor, bool is_socket)
 {
     if (is_socket) {
         /* Not with providers whose sockets aren't handles of the system: they lose the packet-less
-         * success (traps 48). */
+         * success. */
         WSAPROTOCOL_INFOW info;
         int size = sizeof(info);
         if (getsockopt((SOCKET)descriptor, SOL_SOCKET, SO_PROTOCOL_INFOW, (char *)&info, &size) !=
@@ -61,6 +69,8 @@ bool pier__sys_port_skip(pier_descriptor descriptor, bool is_socket)
             (info.dwServiceFlags1 & XP1_IFS_HANDLES) == 0) {
             return false;
         }
+    } else if (reads_messages(descriptor)) {
+        return false; /* a part of a message isn't quite a success: Wine sends no packet for it */
     }
     return SetFileCompletionNotificationModes(pier__sys_handle(descriptor),
                                               FILE_SKIP_COMPLETION_PORT_ON_SUCCESS |
@@ -272,6 +282,9 @@ static int64_t wait_for_request(HANDLE handle, OVERLAPPED *request, bool done, D
     }
     if (done) {
         return bytes;
+    }
+    if (GetLastError() == ERROR_MORE_DATA) {
+        return (int64_t)request->InternalHigh; /* a part of a message */
     }
     return GetLastError() == ERROR_HANDLE_EOF || GetLastError() == ERROR_BROKEN_PIPE
                ? 0

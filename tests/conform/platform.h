@@ -66,8 +66,8 @@ bool platform_path_exists(const char *path);
 /* The descriptor behind an open file. */
 pier_descriptor platform_descriptor_of(FILE *file);
 
-/* Opens a file for reading, or makes one for reading and writing. A system may have several kinds of
- * open files, counted from 0; those of kind 0 have a current place. */
+/* Opens a file for reading, or makes one for reading and writing. A system may have several kinds
+ * of open files, counted from 0; those of kind 0 have a current place. */
 enum platform_how { PLATFORM_READ, PLATFORM_CREATE };
 pier_descriptor platform_open(const char *path, enum platform_how how, int kind);
 int platform_file_kinds(void);

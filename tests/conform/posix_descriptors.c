@@ -1,5 +1,5 @@
-/* posix_descriptors.c - adopted descriptors of kinds that POSIX systems alone have: FIFOs, terminals,
- * devices. */
+/* posix_descriptors.c - adopted descriptors of kinds that only POSIX has: FIFOs, terminals,
+ * devices; and sends of more than 2 GiB, to one of those. */
 
 #include "suite.h"
 

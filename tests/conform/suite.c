@@ -1,5 +1,5 @@
 /* suite.c - the areas of the suite, in the order they run. The posix_*.c ones exist on POSIX
- * systems only. */
+ * systems only, the windows_*.c ones on Windows. */
 
 #include "suite.h"
 
@@ -32,6 +32,8 @@ const struct test *const suite_areas[] = {
     limits_tests,
     fork_tests,
     signals_tests,
+#else
+    windows_tests,
 #endif
     NULL,
 };

@@ -36,6 +36,9 @@ extern const struct test limits_tests[];
 extern const struct test fork_tests[];
 extern const struct test signals_tests[];
 
+/* windows_*.c */
+extern const struct test windows_tests[];
+
 extern const struct test *const suite_areas[];
 
 #endif
