@@ -10,6 +10,7 @@
 set(core_sources
   src/core/address.c
   src/core/buffers.c
+  src/core/cancel.c
   src/core/error.c
   src/core/fault.c
   src/core/gather.c

@@ -242,8 +242,8 @@ static void request_over(struct pier_loop *loop, struct pier_handle *handle, str
         goes_on = (op->bits_ & PIER__MULTISHOT) && uring->features.multishot_receive;
         uring->features.multishot_receive = false; /* step down */
     }
-    /* After a close the data before an end of stream was dropped: to report that end would claim that
-     * all of it had been delivered. */
+    /* After a close the data before an end of stream was dropped: to report that end would claim
+     * that all of it had been delivered. */
     bool is_cut = result == 0 && pier__uring_silenced(handle, op);
     if (op->reason_ != PIER__REASON_NONE && (goes_on || is_cut)) {
         if (handle->extra_ == NULL) {

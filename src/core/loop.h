@@ -226,7 +226,7 @@ static inline bool pier__loop_on_thread(const struct pier_loop *loop)
     return loop->thread == NULL || loop->thread == pier__thread();
 }
 
-/* ---- op.c */
+/* ---- op.c, cancel.c */
 
 /* Moves an op from one state to the next; the only writer of op->state_. */
 static inline void pier__op_move(struct pier_op *op, enum pier__state to)
@@ -317,6 +317,10 @@ void pier__op_abandon(struct pier_loop *loop, struct pier_op *op, enum pier__rea
 int pier__op_reason(const struct pier_op *op);
 /* Pushes the idle limit of a multishot op back after an event. */
 void pier__op_refresh(struct pier_loop *loop, struct pier_op *op);
+/* Ops of no handle that aren't in the timer wheel are listed, so that they can be found by drain
+ * and dump: those without a deadline, those paused, and those whose time limit has passed but whose
+ * cancel is still under way. The links are those of the wheel. */
+void pier__op_list_other(struct pier_loop *loop, struct pier_op *op);
 /* Takes an op's link out of the wheel, or out of loop->others. */
 void pier__op_unlink(struct pier_loop *loop, struct pier_op *op);
 /* The op's time limit has passed. */
@@ -333,6 +337,16 @@ static inline unsigned pier__op_direction(const struct pier_op *op)
 {
     return op->kind_ == PIER__OP_CONNECT || op->kind_ >= PIER__OP_SEND ? PIER__SENDING
                                                                        : PIER__RECEIVING;
+}
+
+static inline bool pier__op_has_handle(const struct pier_op *op)
+{
+    return op->kind_ <= PIER__OP_SHUTDOWN;
+}
+
+static inline struct pier_loop *pier__op_loop(const struct pier_op *op)
+{
+    return pier__op_has_handle(op) ? ((struct pier_handle *)op->owner_)->loop_ : op->owner_;
 }
 
 /* Delivers one event of a multishot op, inside wait(). The op and its handle's memory stay valid;

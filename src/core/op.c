@@ -1,4 +1,4 @@
-/* op.c - the life of an operation: submit, start, finish, cancel, deliver.
+/* op.c - the life of an operation: submit, start, finish, deliver. Cancelling is in cancel.c.
  *
  * An op on a handle is appended to its direction's queue; the head is started by handing it to
  * handle->calls_->start, the others wait. pier__op_finish() takes the op out, queues its terminal
@@ -18,46 +18,6 @@ int pier__op_reason(const struct pier_op *op)
     return op->reason_ == PIER__REASON_TIMEOUT ? PIER_ETIMEDOUT
            : op->reason_ == PIER__REASON_CLOSE ? PIER_ECLOSED
                                                : PIER_ECANCELED;
-}
-
-/* Ops of no handle that aren't in the timer wheel are listed, so that they can be found by drain
- * and dump: those without a deadline, those paused, and those whose time limit has passed but whose
- * cancel is still under way. The links are those of the wheel. */
-static void list_other(struct pier_loop *loop, struct pier_op *op)
-{
-    op->timer_.next = loop->others;
-    op->timer_.back = &loop->others;
-    if (loop->others != NULL) {
-        loop->others->back = &op->timer_.next;
-    }
-    loop->others = &op->timer_;
-}
-
-static void unlist_other(struct pier_op *op)
-{
-    *op->timer_.back = op->timer_.next;
-    if (op->timer_.next != NULL) {
-        op->timer_.next->back = op->timer_.back;
-    }
-    op->timer_.back = NULL;
-}
-
-static inline bool has_handle(const struct pier_op *op)
-{
-    return op->kind_ <= PIER__OP_SHUTDOWN;
-}
-
-void pier__op_unlink(struct pier_loop *loop, struct pier_op *op)
-{
-    bool is_timed = (op->bits_ & PIER__TIMED) || op->kind_ == PIER__OP_TIMER;
-    if (op->timer_.back == NULL) {
-        return;
-    }
-    if (!has_handle(op) && (!is_timed || (op->bits_ & PIER__PAUSED))) {
-        unlist_other(op);
-    } else {
-        pier__timers_remove(&loop->timers, &op->timer_);
-    }
 }
 
 /* What an op may have attached to it besides its queue. */
@@ -320,7 +280,7 @@ void pier__op_begin(struct pier_loop *loop, struct pier_op *op, unsigned kind, u
     }
     op->timeout_ns = 0;
     if ((kind == PIER__OP_POLL || kind == PIER__OP_NOTIFY) && !(op->bits_ & PIER__TIMED)) {
-        list_other(loop, op);
+        pier__op_list_other(loop, op);
     }
 }
 
@@ -373,7 +333,7 @@ void pier__op_finish(struct pier_loop *loop, struct pier_op *op, int64_t result)
 {
     conclude(loop, op, result);
     pier__op_move(op, PIER__DONE);
-    if (!has_handle(op)) {
+    if (!pier__op_has_handle(op)) {
         if (op->kind_ != PIER__OP_POST) {
             pier__op_unlink(loop, op);
         }
@@ -463,8 +423,6 @@ void pier__op_finish_accepted(struct pier_loop *loop, struct pier_op *op, pier_d
     pier__op_finish_now(loop, op, 1);
 }
 
-/* ---- cancel and time-out */
-
 /* Finishes an op that its caller has taken out of the handle's queue already. */
 void pier__op_abandon(struct pier_loop *loop, struct pier_op *op, enum pier__reason reason)
 {
@@ -472,131 +430,4 @@ void pier__op_abandon(struct pier_loop *loop, struct pier_op *op, enum pier__rea
     conclude(loop, op, pier__op_reason(op));
     pier__op_move(op, PIER__DONE);
     pier__queue_push(&loop->completed, op);
-}
-
-void pier__op_cancel(struct pier_loop *loop, struct pier_op *op, enum pier__reason reason)
-{
-    if (op->state_ == PIER__IDLE || op->state_ == PIER__DONE || op->reason_ != PIER__REASON_NONE) {
-        return;
-    }
-    op->reason_ = (uint8_t)reason;
-    if (op->state_ == PIER__QUEUED) {
-        pier__op_finish(loop, op, pier__op_reason(op));
-        return;
-    }
-    switch (op->kind_) {
-    case PIER__OP_TIMER:
-        pier__op_unlink(loop, op);
-        pier__op_finish(loop, op, pier__op_reason(op));
-        break;
-    case PIER__OP_POLL: loop->backend->poll_cancel(loop, op); break;
-    case PIER__OP_POST: break; /* it has happened already, it only isn't here yet */
-    case PIER__OP_NOTIFY:
-        if (pier__notify_disarm(op)) {
-            pier__op_finish(loop, op, pier__op_reason(op));
-        }
-        break;
-    default: {
-        struct pier_handle *handle = op->owner_;
-        handle->calls_->cancel(handle, op);
-    }
-    }
-}
-
-void pier__op_timed_out(struct pier_loop *loop, struct pier_op *op)
-{
-    if (!has_handle(op)) {
-        op->bits_ &= (uint8_t)~PIER__TIMED; /* it has left the wheel */
-        list_other(loop, op);
-    }
-    pier__op_cancel(loop, op, PIER__REASON_TIMEOUT);
-}
-
-PIER__COLD void pier__op_refresh(struct pier_loop *loop, struct pier_op *op)
-{
-    if (!(op->bits_ & PIER__MULTISHOT) || op->reason_ != PIER__REASON_NONE) {
-        return;
-    }
-    pier__op_unlink(loop, op);
-    uint64_t now = pier__loop_clock(loop);
-    uint64_t limit = op->extra_.number;
-    pier__timers_insert(&loop->timers, &op->timer_,
-                        limit > UINT64_MAX - now ? UINT64_MAX : now + limit);
-}
-
-static struct pier_loop *loop_of(const struct pier_op *op)
-{
-    return has_handle(op) ? ((struct pier_handle *)op->owner_)->loop_ : op->owner_;
-}
-
-void pier_cancel(struct pier_op *op)
-{
-    if (op->state_ == PIER__IDLE) {
-        return;
-    }
-    struct pier_loop *loop = loop_of(op);
-    PIER_REQUIRE(pier__loop_on_thread(loop), "pier_cancel",
-                 "called from another thread than the loop's");
-    pier__op_cancel(loop, op, PIER__REASON_CALLER);
-}
-
-/* Whether a multishot op is in flight and nothing has ended it. */
-static inline bool is_running(const struct pier_op *op)
-{
-    return op->state_ != PIER__IDLE && op->state_ != PIER__DONE && (op->bits_ & PIER__MULTISHOT) &&
-           op->reason_ == PIER__REASON_NONE;
-}
-
-void pier_pause(struct pier_op *op)
-{
-    if (!is_running(op) || (op->bits_ & PIER__PAUSED)) {
-        return;
-    }
-    if (PIER__LIKELY(has_handle(op) && !(op->bits_ & PIER__TIMED))) {
-        op->bits_ |= PIER__PAUSED;
-        return;
-    }
-    struct pier_loop *loop = loop_of(op);
-    if ((op->bits_ & PIER__TIMED) || op->kind_ == PIER__OP_TIMER) {
-        pier__op_unlink(loop, op); /* a held op isn't idle */
-        if (!has_handle(op)) {
-            list_other(loop, op);
-        }
-    }
-    op->bits_ |= PIER__PAUSED;
-    if (op->kind_ == PIER__OP_POLL) {
-        loop->backend->poll_pause(loop, op);
-    }
-}
-
-PIER__COLD static void resume_other(struct pier_loop *loop, struct pier_op *op)
-{
-    if (!has_handle(op) && ((op->bits_ & PIER__TIMED) || op->kind_ == PIER__OP_TIMER)) {
-        unlist_other(op);
-    }
-    if (op->bits_ & PIER__TIMED) {
-        pier__op_refresh(loop, op);
-    }
-    if (op->kind_ == PIER__OP_TIMER) {
-        pier__timers_insert(&loop->timers, &op->timer_, op->timer_.deadline_ns);
-    } else if (op->kind_ == PIER__OP_POLL) {
-        loop->backend->poll_resume(loop, op);
-    } else if (op->kind_ == PIER__OP_NOTIFY) {
-        pier__notify_resume(op);
-    }
-}
-
-void pier_resume(struct pier_op *op)
-{
-    if (!(op->bits_ & PIER__PAUSED) || !is_running(op)) {
-        return;
-    }
-    op->bits_ &= (uint8_t)~PIER__PAUSED;
-    if (PIER__UNLIKELY(!has_handle(op) || (op->bits_ & PIER__TIMED))) {
-        resume_other(loop_of(op), op);
-    }
-    if (has_handle(op) && op->state_ == PIER__ACTIVE) {
-        struct pier_handle *handle = op->owner_;
-        handle->calls_->resume(handle, op);
-    }
 }

@@ -225,9 +225,7 @@ uint64_t pier_op_token(struct pier_op *op)
     if (op->state_ == PIER__IDLE || op->state_ == PIER__DONE || op->kind_ == PIER__OP_POST) {
         return 0;
     }
-    struct pier_loop *loop = op->kind_ <= PIER__OP_SHUTDOWN
-                                 ? ((struct pier_handle *)op->owner_)->loop_
-                                 : op->owner_;
+    struct pier_loop *loop = pier__op_loop(op);
     PIER_REQUIRE(pier__loop_on_thread(loop), "pier_op_token",
                  "called from another thread than the loop's");
     if (!(op->bits_ & PIER__TOKEN)) {

@@ -284,7 +284,8 @@ static void peer_sends(struct lane *lane, unsigned how)
     pattern_fill(data, size, lane->seed, lane->peer_sent);
     const int64_t sent = raw_send_now(lane->peer, data, size);
     lane->peer_sent += sent > 0 ? (uint64_t)sent : 0;
-    /* It may come before the close is carried out, which drops it and with it what is to be sent. */
+    /* It may come before the close is carried out, which drops it and with it what is to be sent.
+     */
     lane->data_dropped = lane->data_dropped || (sent > 0 && lane->handle.closing);
 }
 

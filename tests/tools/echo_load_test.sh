@@ -261,8 +261,10 @@ test_triggers()
 
 if [ $# -eq 0 ] && [ $windows -eq 1 ]; then
     set -- iocp input help
+elif [ $# -eq 0 ] && [ "$(uname -s)" = Linux ]; then
+    set -- uring epoll poll select triggers input help
 elif [ $# -eq 0 ]; then
-    set -- uring epoll kqueue poll select triggers input help
+    set -- kqueue poll select input help
 fi
 for part; do
     backend=$part
