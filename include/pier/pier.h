@@ -221,8 +221,9 @@ enum pier_run {
 
 /* Runs completions on this thread, to which the first call binds the loop. Returns 1 when there is
  * more to run, 0 when nothing is in flight but background ops, PIER_EFORKED in the child of a fork
- * (see pier_loop_after_fork), or a negative PIER_E* when the backend itself failed. Must not be
- * called from a callback. */
+ * (see pier_loop_after_fork), or a negative PIER_E* when the backend itself failed. Nothing is lost
+ * by that: where memory was short for a moment, another call goes on. Must not be called from a
+ * callback. */
 PIER_API int pier_loop_run(struct pier_loop *loop, enum pier_run mode);
 
 /* Makes the current or next pier_loop_run() return after its turn. From any thread and from signal
@@ -230,8 +231,8 @@ PIER_API int pier_loop_run(struct pier_loop *loop, enum pier_run mode);
 PIER_API void pier_loop_stop(struct pier_loop *loop);
 
 /* Cancels every op, closes every handle and runs until nothing is left, for at most timeout_ns.
- * Returns 0, or PIER_ETIMEDOUT with the rest still in flight. Ops that callbacks submit meanwhile
- * are cancelled too. */
+ * Returns 0, PIER_ETIMEDOUT with the rest still in flight, or what pier_loop_run() failed with:
+ * call it again then, or report it. Ops that callbacks submit meanwhile are cancelled too. */
 PIER_API int pier_loop_drain(struct pier_loop *loop, uint64_t timeout_ns);
 
 /* The loop's clock in nanoseconds: monotonic, its start unspecified, read no earlier than the start
@@ -425,7 +426,8 @@ PIER_API void pier_poll_each(struct pier_loop *loop, struct pier_op *op, pier_de
 /* Completes the op on the loop's thread with result 0. From any thread and from signal handlers;
  * posts of one thread complete in the order made. The op may not be in flight. It doesn't keep the
  * loop running until it has arrived: a loop that should wait for posts needs an op in flight, such
- * as pier_notify_each(). */
+ * as pier_notify_each(). The loop must not be freed before this returns, even if the op has
+ * completed by then: it may still be waking the loop. */
 PIER_API void pier_post(struct pier_loop *loop, struct pier_op *op, pier_op_fn *fn);
 
 /* Arms an op that other threads can fire with pier_notify(). Each completion has PIER_MORE and
@@ -434,7 +436,7 @@ PIER_API void pier_notify_each(struct pier_loop *loop, struct pier_op *op, pier_
 
 /* Fires an op armed with pier_notify_each(). From any thread and from signal handlers.
  * Notifications coalesce. The caller sees to it that no thread calls this once the op's terminal
- * completion may have come. */
+ * completion may have come, and that the loop isn't freed before this returns. */
 PIER_API void pier_notify(struct pier_op *op);
 
 /* Ends the loop's present or next wait, so that its turn goes round once. From any thread and from

@@ -75,7 +75,8 @@ static int try_setup(struct io_uring *ring, unsigned entries, unsigned completio
 }
 
 /* Rings of several threads may be mapped at one address, one after the other. The thread sanitizer
- * sees no order in that, since liburing unmaps them by a system call of its own; in this it does. */
+ * sees no order in that, since liburing unmaps them by a system call of its own; in this it does.
+ */
 static uint64_t rings_closed;
 
 /* Flags from the best down; a kernel refuses those it doesn't know with EINVAL (traps 19). */
