@@ -35,12 +35,14 @@ all: ## build the optimised library and the pier command into build/ (the defaul
 demo: all ## build, then compare the backends for about a minute: a table and a report with charts
 	@build/pier bench --short
 
-.PHONY: test
-test: ## build with assertions in build-test/ and run every test (TESTS='-R unit' for some)
+.PHONY: test test-programs
+test: test-programs ## run every test, built with assertions in build-test/ (TESTS='-R unit' for some)
+	@$(RUN) build-test $(TESTS)
+
+test-programs: ## build the tests without running them
 	@$(deps) base test
 	@cmake -S . -B build-test $(debug_options)
 	@$(BUILD) build-test -j $(JOBS)
-	@$(RUN) build-test $(TESTS)
 
 # The debug preset of CMakePresets.json in words, for CMake before 3.21.
 debug_options = -DCMAKE_BUILD_TYPE=Debug -DCMAKE_C_FLAGS_DEBUG='-Og -g' -DPIER_TESTS=ON \
@@ -74,10 +76,7 @@ fuzz: ## fuzz the address parser and random op sequences for FUZZ_SECONDS (60) e
 	@JOBS=$(JOBS) tools/fuzz $(FUZZ_SECONDS)
 
 .PHONY: no-uring
-no-uring: ## run every test where the kernel forbids io_uring, as containers do
-	@$(deps) base test
-	@cmake -S . -B build-test $(debug_options)
-	@$(BUILD) build-test -j $(JOBS)
+no-uring: test-programs ## run every test where the kernel forbids io_uring, as containers do
 	@TEST_JOBS=$(TEST_JOBS) build-test/no-uring EPERM tests/runner/run build-test $(TESTS)
 
 .PHONY: test-windows
