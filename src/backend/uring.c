@@ -203,7 +203,7 @@ PIER__COLD static void enable(struct pier_loop *loop)
 
 /* Goes through the handles that have something to do though no completion says so. False when the
  * budget left some of them nothing. */
-static bool serve_all(struct pier_loop *loop)
+static bool serve_handles(struct pier_loop *loop)
 {
     bool all = true;
     while (loop->serving.head != NULL) {
@@ -264,11 +264,11 @@ static void wait(struct pier_loop *loop, uint64_t timeout_ns)
     bool serves_first = uring->serves_first;
     uring->serves_first = false;
     if (PIER__UNLIKELY(serves_first)) {
-        serve_all(loop);
+        serve_handles(loop);
         take_completions(loop);
     } else {
         take_completions(loop);
-        uring->serves_first = !serve_all(loop);
+        uring->serves_first = !serve_handles(loop);
     }
 }
 
@@ -303,19 +303,20 @@ static void wake(struct pier_loop *loop)
 
 /* ---- opening and closing */
 
-/* Messages to a ring from threads without one can't be probed by number: tries on a ring of its
- * own. */
-static bool can_message(void)
+/* Messages to a ring from threads without one, and limits of multishot receives, can't be probed by
+ * number: tries on a ring of its own. */
+static void try_features(struct pier__uring_features *features)
 {
     struct io_uring ring;
-    struct pier__uring_features features;
-    if (pier__sys_uring_open(&ring, 4, 8, &features) < 0) {
-        return false;
+    struct pier__uring_features known;
+    if (pier__sys_uring_open(&ring, 4, 8, &known) < 0) {
+        return;
     }
-    bool can = pier__sys_uring_enable(&ring) == 0 &&
-               pier__sys_uring_message(ring.ring_fd, PIER__TAG_WAKE) == 0;
+    if (pier__sys_uring_enable(&ring) == 0) {
+        features->receive_limit = pier__sys_uring_can_limit(&ring);
+        features->message = pier__sys_uring_message(ring.ring_fd, PIER__TAG_WAKE) == 0;
+    }
     pier__sys_uring_close(&ring);
-    return can;
 }
 
 static int open_ring(struct pier_loop *loop, struct pier__uring *uring)
@@ -327,7 +328,7 @@ static int open_ring(struct pier_loop *loop, struct pier__uring *uring)
         return error;
     }
     uring->descriptor = uring->ring.ring_fd;
-    uring->features.message = can_message();
+    try_features(&uring->features);
     if (!uring->features.message) {
         uring->wake = pier__sys_eventfd();
         if (uring->wake < 0) {

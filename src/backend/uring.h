@@ -73,6 +73,10 @@ struct pier__uring {
     struct io_uring_buf_ring *buffers; /* NULL before the first lent receive */
     unsigned buffers_size;             /* entries, a power of two */
     unsigned provided, target;         /* buffers that the kernel has; that it should have */
+    unsigned target_max;
+    /* A receive in the kernel may bring up to `ahead` buffers of data that can't be stopped any
+     * more; so it's asked for as long as its handle has less than lent_max. */
+    uint32_t ahead, lent_max;
     uint16_t buffers_tail;
     bool buffers_refused; /* the kernel has no buffer rings */
 };

@@ -1,15 +1,22 @@
 /* uring_receive.c - lent receives on io_uring: provided buffers, and data that is held back.
  *
  * Buffers of the pool are handed to the kernel through a ring of provided buffers, some at first,
- * more each time the kernel runs out, up to one handle's share at a time; a buffer comes back with
- * data in it. The kernel may take many buffers for one flooding peer before the loop can say
- * anything. So data beyond a handle's share of a turn, and what comes while the op is paused, is
- * held: a list of buffers per handle (in handle->extra_), delivered in later turns. A handle that
- * holds its share of the pool has its request cancelled until it holds less. */
+ * more each time the kernel runs out; a buffer comes back with data in it. Data beyond a handle's
+ * share of a turn, and what comes while the op is paused, is held: a list of buffers per handle (in
+ * handle->extra_), delivered in later turns.
+ *
+ * No handle has more than its share of the pool, held data included, though the kernel may take
+ * many buffers for one flooding peer before the loop can say anything. A multishot receive has a
+ * limit of bytes, and held pieces are packed together, so that it brings at most `ahead` buffers
+ * more; it's cancelled when the handle has all of its share but that. What is left of the share is
+ * received a piece at a time. Kernels without such limits (before 6.17) are given no more buffers
+ * than that, for all handles together. */
 
 #include "backend/uring.h"
 
 #include <poll.h>
+
+#define MOST (1u << 30) /* bytes of a multishot receive */
 
 /* ---- held data: first and last buffer + 1, in handle->extra_ */
 
@@ -33,15 +40,32 @@ bool pier__uring_holds(const struct pier_handle *handle)
     return handle->extra_ != NULL;
 }
 
+/* Appends to the data held: into the last buffer as far as that has room, so that what is held is
+ * never more buffers than its bytes need. */
 static void hold(struct pier_loop *loop, struct pier_handle *handle, uint32_t index)
 {
-    loop->pool.buffers[index].next = 0;
+    struct pier__pool *pool = &loop->pool;
+    struct pier_buffer *buffer = &pool->buffers[index];
     if (handle->extra_ == NULL) {
+        buffer->next = 0;
         set_held(handle, index + 1, index + 1);
-    } else {
-        loop->pool.buffers[held_last(handle) - 1].next = index + 1;
-        set_held(handle, held_first(handle), index + 1);
+        return;
     }
+    struct pier_buffer *last = &pool->buffers[held_last(handle) - 1];
+    unsigned char *memory = pier__pool_memory(pool, index);
+    uint32_t room = (uint32_t)pool->buffer_size - last->size;
+    uint32_t moved = buffer->size < room ? buffer->size : room;
+    memcpy(pier__pool_memory(pool, held_last(handle) - 1) + last->size, memory, moved);
+    last->size += moved;
+    buffer->size -= moved;
+    if (buffer->size == 0) {
+        pier__pool_drop(loop, index);
+        return;
+    }
+    memmove(memory, memory + moved, buffer->size);
+    buffer->next = 0;
+    last->next = index + 1;
+    set_held(handle, held_first(handle), index + 1);
 }
 
 static uint32_t unhold(struct pier_loop *loop, struct pier_handle *handle)
@@ -99,11 +123,13 @@ static bool make_ring(struct pier_loop *loop)
     uring->buffers = memory;
     uring->buffers_tail = 0;
     uring->provided = 0;
-    /* One peer can take all that the kernel has before the loop can say anything: never more than
-     * one handle's share. */
+    uring->ahead = loop->pool.share / 2;
+    uring->lent_max = loop->pool.share - uring->ahead;
+    uint32_t most = uring->features.receive_limit ? loop->pool.count / 2 : uring->ahead;
+    uring->target_max = most > 0 ? most : 1;
     if (uring->target == 0) {
-        uring->target = loop->options.buffers_min < loop->pool.share ? loop->options.buffers_min
-                                                                     : loop->pool.share;
+        uring->target = loop->options.buffers_min < uring->target_max ? loop->options.buffers_min
+                                                                      : uring->target_max;
     }
     return true;
 }
@@ -149,8 +175,9 @@ static void pause_for_buffers(struct pier_loop *loop, struct pier_handle *handle
 static bool have_buffers(struct pier_loop *loop)
 {
     struct pier__uring *uring = pier__uring_of(loop);
-    if (uring->provided == 0 && uring->target < loop->pool.share && uring->buffers_tail != 0) {
-        uring->target = uring->target > loop->pool.share / 2 ? loop->pool.share : uring->target * 2;
+    if (uring->provided == 0 && uring->target < uring->target_max && uring->buffers_tail != 0) {
+        uring->target = uring->target > uring->target_max / 2 ? uring->target_max
+                                                              : uring->target * 2;
     }
     provide(loop);
     return uring->provided != 0;
@@ -189,8 +216,13 @@ void pier__uring_start_lent(struct pier_loop *loop, struct pier_handle *handle, 
     if (is_file) {
         entry->off = (uint64_t)-1;
         entry->len = (uint32_t)loop->pool.buffer_size;
-    } else if ((op->bits_ & PIER__MULTISHOT) && uring->features.multishot_receive) {
+    } else if ((op->bits_ & PIER__MULTISHOT) && uring->features.multishot_receive &&
+               uring->ahead > 1 && handle->lent_ < uring->lent_max) {
         entry->ioprio = IORING_RECV_MULTISHOT;
+        if (uring->features.receive_limit) {
+            uint64_t limit = (uint64_t)(uring->ahead - 1) * loop->pool.buffer_size;
+            pier__sys_uring_limit(entry, limit > MOST ? MOST : (uint32_t)limit);
+        }
     } else {
         entry->len = (uint32_t)loop->pool.buffer_size;
     }
@@ -293,11 +325,14 @@ static void take_data(struct pier_loop *loop, struct pier_handle *handle, struct
     buffer->size = (uint32_t)size;
     buffer->offset = 0;
     buffer->outcome = PIER__NO_OUTCOME;
+    bool more = (handle->ready_ & PIER__RECEIVE_IN_KERNEL) != 0;
     if (PIER__UNLIKELY(pier__uring_silenced(handle, op))) {
         pier__pool_drop(loop, index);
     } else if (PIER__UNLIKELY((op->bits_ & PIER__PAUSED) || handle->extra_ != NULL ||
-                              has_had_share(loop, handle) || handle->lent_ > loop->pool.share)) {
+                              has_had_share(loop, handle) ||
+                              (more && handle->lent_ > pier__uring_of(loop)->lent_max))) {
         hold(loop, handle, index);
+        PIER_ASSERT(handle->lent_ <= loop->pool.share);
         if (!(op->bits_ & PIER__PAUSED)) {
             pier__handle_serve_later(loop, handle);
         } else {
@@ -336,7 +371,8 @@ static inline bool received_usual(struct pier_loop *loop, struct pier_handle *ha
     struct pier__pool *pool = &loop->pool;
     if (PIER__UNLIKELY(pier__op_word(op) != usual || result <= 0 ||
                        (flags & expected) != expected || handle->extra_ != NULL ||
-                       handle->lent_ >= pool->share || has_had_share(loop, handle))) {
+                       handle->lent_ >= pier__uring_of(loop)->lent_max ||
+                       has_had_share(loop, handle))) {
         return false;
     }
     uint32_t index = flags >> IORING_CQE_BUFFER_SHIFT;
@@ -391,21 +427,9 @@ void pier__uring_received_lent(struct pier_loop *loop, struct pier_handle *handl
         if (op->state_ == PIER__ACTIVE) {
             request_over(loop, handle, op, result);
         }
-    } else if (PIER__UNLIKELY(handle->lent_ >= loop->pool.share) &&
-               !(handle->ready_ & PIER__STOPPING)) {
+    } else if (PIER__UNLIKELY(handle->lent_ >= uring->lent_max)) {
         stop(loop, handle, op);
-        loop->stats.buffer_pauses++;
     }
-}
-
-/* Buffers of the handle's that the program has: what it has received less what is held here. */
-static uint32_t count_kept(const struct pier_loop *loop, const struct pier_handle *handle)
-{
-    uint32_t kept = handle->lent_;
-    for (uint32_t next = held_first(handle); next != 0; next = loop->pool.buffers[next - 1].next) {
-        kept--;
-    }
-    return kept;
 }
 
 void pier__uring_serve_lent(struct pier_loop *loop, struct pier_handle *handle, struct pier_op *op)
@@ -417,10 +441,6 @@ void pier__uring_serve_lent(struct pier_loop *loop, struct pier_handle *handle, 
         bool ending = op->reason_ !=
                       PIER__REASON_NONE; /* what was taken from the kernel is still delivered */
         if (!ending && (op->bits_ & PIER__PAUSED)) {
-            return;
-        }
-        if (handle->lent_ > loop->pool.share && count_kept(loop, handle) >= loop->pool.share) {
-            pause_for_buffers(loop, handle); /* the program holds its share: a release goes on */
             return;
         }
         if (loop->budget <= 0 || (!ending && has_had_share(loop, handle))) {

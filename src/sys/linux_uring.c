@@ -187,6 +187,30 @@ int pier__sys_uring_enter(struct io_uring *ring, unsigned submit, unsigned wait,
     return errno == ETIME || errno == EINTR ? 0 : pier__sys_errno();
 }
 
+void pier__sys_uring_limit(struct io_uring_sqe *entry, uint32_t bytes)
+{
+    entry->file_index = bytes; /* sqe->optlen: newer than Debian 12's header, in the same place */
+}
+
+/* A receive on no descriptor: kernels without the limit refuse the field before they look at the
+ * descriptor. */
+bool pier__sys_uring_can_limit(struct io_uring *ring)
+{
+    struct io_uring_sqe *entry = &ring->sq.sqes[0];
+    memset(entry, 0, sizeof(*entry));
+    entry->opcode = IORING_OP_RECV;
+    entry->fd = -1;
+    entry->flags = IOSQE_BUFFER_SELECT;
+    entry->ioprio = IORING_RECV_MULTISHOT;
+    pier__sys_uring_limit(entry, 1);
+    __atomic_store_n(ring->sq.ktail, *ring->sq.ktail + 1, __ATOMIC_RELEASE);
+    if (pier__sys_uring_enter(ring, 1, 1, true, PIER_SECOND, 0) != 1 ||
+        *ring->cq.khead == __atomic_load_n(ring->cq.ktail, __ATOMIC_ACQUIRE)) {
+        return false;
+    }
+    return ring->cq.cqes[*ring->cq.khead & ring->cq.ring_mask].res == -EBADF;
+}
+
 void *pier__sys_pages(size_t size)
 {
     if (pier__fault(PIER__CALL_ALLOCATE) != 0) {

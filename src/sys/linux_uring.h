@@ -16,6 +16,7 @@ struct pier__uring_features {
     bool multishot_receive;       /* 6.0 */
     bool least_wait; /* 6.12: waiting for more than one with a short limit for the rest */
     bool message;    /* 6.13: another thread wakes the ring without a ring of its own */
+    bool receive_limit; /* 6.17: a multishot receive ends after so many bytes (sqe->optlen) */
 };
 
 /* Makes a ring, disabled until pier__sys_uring_enable(), with what the kernel has; fewer entries
@@ -30,6 +31,10 @@ int pier__sys_uring_enable(struct io_uring *ring);
  * submitted; a time-out or an interruption is no error. */
 int pier__sys_uring_enter(struct io_uring *ring, unsigned submit, unsigned wait, bool get_events,
                           uint64_t timeout_ns, unsigned least_us);
+/* Whether multishot receives may have a limit, tried on an enabled ring that isn't used otherwise. */
+bool pier__sys_uring_can_limit(struct io_uring *ring);
+/* Limits a multishot receive to `bytes`, and what else fits into the buffer that reaches them. */
+void pier__sys_uring_limit(struct io_uring_sqe *entry, uint32_t bytes);
 /* A ring of provided buffers with `entries` (a power of two) for buffer group 0, in page-aligned
  * memory. */
 int pier__sys_uring_register_buffers(struct io_uring *ring, void *memory, unsigned entries);

@@ -35,6 +35,15 @@ static void keep_all(struct tracked *tracked)
     keeper->received += tracked->op.size;
 }
 
+static void note_only(struct tracked *tracked)
+{
+    struct keeper *keeper = PIER_OWNER(tracked, struct keeper, each);
+    if ((tracked->flags & PIER_MORE) != 0) {
+        CHECK_PATTERN(tracked->op.data, tracked->op.size, keeper->seed, keeper->received);
+        keeper->received += tracked->op.size;
+    }
+}
+
 static void release_oldest(struct keeper *keeper)
 {
     struct pier_buffer *buffer = keeper->kept[keeper->released];
@@ -218,6 +227,53 @@ static void share_of_one_handle(void)
     raw_close(second);
 }
 
+/* Peers that flood while their receives are paused get no more than their shares of the pool, in
+ * small pieces or in large ones: one that came later still has its buffers. */
+static void paused_receives_hold_their_share(void)
+{
+    enum { FLOODED = 6, SHARE = 8 };
+    static const size_t pieces[] = {10, 64, 1000};
+    for (size_t i = 0; i < COUNT_OF(pieces); i++) {
+        struct pier_loop *loop = small_pool(64, 8);
+        struct tracked_handle modest = {0};
+        struct keeper flooded[FLOODED] = {{.seed = 0}};
+        pier_descriptor peers[FLOODED];
+        size_t sent[FLOODED] = {0};
+        pattern_fill(big, sizeof(big), 79, 0);
+        for (int j = 0; j < FLOODED; j++) {
+            flooded[j].seed = 79;
+            peers[j] = tracked_raw_pair(loop, STREAM_TCP4, &flooded[j].handle);
+            tracked_receive_each(&flooded[j].handle, &flooded[j].each, note_only);
+            run_quietly(loop, 2);
+            tracked_pause(&flooded[j].each);
+        }
+        const pier_descriptor peer = tracked_raw_pair(loop, STREAM_TCP4, &modest);
+        for (unsigned round = 0; round < 50; round++) {
+            for (int j = 0; j < FLOODED; j++) {
+                raw_send(peers[j], big + sent[j], pieces[i]);
+                sent[j] += pieces[i];
+            }
+            run(loop, PIER_RUN_NO_WAIT);
+            CHECK_INT(stats_of(loop).buffers_lent, <=, FLOODED * SHARE);
+        }
+        struct tracked lent = {0};
+        for (int j = 0; j < 20; j++) {
+            raw_send(peer, "?", 1);
+            tracked_receive_lent(&modest, &lent, NULL);
+            CHECK_INT(wait_for(&lent), ==, 1);
+        }
+        for (int j = 0; j < FLOODED; j++) {
+            tracked_resume(&flooded[j].each);
+            RUN_UNTIL(loop, flooded[j].received == sent[j]);
+            close_and_wait(&flooded[j].handle);
+            raw_close(peers[j]);
+        }
+        CHECK_INT(stats_of(loop).buffers_lent, ==, 0);
+        close_and_wait(&modest);
+        raw_close(peer);
+    }
+}
+
 static void keep_of_what_is_not_lent(void)
 {
     struct pier_loop *loop = test_loop();
@@ -358,6 +414,7 @@ const struct test buffers_tests[] = {
     TEST(buffers, one_shot_receive_waits_for_the_pool),
     TEST(buffers, cancelled_and_closed_while_starved),
     TEST(buffers, share_of_one_handle),
+    TEST(buffers, paused_receives_hold_their_share),
     TEST(buffers, keep_of_what_is_not_lent),
     TEST(buffers, released_inside_the_callback),
     TEST(buffers, sends_in_flight_hold_their_buffer),

@@ -173,12 +173,12 @@ static int open_loop(struct echo_worker *worker)
 {
     const struct echo_options *options = worker->server->options;
     /* The pool grows as it is needed. Its limit is high and each connection's share of it is small
-     * (8 buffers), so that peers which don't read leave enough for the others: io_uring goes on
+     * (16 buffers), so that peers which don't read leave enough for the others: io_uring goes on
      * filling buffers for a receive that is paused, up to that share. */
     const struct pier_loop_options loop_options = {.backend = options->backend,
                                                    .trigger = (enum pier_trigger)options->trigger,
                                                    .buffers_max = 16384,
-                                                   .buffer_share = 2048};
+                                                   .buffer_share = 1024};
     int error = pier_loop_new(&worker->loop, &loop_options);
     if (error < 0) {
         tool_say("cannot make a loop: %s", pier_error_detail());
