@@ -61,7 +61,8 @@ else()
       src/backend/uring_accept.c
       src/backend/uring_ops.c
       src/backend/uring_poll.c
-      src/backend/uring_receive.c)
+      src/backend/uring_receive.c
+      src/backend/uring_usual.c)
     list(APPEND sys_sources src/sys/linux_uring.c)
   endif()
 endif()

@@ -3,8 +3,7 @@
  * One enter per turn submits what the callbacks asked for and waits. The ring has a single issuer
  * and deferred task work where the kernel knows them, and is made disabled, so that the thread of
  * the first run becomes the issuer (traps 20). Time-outs come from the loop's wheel with an
- * asynchronous cancel. Each completion entry is copied and released before anything is called
- * (traps 13).
+ * asynchronous cancel.
  *
  * Other threads wake the loop by a message to the ring (Linux 6.13) or through an eventfd that the
  * ring polls (not reads: traps 15). */
@@ -46,13 +45,14 @@ static int enter(struct pier_loop *loop, unsigned wait, bool get_events, uint64_
         least_us = LEAST_WAIT_US;
     }
     uring->quick = 0;
-    int result = pier__sys_uring_enter(&uring->ring, uring->unsubmitted, wait, get_events,
-                                       timeout_ns, least_us);
-    if (result > 0) {
-        uring->unsubmitted -= (unsigned)result < uring->unsubmitted ? (unsigned)result
-                                                                    : uring->unsubmitted;
+    /* Entries and buffers become visible to the kernel with this enter, made by the same thread: no
+     * fence is needed without a polling thread. */
+    *uring->ring.sq.ktail = uring->ring.sq.sqe_tail;
+    if (PIER__LIKELY(uring->buffers != NULL)) {
+        __atomic_store_n(&uring->buffers->tail, uring->buffers_tail, __ATOMIC_RELEASE);
     }
-    return result;
+    return pier__sys_uring_enter(&uring->ring, pier__uring_unsubmitted(uring), wait, get_events,
+                                 timeout_ns, least_us);
 }
 
 void pier__uring_submit(struct pier_loop *loop)
@@ -130,58 +130,27 @@ static void arm_eventfd(struct pier_loop *loop)
     }
 }
 
-PIER__NOINLINE static void complete_other(struct pier_loop *loop, uint64_t key, int result)
+PIER__NOINLINE void pier__uring_other_completion(struct pier_loop *loop, uint64_t key, int result,
+                                                 unsigned flags)
 {
     struct pier__uring *uring = pier__uring_of(loop);
     void *pointer = (void *)(uintptr_t)(key & ~(uint64_t)PIER__TAG_MASK);
+    struct pier_op *op = pointer;
     switch (key & PIER__TAG_MASK) {
-    case PIER__TAG_OP: pier__uring_polled(loop, pointer, result); break;
-    case PIER__TAG_READY: pier__uring_ready(loop, pointer, result); break;
+    case PIER__TAG_OP:
+        if (op->kind_ == PIER__OP_POLL) {
+            pier__uring_polled(loop, op, result);
+        } else {
+            pier__uring_completed(loop, op, result, flags);
+        }
+        break;
+    case PIER__TAG_READY: pier__uring_ready(loop, op, result); break;
     case PIER__TAG_CLOSED: pier__handle_closed(pointer); break;
     case PIER__TAG_EVENTFD:
         pier__sys_eventfd_drain(uring->wake);
         uring->eventfd_armed = false;
         break;
     default: break;
-    }
-}
-
-static inline void complete(struct pier_loop *loop, uint64_t key, int result, unsigned flags)
-{
-    struct pier_op *op = (void *)(uintptr_t)key;
-    if (PIER__LIKELY((key & PIER__TAG_MASK) == PIER__TAG_OP) && op->kind_ != PIER__OP_POLL) {
-        pier__uring_completed(loop, op, result, flags);
-    } else {
-        complete_other(loop, key, result);
-    }
-}
-
-static void take_completions(struct pier_loop *loop)
-{
-    const struct io_uring_cq *queue = &pier__uring_of(loop)->ring.cq;
-    const struct io_uring_cqe *entries = queue->cqes;
-    unsigned *released = queue->khead;
-    unsigned head = *released, mask = queue->ring_mask;
-    /* What is there now; what comes meanwhile has its turn after the next enter. */
-    unsigned tail = __atomic_load_n(queue->ktail, __ATOMIC_ACQUIRE);
-    loop->stats.events += tail - head;
-    while (head != tail) {
-        const struct io_uring_cqe *completion = &entries[head & mask];
-        uint64_t key = completion->user_data;
-        int result = completion->res;
-        unsigned flags = completion->flags;
-        if (PIER__UNLIKELY(loop->completed.head != NULL)) {
-            pier__loop_deliver(loop);
-        }
-        if (PIER__UNLIKELY(loop->budget <= 0) ||
-            /* an op on the closing handle was just refused: its completion goes first */
-            (PIER__UNLIKELY(loop->completed.head != NULL) &&
-             (key & PIER__TAG_MASK) == PIER__TAG_CLOSED)) {
-            loop->stats.events -= tail - head;
-            return;
-        }
-        __atomic_store_n(released, ++head, __ATOMIC_RELEASE);
-        complete(loop, key, result, flags);
     }
 }
 
@@ -247,6 +216,7 @@ static void wait(struct pier_loop *loop, uint64_t timeout_ns)
     }
     loop->serving = loop->ready;
     loop->ready.head = NULL;
+    uring->turn = (uint16_t)(loop->stats.turns << 8);
     if (PIER__UNLIKELY(*uring->ring.sq.kflags & IORING_SQ_CQ_OVERFLOW)) {
         loop->stats.queue_overflows++;
     }
@@ -265,9 +235,9 @@ static void wait(struct pier_loop *loop, uint64_t timeout_ns)
     uring->serves_first = false;
     if (PIER__UNLIKELY(serves_first)) {
         serve_handles(loop);
-        take_completions(loop);
+        pier__uring_take_completions(loop);
     } else {
-        take_completions(loop);
+        pier__uring_take_completions(loop);
         uring->serves_first = !serve_handles(loop);
     }
 }
@@ -281,7 +251,7 @@ static bool busy(struct pier_loop *loop)
 static void flush(struct pier_loop *loop)
 {
     struct pier__uring *uring = pier__uring_of(loop);
-    if (uring->enabled && uring->unsubmitted != 0) {
+    if (uring->enabled && pier__uring_unsubmitted(uring) != 0) {
         enter(loop, 0, true, 0);
     }
 }
@@ -342,13 +312,14 @@ static int open_ring(struct pier_loop *loop, struct pier__uring *uring)
 
 static int open_uring(struct pier_loop *loop, const struct pier_loop_options *options)
 {
-    (void)options;
     struct pier__uring *uring = pier__allocate(loop, sizeof(*uring));
     if (uring == NULL) {
         return pier__fail(PIER_ENOMEM, "no memory for the uring backend");
     }
     memset(uring, 0, sizeof(*uring));
     uring->wake = uring->embed = -1;
+    uring->receives_max = (uint8_t)(options->receives_max > 250 ? 250 : options->receives_max);
+    loop->pool.current_is_out = true; /* a buffer with data comes from the kernel */
     int error = open_ring(loop, uring);
     if (error < 0) {
         pier__free(loop, uring, sizeof(*uring));
@@ -387,7 +358,7 @@ static void close_uring(struct pier_loop *loop)
 
 static int attach(struct pier_handle *handle)
 {
-    handle->ready_ = handle->interest_ = 0;
+    handle->ready_ = 0;
     handle->extra_ = NULL;
     if (handle->kind_ == PIER__KIND_STREAM) {
         handle->bits_ |= PIER__PLAIN_SENDS;
@@ -448,7 +419,6 @@ static int after_fork(struct pier_loop *loop)
     pier__sys_uring_close(&uring->ring);
     pier__free(loop, uring->scratch, entries * sizeof(*uring->scratch));
     uring->scratch = NULL;
-    uring->unsubmitted = 0;
     uring->enabled = uring->eventfd_armed = false;
     uring->polls_unsent = NULL;
     loop->embedded = false;

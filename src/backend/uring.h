@@ -1,8 +1,8 @@
 /* uring.h - what the files of the io_uring backend share.
  *
- * uring.c owns the ring: entries, waiting, waking, polls, fork. uring_ops.c starts the ops of
- * handles and takes their completions. uring_receive.c owns lent receives: provided buffers and
- * what is held back. */
+ * uring.c owns the ring: entries, waiting, waking, fork. uring_usual.c goes through the completions
+ * and has the short ways of the usual ones. uring_ops.c starts the ops of handles and takes their
+ * other completions. uring_receive.c owns lent receives: provided buffers and what is held back. */
 
 #ifndef PIER_BACKEND_URING_H
 #define PIER_BACKEND_URING_H
@@ -40,6 +40,8 @@ enum {
 };
 
 #define PIER__URING_VECTORS 16
+#define PIER__URING_MOST (1u << 30) /* bytes of one request: lengths are 32 bits, results 31 */
+#define PIER__NOT_USUAL 0x100u      /* no bits of an op */
 
 /* What a request refers to while it is submitted: one beside each submission entry. The kernel
  * copies it at submission. */
@@ -59,8 +61,7 @@ struct pier__uring_accepted {
 struct pier__uring {
     struct io_uring ring;
     struct pier__uring_features features;
-    unsigned unsubmitted;
-    unsigned quick; /* of which usually complete at once */
+    unsigned quick; /* unsubmitted entries that usually complete at once */
     bool enabled, eventfd_armed;
     int descriptor;              /* of the ring: for messages from other threads */
     pier_descriptor wake, embed; /* eventfds: -1 when not in use */
@@ -74,9 +75,13 @@ struct pier__uring {
     unsigned buffers_size;             /* entries, a power of two */
     unsigned provided, target;         /* buffers that the kernel has; that it should have */
     unsigned target_max;
+    uint64_t grew; /* the turn in which target grew last */
     /* A receive in the kernel may bring up to `ahead` buffers of data that can't be stopped any
      * more; so it's asked for as long as its handle has less than lent_max. */
     uint32_t ahead, lent_max;
+    unsigned char *current_memory; /* of pool.current, while that is set */
+    uint16_t turn;                 /* the low byte of the turn's number, in the high one */
+    uint8_t receives_max;          /* the option, as far as it fits */
     uint16_t buffers_tail;
     bool buffers_refused; /* the kernel has no buffer rings */
 };
@@ -91,32 +96,39 @@ static inline uint64_t pier__uring_key(const void *pointer, enum pier__uring_tag
     return (uint64_t)(uintptr_t)pointer | (uint64_t)tag;
 }
 
-static inline bool pier__uring_has_room(const struct pier__uring *uring)
+static inline unsigned pier__uring_unsubmitted(const struct pier__uring *uring)
 {
     const struct io_uring_sq *queue = &uring->ring.sq;
-    return queue->sqe_tail - __atomic_load_n(queue->khead, __ATOMIC_ACQUIRE) != queue->ring_entries;
+    return queue->sqe_tail - __atomic_load_n(queue->khead, __ATOMIC_ACQUIRE);
+}
+
+static inline bool pier__uring_has_room(const struct pier__uring *uring)
+{
+    return pier__uring_unsubmitted(uring) != uring->ring.sq.ring_entries;
 }
 
 /* The submission queue is full: submits it. */
 bool pier__uring_make_room(struct pier_loop *loop);
 
-/* The next submission entry, cleared, or NULL when the queue is full and can't be submitted now. */
-static inline struct io_uring_sqe *pier__uring_entry(struct pier_loop *loop)
+/* The next submission entry, cleared, where there is room. */
+static inline struct io_uring_sqe *pier__uring_take_entry(struct pier__uring *uring)
 {
-    struct pier__uring *uring = pier__uring_of(loop);
     struct io_uring_sq *queue = &uring->ring.sq;
-    if (PIER__UNLIKELY(!pier__uring_has_room(uring)) && !pier__uring_make_room(loop)) {
-        return NULL;
-    }
     unsigned tail = queue->sqe_tail;
     struct io_uring_sqe *entry = &queue->sqes[tail & queue->ring_mask];
     memset(entry, 0, sizeof(*entry));
     queue->sqe_tail = tail + 1;
-    uring->unsubmitted++;
-    /* Visible to the kernel with the next enter, by the same thread: no fence is needed without a
-     * polling thread. */
-    *queue->ktail = tail + 1;
     return entry;
+}
+
+/* The same, or NULL when the queue is full and can't be submitted now. */
+static inline struct io_uring_sqe *pier__uring_entry(struct pier_loop *loop)
+{
+    struct pier__uring *uring = pier__uring_of(loop);
+    if (PIER__UNLIKELY(!pier__uring_has_room(uring)) && !pier__uring_make_room(loop)) {
+        return NULL;
+    }
+    return pier__uring_take_entry(uring);
 }
 
 /* The scratch beside an entry. */
@@ -138,18 +150,17 @@ static inline bool pier__uring_wants_buffers(const struct pier_loop *loop)
     return uring->provided < uring->target && uring->buffers != NULL;
 }
 
-/* Hands a buffer to the kernel. */
+/* Hands a buffer to the kernel, which sees it when it's entered next. The length is there since
+ * the ring was made. */
 static inline void pier__uring_provide_one(struct pier_loop *loop, uint32_t index)
 {
     struct pier__uring *uring = pier__uring_of(loop);
     struct io_uring_buf *buffer =
-        &uring->buffers->bufs[uring->buffers_tail & (uring->buffers_size - 1)];
+        &uring->buffers->bufs[uring->buffers_tail++ & (uring->buffers_size - 1)];
     buffer->addr = (uint64_t)(uintptr_t)pier__pool_memory(&loop->pool, index);
-    buffer->len = (uint32_t)loop->pool.buffer_size;
     buffer->bid = (uint16_t)index;
     loop->pool.buffers[index].next = PIER__PROVIDED;
     uring->provided++;
-    __atomic_store_n(&uring->buffers->tail, ++uring->buffers_tail, __ATOMIC_RELEASE);
 }
 
 /* A buffer that nobody refers to any more, and that isn't in the free list. */
@@ -170,9 +181,18 @@ static inline bool pier__uring_silenced(const struct pier_handle *handle, const 
            (op->reason_ != PIER__REASON_NONE || (handle->bits_ & PIER__CLOSING));
 }
 
+/* uring_usual.c */
+void pier__uring_send(struct pier_handle *handle, struct pier_op *op);
+/* Goes through what the kernel has completed. */
+void pier__uring_take_completions(struct pier_loop *loop);
+/* Counts a receive; whether the handle had had those of this turn before. */
+bool pier__uring_has_had_share(struct pier_loop *loop, struct pier_handle *handle);
+
+/* uring.c */
+void pier__uring_other_completion(struct pier_loop *loop, uint64_t key, int result, unsigned flags);
+
 /* uring_ops.c */
 void pier__uring_start(struct pier_handle *handle, struct pier_op *op);
-void pier__uring_send(struct pier_handle *handle, struct pier_op *op);
 void pier__uring_cancel(struct pier_handle *handle, struct pier_op *op);
 void pier__uring_resume(struct pier_handle *handle, struct pier_op *op);
 void pier__uring_retry(struct pier_handle *handle);

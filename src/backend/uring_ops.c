@@ -15,8 +15,6 @@
 #include <fcntl.h>
 #include <poll.h>
 
-#define MOST (1u << 30) /* bytes of one request: lengths are 32 bits, results 31 */
-
 void pier__uring_postpone(struct pier_loop *loop, struct pier_handle *handle)
 {
     pier__loop_starve(loop, handle);
@@ -88,7 +86,7 @@ static void fill_single(struct pier_loop *loop, struct pier_handle *handle, stru
     size_t left = op->size - (size_t)op->done;
     pier__pool_hold(loop, op);
     entry->addr = (uint64_t)(uintptr_t)op->data + op->done;
-    entry->len = left > MOST ? MOST : (uint32_t)left;
+    entry->len = left > PIER__URING_MOST ? PIER__URING_MOST : (uint32_t)left;
     if (PIER__UNLIKELY(handle->kind_ == PIER__KIND_FILE)) {
         entry->opcode = IORING_OP_WRITE;
         entry->off = (uint64_t)-1;
@@ -121,91 +119,6 @@ static void start_send(struct pier_loop *loop, struct pier_handle *handle, struc
     }
     pier__uring_of(loop)->quick++;
     handle->ready_ |= PIER__SEND_IN_KERNEL;
-}
-
-/* What pier__pool_hold() does, in short for the usual case: a send of data that is being delivered
- * just now. */
-static inline void hold_usual(struct pier_loop *loop, struct pier_op *op)
-{
-    struct pier__pool *pool = &loop->pool;
-    uint32_t index = pier__pool_find(pool, op->data);
-    if (index == PIER__NO_BUFFER) {
-        return;
-    }
-    struct pier_buffer *buffer = &pool->buffers[index];
-    if (PIER__UNLIKELY(index != pool->current || buffer->refs != 0 || !pool->current_is_out)) {
-        pier__pool_hold(loop, op);
-        return;
-    }
-    buffer->refs = 1;
-    buffer->owner = pier__slot_key(loop, pool->current_handle->slot_);
-    buffer->size = pool->current_size;
-    buffer->offset = 0;
-    pool->current_handle->lent_++;
-    pool->lent++;
-    op->bits_ = PIER__HOLDS;
-}
-
-/* And what pier__pool_drop() does for it when it was sent to where it came from. */
-static inline void drop_usual(struct pier_loop *loop, struct pier_handle *handle, uint32_t index)
-{
-    struct pier_buffer *buffer = &loop->pool.buffers[index];
-    if (PIER__UNLIKELY(buffer->refs != 1 || buffer->owner != pier__slot_key(loop, handle->slot_) ||
-                       loop->starved.head != NULL)) {
-        pier__pool_drop(loop, index);
-        return;
-    }
-    buffer->refs = 0;
-    loop->pool.lent--;
-    handle->lent_--;
-    pier__uring_give_back(loop, index);
-}
-
-void pier__uring_send(struct pier_handle *handle, struct pier_op *op)
-{
-    struct pier_loop *loop = handle->loop_;
-    pier__op_begin_send(loop, handle, op);
-    struct io_uring_sqe *entry = op->size <= MOST ? pier__uring_entry(loop) : NULL;
-    if (PIER__UNLIKELY(entry == NULL)) {
-        start_send(loop, handle, op);
-        return;
-    }
-    hold_usual(loop, op);
-    entry->opcode = IORING_OP_SEND;
-    entry->fd = (int)handle->descriptor_;
-    entry->addr = (uint64_t)(uintptr_t)op->data;
-    entry->len = (uint32_t)op->size;
-    entry->msg_flags = MSG_NOSIGNAL | MSG_WAITALL;
-    entry->user_data = pier__uring_key(op, PIER__TAG_OP);
-    pier__uring_of(loop)->quick++;
-    handle->ready_ |= PIER__SEND_IN_KERNEL;
-}
-
-/* The usual end of a send: all of it went, silently, with nothing behind it. False (nothing done)
- * in other cases. */
-static inline bool sent_usual(struct pier_loop *loop, struct pier_handle *handle,
-                              struct pier_op *op, int result)
-{
-    const uint32_t plain = pier__word_of(PIER__OP_SEND, PIER__ACTIVE, 0);
-    const uint32_t holding = pier__word_of(PIER__OP_SEND, PIER__ACTIVE, PIER__HOLDS);
-    uint32_t word = pier__op_word(op);
-    if ((word != plain && word != holding) || op->fn != NULL || op->next_ != NULL ||
-        (size_t)result != op->size || op->done != 0 || (handle->bits_ & PIER__CLOSED_TO_USER)) {
-        return false;
-    }
-    handle->ready_ &= (uint8_t)~PIER__SEND_IN_KERNEL;
-    handle->head_[PIER__SENDING] = NULL;
-    pier__op_move(op, PIER__IDLE);
-    op->bits_ = 0;
-    op->result = result;
-    op->done = op->size;
-    loop->in_flight--;
-    loop->stats.sends++;
-    loop->stats.sent_bytes += (uint64_t)result;
-    if (word == holding) {
-        drop_usual(loop, handle, pier__pool_find(&loop->pool, op->data));
-    }
-    return true;
 }
 
 /* No request is in the kernel any more: ends what was cancelled, and asks for what is left. */
@@ -361,7 +274,7 @@ static void start_receive(struct pier_loop *loop, struct pier_handle *handle, st
     entry->off = handle->kind_ == PIER__KIND_FILE ? (uint64_t)-1 : 0;
     entry->fd = (int)handle->descriptor_;
     entry->addr = (uint64_t)(uintptr_t)op->data;
-    entry->len = op->size > MOST ? MOST : (uint32_t)op->size;
+    entry->len = op->size > PIER__URING_MOST ? PIER__URING_MOST : (uint32_t)op->size;
     entry->user_data = pier__uring_key(op, PIER__TAG_OP);
     handle->ready_ |= PIER__RECEIVE_IN_KERNEL;
 }
@@ -397,7 +310,7 @@ static void read_ready(struct pier_loop *loop, struct pier_handle *handle, struc
     int64_t result = handle->kind_ == PIER__KIND_STREAM
                          ? pier__sys_receive(handle->descriptor_, op->data, op->size)
                          : pier__sys_read(handle->descriptor_, op->data,
-                                          op->size > MOST ? MOST : op->size,
+                                          op->size > PIER__URING_MOST ? PIER__URING_MOST : op->size,
                                           (handle->bits_ & PIER__CAUTIOUS) != 0);
     received_memory(loop, handle, op,
                     result >= 0             ? (int)result
@@ -526,9 +439,6 @@ void pier__uring_completed(struct pier_loop *loop, struct pier_op *op, int resul
     struct pier_handle *handle = op->owner_;
     if (PIER__LIKELY(op->kind_ == PIER__OP_RECEIVE_LENT)) {
         pier__uring_received_lent(loop, handle, op, result, flags);
-        return;
-    }
-    if (PIER__LIKELY(sent_usual(loop, handle, op, result))) {
         return;
     }
     bool more = (flags & IORING_CQE_F_MORE) != 0;

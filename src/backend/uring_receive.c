@@ -16,8 +16,6 @@
 
 #include <poll.h>
 
-#define MOST (1u << 30) /* bytes of a multishot receive */
-
 /* ---- held data: first and last buffer + 1, in handle->extra_ */
 
 static inline uint32_t held_first(const struct pier_handle *handle)
@@ -121,6 +119,9 @@ static bool make_ring(struct pier_loop *loop)
         return false;
     }
     uring->buffers = memory;
+    for (unsigned i = 0; i < uring->buffers_size; i++) {
+        uring->buffers->bufs[i].len = (uint32_t)loop->pool.buffer_size;
+    }
     uring->buffers_tail = 0;
     uring->provided = 0;
     uring->ahead = loop->pool.share / 2;
@@ -170,17 +171,23 @@ static void pause_for_buffers(struct pier_loop *loop, struct pier_handle *handle
     pier__loop_starve(loop, handle);
 }
 
-/* Whether the kernel has a buffer to put data in. When it has run out before, it gets more at a
- * time from now on. */
-static bool have_buffers(struct pier_loop *loop)
+/* The kernel has run out of buffers, for one handle or for many: it gets more at a time from now
+ * on. */
+static void provide_more(struct pier_loop *loop)
 {
     struct pier__uring *uring = pier__uring_of(loop);
-    if (uring->provided == 0 && uring->target < uring->target_max && uring->buffers_tail != 0) {
-        uring->target = uring->target > uring->target_max / 2 ? uring->target_max
-                                                              : uring->target * 2;
+    if (uring->grew == loop->stats.turns) {
+        return;
     }
+    uring->grew = loop->stats.turns;
+    uring->target = uring->target > uring->target_max / 2 ? uring->target_max : uring->target * 2;
+}
+
+/* Whether the kernel has a buffer to put data in. */
+static bool have_buffers(struct pier_loop *loop)
+{
     provide(loop);
-    return uring->provided != 0;
+    return pier__uring_of(loop)->provided != 0;
 }
 
 void pier__uring_start_lent(struct pier_loop *loop, struct pier_handle *handle, struct pier_op *op)
@@ -221,7 +228,7 @@ void pier__uring_start_lent(struct pier_loop *loop, struct pier_handle *handle, 
         entry->ioprio = IORING_RECV_MULTISHOT;
         if (uring->features.receive_limit) {
             uint64_t limit = (uint64_t)(uring->ahead - 1) * loop->pool.buffer_size;
-            pier__sys_uring_limit(entry, limit > MOST ? MOST : (uint32_t)limit);
+            pier__sys_uring_limit(entry, limit > PIER__URING_MOST ? PIER__URING_MOST : (uint32_t)limit);
         }
     } else {
         entry->len = (uint32_t)loop->pool.buffer_size;
@@ -240,17 +247,6 @@ static inline void deliver(struct pier_loop *loop, struct pier_op *op, uint32_t 
     loop->stats.received_bytes += op->size;
     pier__op_event(loop, op, (int64_t)op->size, PIER_LENT);
     pier__pool_drop(loop, index);
-}
-
-/* Whether the handle has had its receives of this turn. */
-static inline bool has_had_share(struct pier_loop *loop, struct pier_handle *handle)
-{
-    if (handle->turn_ != (uint16_t)loop->stats.turns) {
-        handle->turn_ = (uint16_t)loop->stats.turns;
-        handle->interest_ = 0;
-    }
-    uint32_t most = loop->options.receives_max;
-    return handle->interest_++ >= (most > 250 ? 250 : most);
 }
 
 /* Ends the op with an outcome: bytes 0 or a negative errno. */
@@ -295,6 +291,9 @@ static void request_over(struct pier_loop *loop, struct pier_handle *handle, str
         }
         return;
     }
+    if (result == -ENOBUFS) {
+        provide_more(loop);
+    }
     loop->stats.rearms += result == -ENOBUFS || result > 0 ? (op->bits_ & PIER__MULTISHOT) != 0 : 0;
     if (result == -EAGAIN) { /* O_NONBLOCK is set on a socket that others may share */
         if (pier__uring_wait_ready(loop, op, handle->descriptor_, POLLIN)) {
@@ -329,7 +328,7 @@ static void take_data(struct pier_loop *loop, struct pier_handle *handle, struct
     if (PIER__UNLIKELY(pier__uring_silenced(handle, op))) {
         pier__pool_drop(loop, index);
     } else if (PIER__UNLIKELY((op->bits_ & PIER__PAUSED) || handle->extra_ != NULL ||
-                              has_had_share(loop, handle) ||
+                              pier__uring_has_had_share(loop, handle) ||
                               (more && handle->lent_ > pier__uring_of(loop)->lent_max))) {
         hold(loop, handle, index);
         PIER_ASSERT(handle->lent_ <= loop->pool.share);
@@ -360,50 +359,10 @@ static void finish_single(struct pier_loop *loop, struct pier_handle *handle, st
     pier__op_finish_now(loop, op, size);
 }
 
-/* The usual: data for a multishot receive that goes on, with nothing held. The buffer counts as
- * lent only if the callback keeps it or a send needs it, else it goes straight back to the kernel.
- * False (nothing done) in other cases. */
-static inline bool received_usual(struct pier_loop *loop, struct pier_handle *handle,
-                                  struct pier_op *op, int result, unsigned flags)
-{
-    const uint32_t usual = pier__word_of(PIER__OP_RECEIVE_LENT, PIER__ACTIVE, PIER__MULTISHOT);
-    const unsigned expected = IORING_CQE_F_MORE | IORING_CQE_F_BUFFER;
-    struct pier__pool *pool = &loop->pool;
-    if (PIER__UNLIKELY(pier__op_word(op) != usual || result <= 0 ||
-                       (flags & expected) != expected || handle->extra_ != NULL ||
-                       handle->lent_ >= pier__uring_of(loop)->lent_max ||
-                       has_had_share(loop, handle))) {
-        return false;
-    }
-    uint32_t index = flags >> IORING_CQE_BUFFER_SHIFT;
-    pier__uring_of(loop)->provided--;
-    op->data = pier__pool_memory(pool, index);
-    op->size = (size_t)result;
-    op->done += (size_t)result;
-    op->result = result;
-    op->flags = (op->flags & PIER_BACKGROUND) | PIER_MORE | PIER_LENT;
-    loop->stats.receives++;
-    loop->stats.received_bytes += (uint64_t)result;
-    pool->current = index;
-    pool->current_is_out = true;
-    pool->current_size = (uint32_t)result;
-    pool->current_handle = handle;
-    pier__loop_call(loop, op);
-    pool->current = PIER__NO_BUFFER;
-    pool->current_is_out = false;
-    if (pool->buffers[index].refs == 0) {
-        pier__uring_give_back(loop, index);
-    }
-    return true;
-}
-
 void pier__uring_received_lent(struct pier_loop *loop, struct pier_handle *handle,
                                struct pier_op *op, int result, unsigned flags)
 {
     struct pier__uring *uring = pier__uring_of(loop);
-    if (PIER__LIKELY(received_usual(loop, handle, op, result, flags))) {
-        return;
-    }
     bool more = (flags & IORING_CQE_F_MORE) != 0;
     if (!more) {
         handle->ready_ &= (uint8_t) ~(PIER__RECEIVE_IN_KERNEL | PIER__STOPPING);
@@ -443,7 +402,7 @@ void pier__uring_serve_lent(struct pier_loop *loop, struct pier_handle *handle, 
         if (!ending && (op->bits_ & PIER__PAUSED)) {
             return;
         }
-        if (loop->budget <= 0 || (!ending && has_had_share(loop, handle))) {
+        if (loop->budget <= 0 || (!ending && pier__uring_has_had_share(loop, handle))) {
             pier__handle_serve_later(loop, handle);
             return;
         }

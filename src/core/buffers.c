@@ -162,6 +162,7 @@ void pier__pool_hold(struct pier_loop *loop, struct pier_op *op)
         uint32_t index = pier__pool_find(pool, op->data);
         if (index != PIER__NO_BUFFER && hold_buffer(loop, index)) {
             op->bits_ |= PIER__HOLDS;
+            op->extra_.number = index;
         }
         return;
     }

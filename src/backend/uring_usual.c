@@ -1,0 +1,199 @@
+/* uring_usual.c - the short ways on io_uring: data for a multishot receive that goes on, a send
+ * into an empty queue, and the end of a silent one.
+ *
+ * What each of these is spared is told beside it. They fall back on uring_receive.c and uring_ops.c,
+ * having done nothing, whenever one test says that something else is going on. Everything the
+ * kernel is given back (completion entries, buffers) becomes visible to it once per turn: it looks
+ * only when it is entered. */
+
+#include "backend/uring.h"
+
+/* Whether the handle has had its receives of this turn: counts them in the low byte of turn_, with
+ * the turn's number in the other. A handle that was quiet for just 256 turns may have to wait for
+ * one more. */
+static inline bool has_had_share(const struct pier__uring *uring, struct pier_handle *handle)
+{
+    uint16_t turn = handle->turn_;
+    turn = (turn & 0xff00) == uring->turn ? turn : uring->turn;
+    if (PIER__UNLIKELY((uint8_t)turn >= uring->receives_max)) {
+        return true;
+    }
+    handle->turn_ = (uint16_t)(turn + 1);
+    return false;
+}
+
+bool pier__uring_has_had_share(struct pier_loop *loop, struct pier_handle *handle)
+{
+    return has_had_share(pier__uring_of(loop), handle);
+}
+
+/* Data for a multishot receive that goes on, with nothing held. The buffer counts as lent only if
+ * the callback keeps it or a send needs it, else it goes straight back. */
+static inline bool received_usual(struct pier_loop *loop, struct pier__uring *uring,
+                                  struct pier_op *op, int result, unsigned flags)
+{
+    const unsigned expected = IORING_CQE_F_MORE | IORING_CQE_F_BUFFER;
+    struct pier_handle *handle = op->owner_;
+    struct pier__pool *pool = &loop->pool;
+    if (PIER__UNLIKELY((flags & expected) != expected || handle->extra_ != NULL ||
+                       handle->lent_ >= uring->lent_max || has_had_share(uring, handle))) {
+        return false;
+    }
+    PIER_ASSERT(result > 0); /* it would be the end else, without IORING_CQE_F_MORE */
+    uint32_t index = flags >> IORING_CQE_BUFFER_SHIFT;
+    unsigned char *memory = pier__pool_memory(pool, index);
+    uring->provided--;
+    op->data = memory;
+    op->size = (size_t)(unsigned)result;
+    op->done += (size_t)(unsigned)result;
+    op->result = result;
+    op->flags = (op->flags & PIER_BACKGROUND) | PIER_MORE | PIER_LENT;
+    loop->stats.receives++;
+    loop->stats.received_bytes += (size_t)(unsigned)result;
+    uring->current_memory = memory;
+    pool->current = index;
+    pool->current_size = (uint32_t)result;
+    pool->current_handle = handle;
+    pier__loop_call(loop, op);
+    pool->current = PIER__NO_BUFFER;
+    if (pool->buffers[index].refs == 0) {
+        pier__uring_give_back(loop, index);
+    }
+    return true;
+}
+
+/* All of a silent send went, with nothing behind it. */
+static inline bool sent_usual(struct pier_loop *loop, struct pier__uring *uring, struct pier_op *op,
+                              int result)
+{
+    struct pier_handle *handle = op->owner_;
+    if (PIER__UNLIKELY(op->fn != NULL || op->next_ != NULL || (size_t)result != op->size ||
+                       op->done != 0 || (handle->bits_ & PIER__CLOSED_TO_USER))) {
+        return false;
+    }
+    bool holds = (op->bits_ & PIER__HOLDS) != 0;
+    pier__op_move(op, PIER__IDLE);
+    op->bits_ = 0;
+    op->result = result;
+    op->done = op->size;
+    handle->ready_ &= (uint8_t)~PIER__SEND_IN_KERNEL;
+    handle->head_[PIER__SENDING] = NULL;
+    loop->in_flight--;
+    loop->stats.sends++;
+    loop->stats.sent_bytes += op->size;
+    if (!holds) {
+        return true;
+    }
+    /* What pier__pool_drop() does when it was sent to where it came from. */
+    uint32_t index = (uint32_t)op->extra_.number;
+    struct pier_buffer *buffer = &loop->pool.buffers[index];
+    if (PIER__UNLIKELY(buffer->refs != 1 || buffer->owner != pier__slot_key(loop, handle->slot_) ||
+                       loop->starved.head != NULL)) {
+        pier__pool_drop(loop, index);
+        return true;
+    }
+    buffer->refs = 0;
+    loop->pool.lent--;
+    handle->lent_--;
+    if (PIER__LIKELY(uring->provided < uring->target)) {
+        pier__uring_provide_one(loop, index);
+    } else {
+        pier__pool_put(loop, index);
+    }
+    return true;
+}
+
+/* A reference on the buffer that is just being delivered, if the send's data is in it: what
+ * pier__pool_hold() does, without a division. */
+static inline unsigned hold_usual(struct pier_loop *loop, const struct pier__uring *uring,
+                                  struct pier_op *op)
+{
+    struct pier__pool *pool = &loop->pool;
+    uint32_t index = pool->current;
+    size_t offset = (size_t)((uintptr_t)op->data - (uintptr_t)uring->current_memory);
+    if (PIER__UNLIKELY(index == PIER__NO_BUFFER || offset >= pool->buffer_size)) {
+        return pier__pool_find(pool, op->data) == PIER__NO_BUFFER ? 0 : PIER__NOT_USUAL;
+    }
+    struct pier_buffer *buffer = &pool->buffers[index];
+    struct pier_handle *handle = pool->current_handle;
+    if (PIER__UNLIKELY(buffer->refs != 0)) {
+        return PIER__NOT_USUAL;
+    }
+    buffer->refs = 1;
+    buffer->owner = pier__slot_key(loop, handle->slot_);
+    buffer->size = pool->current_size;
+    handle->lent_++;
+    pool->lent++;
+    op->extra_.number = index;
+    return PIER__HOLDS;
+}
+
+void pier__uring_send(struct pier_handle *handle, struct pier_op *op)
+{
+    struct pier_loop *loop = handle->loop_;
+    struct pier__uring *uring = pier__uring_of(loop);
+    unsigned bits = PIER__NOT_USUAL;
+    if (PIER__LIKELY(op->flags == 0 && op->size <= PIER__URING_MOST &&
+                     pier__uring_has_room(uring))) {
+        bits = hold_usual(loop, uring, op);
+    }
+    if (PIER__UNLIKELY(bits == PIER__NOT_USUAL)) {
+        pier__op_begin_send(loop, handle, op);
+        pier__uring_start(handle, op);
+        return;
+    }
+    struct io_uring_sqe *entry = pier__uring_take_entry(uring);
+    entry->opcode = IORING_OP_SEND;
+    entry->fd = (int)handle->descriptor_;
+    entry->addr = (uint64_t)(uintptr_t)op->data;
+    entry->len = (uint32_t)op->size;
+    entry->msg_flags = MSG_NOSIGNAL | MSG_WAITALL;
+    entry->user_data = pier__uring_key(op, PIER__TAG_OP);
+    uring->quick++;
+    handle->ready_ |= PIER__SEND_IN_KERNEL;
+    pier__op_begin_send(loop, handle, op);
+    op->bits_ = (uint8_t)bits;
+}
+
+void pier__uring_take_completions(struct pier_loop *loop)
+{
+    struct pier__uring *uring = pier__uring_of(loop);
+    const struct io_uring_cq *queue = &uring->ring.cq;
+    const struct io_uring_cqe *entries = queue->cqes;
+    const uint32_t receive = pier__word_of(PIER__OP_RECEIVE_LENT, PIER__ACTIVE, PIER__MULTISHOT);
+    const uint32_t send = pier__word_of(PIER__OP_SEND, PIER__ACTIVE, 0);
+    const uint32_t holds = pier__word_of(PIER__OP_NONE, PIER__IDLE, PIER__HOLDS);
+    unsigned head = *queue->khead, mask = queue->ring_mask;
+    /* What is there now; what comes meanwhile has its turn after the next enter. */
+    unsigned tail = __atomic_load_n(queue->ktail, __ATOMIC_ACQUIRE);
+    loop->stats.events += tail - head;
+    uring->turn = (uint16_t)(loop->stats.turns << 8);
+    while (head != tail) {
+        const struct io_uring_cqe *completion = &entries[head & mask];
+        uint64_t key = completion->user_data;
+        if (PIER__UNLIKELY(loop->completed.head != NULL)) {
+            pier__loop_deliver(loop);
+            /* An op on the closing handle was just refused: its completion goes first. */
+            if (loop->completed.head != NULL && (key & PIER__TAG_MASK) == PIER__TAG_CLOSED) {
+                break;
+            }
+        }
+        if (PIER__UNLIKELY(loop->budget <= 0)) {
+            break;
+        }
+        head++;
+        int result = completion->res;
+        unsigned flags = completion->flags;
+        if (PIER__LIKELY((key & PIER__TAG_MASK) == PIER__TAG_OP)) {
+            struct pier_op *op = (void *)(uintptr_t)key;
+            uint32_t word = pier__op_word(op);
+            if (word == receive ? received_usual(loop, uring, op, result, flags)
+                                : (word & ~holds) == send && sent_usual(loop, uring, op, result)) {
+                continue;
+            }
+        }
+        pier__uring_other_completion(loop, key, result, flags);
+    }
+    loop->stats.events -= tail - head;
+    __atomic_store_n(queue->khead, head, __ATOMIC_RELEASE);
+}
