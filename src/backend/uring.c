@@ -49,7 +49,7 @@ static int enter(struct pier_loop *loop, unsigned wait, bool get_events, uint64_
      * fence is needed without a polling thread. */
     *uring->ring.sq.ktail = uring->ring.sq.sqe_tail;
     if (PIER__LIKELY(uring->buffers != NULL)) {
-        __atomic_store_n(&uring->buffers->tail, uring->buffers_tail, __ATOMIC_RELEASE);
+        __atomic_store_n(&uring->buffers->tail, (uint16_t)uring->buffers_tail, __ATOMIC_RELEASE);
     }
     return pier__sys_uring_enter(&uring->ring, pier__uring_unsubmitted(uring), wait, get_events,
                                  timeout_ns, least_us);

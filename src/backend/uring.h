@@ -72,17 +72,18 @@ struct pier__uring {
     struct pier__uring_accepted *accepted_free;
 
     struct io_uring_buf_ring *buffers; /* NULL before the first lent receive */
-    unsigned buffers_size;             /* entries, a power of two */
+    unsigned buffers_mask;             /* entries, a power of two, less 1 */
     unsigned provided, target;         /* buffers that the kernel has; that it should have */
     unsigned target_max;
     uint64_t grew; /* the turn in which target grew last */
     /* A receive in the kernel may bring up to `ahead` buffers of data that can't be stopped any
      * more; so it's asked for as long as its handle has less than lent_max. */
     uint32_t ahead, lent_max;
-    unsigned char *current_memory; /* of pool.current, while that is set */
+    struct pier_buffer *current; /* whose data is being delivered, NULL at other times */
+    unsigned char *current_memory;
     uint16_t turn;                 /* the low byte of the turn's number, in the high one */
     uint8_t receives_max;          /* the option, as far as it fits */
-    uint16_t buffers_tail;
+    unsigned buffers_tail;
     bool buffers_refused; /* the kernel has no buffer rings */
 };
 
@@ -144,33 +145,16 @@ bool pier__uring_wait_ready(struct pier_loop *loop, struct pier_op *op, pier_des
 
 #define PIER__PROVIDED (UINT32_MAX - 1) /* in buffer->next: the kernel has it */
 
-static inline bool pier__uring_wants_buffers(const struct pier_loop *loop)
-{
-    const struct pier__uring *uring = pier__uring_of(loop);
-    return uring->provided < uring->target && uring->buffers != NULL;
-}
-
 /* Hands a buffer to the kernel, which sees it when it's entered next. The length is there since
  * the ring was made. */
-static inline void pier__uring_provide_one(struct pier_loop *loop, uint32_t index)
+static inline void pier__uring_provide_one(struct pier__uring *uring, struct pier_buffer *buffer,
+                                           unsigned char *memory)
 {
-    struct pier__uring *uring = pier__uring_of(loop);
-    struct io_uring_buf *buffer =
-        &uring->buffers->bufs[uring->buffers_tail++ & (uring->buffers_size - 1)];
-    buffer->addr = (uint64_t)(uintptr_t)pier__pool_memory(&loop->pool, index);
-    buffer->bid = (uint16_t)index;
-    loop->pool.buffers[index].next = PIER__PROVIDED;
+    struct io_uring_buf *entry = &uring->buffers->bufs[uring->buffers_tail++ & uring->buffers_mask];
+    entry->addr = (uint64_t)(uintptr_t)memory;
+    entry->bid = (uint16_t)buffer->index;
+    buffer->next = PIER__PROVIDED;
     uring->provided++;
-}
-
-/* A buffer that nobody refers to any more, and that isn't in the free list. */
-static inline void pier__uring_give_back(struct pier_loop *loop, uint32_t index)
-{
-    if (PIER__LIKELY(pier__uring_wants_buffers(loop))) {
-        pier__uring_provide_one(loop, index);
-    } else {
-        pier__pool_put(loop, index);
-    }
 }
 
 /* Whether nothing may be delivered to the op any more but its end: its handle was closed, perhaps

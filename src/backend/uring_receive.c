@@ -90,13 +90,14 @@ static void provide(struct pier_loop *loop)
     uint32_t index;
     while (uring->provided < uring->target && (index = pier__pool_peek(loop)) != PIER__NO_BUFFER) {
         pier__pool_pop(loop, index);
-        pier__uring_provide_one(loop, index);
+        pier__uring_provide_one(uring, &loop->pool.buffers[index],
+                                pier__pool_memory(&loop->pool, index));
     }
 }
 
 static size_t ring_bytes(const struct pier__uring *uring)
 {
-    return uring->buffers_size * sizeof(struct io_uring_buf);
+    return (uring->buffers_mask + 1) * sizeof(struct io_uring_buf);
 }
 
 static bool make_ring(struct pier_loop *loop)
@@ -105,13 +106,14 @@ static bool make_ring(struct pier_loop *loop)
     if (uring->buffers != NULL || uring->buffers_refused || !uring->features.buffer_ring) {
         return uring->buffers != NULL;
     }
-    uring->buffers_size = 1;
-    while (uring->buffers_size < loop->pool.count) {
-        uring->buffers_size *= 2;
+    uring->buffers_mask = 0;
+    while (uring->buffers_mask + 1 < loop->pool.count) {
+        uring->buffers_mask = uring->buffers_mask * 2 + 1;
     }
     void *memory = pier__sys_pages(ring_bytes(uring));
     int error = memory != NULL
-                    ? pier__sys_uring_register_buffers(&uring->ring, memory, uring->buffers_size)
+                    ? pier__sys_uring_register_buffers(&uring->ring, memory,
+                                                       uring->buffers_mask + 1)
                     : PIER_ENOMEM;
     if (error < 0) {
         pier__sys_free_pages(memory, ring_bytes(uring));
@@ -119,7 +121,7 @@ static bool make_ring(struct pier_loop *loop)
         return false;
     }
     uring->buffers = memory;
-    for (unsigned i = 0; i < uring->buffers_size; i++) {
+    for (unsigned i = 0; i <= uring->buffers_mask; i++) {
         uring->buffers->bufs[i].len = (uint32_t)loop->pool.buffer_size;
     }
     uring->buffers_tail = 0;
@@ -156,10 +158,12 @@ void pier__uring_buffers_after_fork(struct pier_loop *loop)
 
 bool pier__uring_buffer_returned(struct pier_loop *loop, uint32_t index)
 {
-    if (PIER__UNLIKELY(!pier__uring_wants_buffers(loop))) {
+    struct pier__uring *uring = pier__uring_of(loop);
+    if (PIER__UNLIKELY(uring->provided >= uring->target || uring->buffers == NULL)) {
         return false;
     }
-    pier__uring_provide_one(loop, index);
+    pier__uring_provide_one(uring, &loop->pool.buffers[index],
+                            pier__pool_memory(&loop->pool, index));
     return true;
 }
 

@@ -27,6 +27,17 @@ bool pier__uring_has_had_share(struct pier_loop *loop, struct pier_handle *handl
     return has_had_share(pier__uring_of(loop), handle);
 }
 
+/* A buffer that came from the kernel and that nobody refers to any more. */
+static inline void give_back(struct pier_loop *loop, struct pier__uring *uring,
+                             struct pier_buffer *buffer)
+{
+    if (PIER__LIKELY(uring->provided < uring->target)) {
+        pier__uring_provide_one(uring, buffer, pier__pool_memory(&loop->pool, buffer->index));
+    } else {
+        pier__pool_put(loop, buffer->index);
+    }
+}
+
 /* Data for a multishot receive that goes on, with nothing held. The buffer counts as lent only if
  * the callback keeps it or a send needs it, else it goes straight back. */
 static inline bool received_usual(struct pier_loop *loop, struct pier__uring *uring,
@@ -42,22 +53,25 @@ static inline bool received_usual(struct pier_loop *loop, struct pier__uring *ur
     PIER_ASSERT(result > 0); /* it would be the end else, without IORING_CQE_F_MORE */
     uint32_t index = flags >> IORING_CQE_BUFFER_SHIFT;
     unsigned char *memory = pier__pool_memory(pool, index);
+    struct pier_buffer *buffer = &pool->buffers[index];
     uring->provided--;
     op->data = memory;
-    op->size = (size_t)(unsigned)result;
-    op->done += (size_t)(unsigned)result;
-    op->result = result;
-    op->flags = (op->flags & PIER_BACKGROUND) | PIER_MORE | PIER_LENT;
+    op->size = (unsigned)result;
+    op->done += (unsigned)result;
+    op->result = (unsigned)result;
+    op->flags = PIER_MORE | PIER_LENT; /* background ops have another word */
     loop->stats.receives++;
-    loop->stats.received_bytes += (size_t)(unsigned)result;
+    loop->stats.received_bytes += (unsigned)result;
+    buffer->size = (unsigned)result;
+    uring->current = buffer;
     uring->current_memory = memory;
     pool->current = index;
-    pool->current_size = (uint32_t)result;
     pool->current_handle = handle;
     pier__loop_call(loop, op);
     pool->current = PIER__NO_BUFFER;
-    if (pool->buffers[index].refs == 0) {
-        pier__uring_give_back(loop, index);
+    uring->current = NULL;
+    if (buffer->refs == 0) {
+        give_back(loop, uring, buffer);
     }
     return true;
 }
@@ -68,64 +82,74 @@ static inline bool sent_usual(struct pier_loop *loop, struct pier__uring *uring,
 {
     struct pier_handle *handle = op->owner_;
     if (PIER__UNLIKELY(op->fn != NULL || op->next_ != NULL || (size_t)result != op->size ||
-                       op->done != 0 || (handle->bits_ & PIER__CLOSED_TO_USER))) {
+                       (handle->bits_ & PIER__CLOSED_TO_USER))) {
         return false;
     }
     bool holds = (op->bits_ & PIER__HOLDS) != 0;
     pier__op_move(op, PIER__IDLE);
     op->bits_ = 0;
     op->result = result;
-    op->done = op->size;
+    op->done = (size_t)result;
     handle->ready_ &= (uint8_t)~PIER__SEND_IN_KERNEL;
     handle->head_[PIER__SENDING] = NULL;
     loop->in_flight--;
     loop->stats.sends++;
-    loop->stats.sent_bytes += op->size;
+    loop->stats.sent_bytes += (size_t)result;
     if (!holds) {
         return true;
     }
     /* What pier__pool_drop() does when it was sent to where it came from. */
-    uint32_t index = (uint32_t)op->extra_.number;
-    struct pier_buffer *buffer = &loop->pool.buffers[index];
+    struct pier_buffer *buffer = op->extra_.pointer;
     if (PIER__UNLIKELY(buffer->refs != 1 || buffer->owner != pier__slot_key(loop, handle->slot_) ||
                        loop->starved.head != NULL)) {
-        pier__pool_drop(loop, index);
+        pier__pool_drop(loop, buffer->index);
         return true;
     }
     buffer->refs = 0;
     loop->pool.lent--;
     handle->lent_--;
-    if (PIER__LIKELY(uring->provided < uring->target)) {
-        pier__uring_provide_one(loop, index);
-    } else {
-        pier__pool_put(loop, index);
-    }
+    give_back(loop, uring, buffer);
     return true;
 }
 
 /* A reference on the buffer that is just being delivered, if the send's data is in it: what
- * pier__pool_hold() does, without a division. */
-static inline unsigned hold_usual(struct pier_loop *loop, const struct pier__uring *uring,
+ * pier__pool_hold() does, without a division. Returns the bits of the op. */
+static inline unsigned hold_usual(struct pier_loop *loop, struct pier__uring *uring,
                                   struct pier_op *op)
 {
     struct pier__pool *pool = &loop->pool;
-    uint32_t index = pool->current;
+    struct pier_buffer *buffer = uring->current;
     size_t offset = (size_t)((uintptr_t)op->data - (uintptr_t)uring->current_memory);
-    if (PIER__UNLIKELY(index == PIER__NO_BUFFER || offset >= pool->buffer_size)) {
+    if (PIER__UNLIKELY(buffer == NULL || offset >= pool->buffer_size)) {
         return pier__pool_find(pool, op->data) == PIER__NO_BUFFER ? 0 : PIER__NOT_USUAL;
     }
-    struct pier_buffer *buffer = &pool->buffers[index];
     struct pier_handle *handle = pool->current_handle;
     if (PIER__UNLIKELY(buffer->refs != 0)) {
         return PIER__NOT_USUAL;
     }
     buffer->refs = 1;
     buffer->owner = pier__slot_key(loop, handle->slot_);
-    buffer->size = pool->current_size;
     handle->lent_++;
     pool->lent++;
-    op->extra_.number = index;
+    op->extra_.pointer = buffer;
     return PIER__HOLDS;
+}
+
+/* pier__op_begin_send() for an op whose flags are 0; its result and bytes are told at its end. */
+static inline void begin_usual(struct pier_loop *loop, struct pier_handle *handle,
+                               struct pier_op *op, unsigned bits)
+{
+    const uint32_t word = pier__word_of(PIER__OP_SEND, PIER__ACTIVE, bits);
+    pier__op_move(op, PIER__ACTIVE);
+    memcpy(&op->kind_, &word, sizeof(word));
+    op->done = 0;
+    op->os_error = 0;
+    op->owner_ = handle;
+    op->next_ = NULL;
+    op->token_ = 0;
+    op->timer_.deadline_ns = loop->now; /* since when, for the dump */
+    handle->head_[PIER__SENDING] = handle->tail_[PIER__SENDING] = op;
+    loop->in_flight++;
 }
 
 void pier__uring_send(struct pier_handle *handle, struct pier_op *op)
@@ -151,8 +175,19 @@ void pier__uring_send(struct pier_handle *handle, struct pier_op *op)
     entry->user_data = pier__uring_key(op, PIER__TAG_OP);
     uring->quick++;
     handle->ready_ |= PIER__SEND_IN_KERNEL;
-    pier__op_begin_send(loop, handle, op);
-    op->bits_ = (uint8_t)bits;
+    begin_usual(loop, handle, op, bits);
+}
+
+/* Delivers completed ops, which come before the completion that is next, if there is budget left
+ * for that. False when it has to wait for the next turn. */
+PIER__COLD static bool deliver_first(struct pier_loop *loop, uint64_t key)
+{
+    if (loop->completed.head != NULL) {
+        pier__loop_deliver(loop);
+    }
+    /* A closed handle's callback comes after those of the ops that were refused meanwhile. */
+    return loop->budget > 0 &&
+           (loop->completed.head == NULL || (key & PIER__TAG_MASK) != PIER__TAG_CLOSED);
 }
 
 void pier__uring_take_completions(struct pier_loop *loop)
@@ -167,32 +202,28 @@ void pier__uring_take_completions(struct pier_loop *loop)
     /* What is there now; what comes meanwhile has its turn after the next enter. */
     unsigned tail = __atomic_load_n(queue->ktail, __ATOMIC_ACQUIRE);
     loop->stats.events += tail - head;
-    uring->turn = (uint16_t)(loop->stats.turns << 8);
     while (head != tail) {
         const struct io_uring_cqe *completion = &entries[head & mask];
         uint64_t key = completion->user_data;
-        if (PIER__UNLIKELY(loop->completed.head != NULL)) {
-            pier__loop_deliver(loop);
-            /* An op on the closing handle was just refused: its completion goes first. */
-            if (loop->completed.head != NULL && (key & PIER__TAG_MASK) == PIER__TAG_CLOSED) {
-                break;
-            }
-        }
-        if (PIER__UNLIKELY(loop->budget <= 0)) {
+        if (PIER__UNLIKELY(loop->completed.head != NULL || loop->budget <= 0) &&
+            !deliver_first(loop, key)) {
             break;
         }
         head++;
-        int result = completion->res;
-        unsigned flags = completion->flags;
         if (PIER__LIKELY((key & PIER__TAG_MASK) == PIER__TAG_OP)) {
             struct pier_op *op = (void *)(uintptr_t)key;
             uint32_t word = pier__op_word(op);
-            if (word == receive ? received_usual(loop, uring, op, result, flags)
-                                : (word & ~holds) == send && sent_usual(loop, uring, op, result)) {
+            if (word == receive) {
+                if (PIER__LIKELY(received_usual(loop, uring, op, completion->res,
+                                                completion->flags))) {
+                    continue;
+                }
+            } else if ((word & ~holds) == send &&
+                       PIER__LIKELY(sent_usual(loop, uring, op, completion->res))) {
                 continue;
             }
         }
-        pier__uring_other_completion(loop, key, result, flags);
+        pier__uring_other_completion(loop, key, completion->res, completion->flags);
     }
     loop->stats.events -= tail - head;
     __atomic_store_n(queue->khead, head, __ATOMIC_RELEASE);

@@ -64,6 +64,7 @@ PIER__COLD static uint32_t make_buffer(struct pier_loop *loop)
     struct pier_buffer *buffer = &pool->buffers[pool->used];
     memset(buffer, 0, sizeof(*buffer));
     buffer->loop = loop;
+    buffer->index = pool->used;
     buffer->next = PIER__NO_BUFFER;
     set_free(pool, pool->used++);
     loop->stats.buffers_total = pool->used;
@@ -140,11 +141,11 @@ static bool hold_buffer(struct pier_loop *loop, uint32_t index)
         }
         struct pier_handle *handle = pool->current_handle;
         if (pool->current_is_out) {
-            pier__pool_give(loop, index, handle);
+            pier__pool_give(loop, index, handle); /* its size is noted already */
         } else {
             pier__pool_take(loop, index, handle);
+            pool->buffers[index].size = pool->current_size;
         }
-        pool->buffers[index].size = pool->current_size;
         pool->buffers[index].offset = 0;
     } else {
         pool->buffers[index].refs++;
@@ -162,7 +163,7 @@ void pier__pool_hold(struct pier_loop *loop, struct pier_op *op)
         uint32_t index = pier__pool_find(pool, op->data);
         if (index != PIER__NO_BUFFER && hold_buffer(loop, index)) {
             op->bits_ |= PIER__HOLDS;
-            op->extra_.number = index;
+            op->extra_.pointer = &loop->pool.buffers[index];
         }
         return;
     }

@@ -22,6 +22,7 @@ struct pier_buffer {
     uint32_t offset; /* of the data, from the buffer's start */
     int32_t
         outcome; /* uring, held data: how the op ends after it, PIER__NO_OUTCOME while it goes on */
+    uint32_t index; /* its own, in pool->buffers */
 };
 
 #define PIER__NO_OUTCOME INT32_MAX
