@@ -51,8 +51,10 @@ static int enter(struct pier_loop *loop, unsigned wait, bool get_events, uint64_
     if (PIER__LIKELY(uring->buffers != NULL)) {
         __atomic_store_n(&uring->buffers->tail, (uint16_t)uring->buffers_tail, __ATOMIC_RELEASE);
     }
-    return pier__sys_uring_enter(&uring->ring, pier__uring_unsubmitted(uring), wait, get_events,
-                                 timeout_ns, least_us);
+    int result = pier__sys_uring_enter(&uring->ring, pier__uring_unsubmitted(uring), wait,
+                                       get_events, timeout_ns, least_us);
+    uring->room = uring->ring.sq.ring_entries - pier__uring_unsubmitted(uring);
+    return result;
 }
 
 void pier__uring_submit(struct pier_loop *loop)
@@ -66,7 +68,7 @@ PIER__COLD bool pier__uring_make_room(struct pier_loop *loop)
     loop->stats.queue_full++;
     /* Completions may come of it; they wait in their queue for the turn that takes them. */
     return uring->enabled && loop->running && enter(loop, 0, false, 0) >= 0 &&
-           pier__uring_has_room(uring);
+           uring->room != 0;
 }
 
 struct pier__uring_scratch *pier__uring_scratch_of(struct pier_loop *loop,
@@ -216,7 +218,7 @@ static void wait(struct pier_loop *loop, uint64_t timeout_ns)
     }
     loop->serving = loop->ready;
     loop->ready.head = NULL;
-    uring->turn = (uint16_t)(loop->stats.turns << 8);
+    uring->turn = (uint16_t)loop->stats.turns;
     if (PIER__UNLIKELY(*uring->ring.sq.kflags & IORING_SQ_CQ_OVERFLOW)) {
         loop->stats.queue_overflows++;
     }
@@ -298,6 +300,7 @@ static int open_ring(struct pier_loop *loop, struct pier__uring *uring)
         return error;
     }
     uring->descriptor = uring->ring.ring_fd;
+    uring->room = uring->ring.sq.ring_entries;
     try_features(&uring->features);
     if (!uring->features.message) {
         uring->wake = pier__sys_eventfd();
@@ -319,7 +322,6 @@ static int open_uring(struct pier_loop *loop, const struct pier_loop_options *op
     memset(uring, 0, sizeof(*uring));
     uring->wake = uring->embed = -1;
     uring->receives_max = (uint8_t)(options->receives_max > 250 ? 250 : options->receives_max);
-    loop->pool.current_is_out = true; /* a buffer with data comes from the kernel */
     int error = open_ring(loop, uring);
     if (error < 0) {
         pier__free(loop, uring, sizeof(*uring));
@@ -358,7 +360,7 @@ static void close_uring(struct pier_loop *loop)
 
 static int attach(struct pier_handle *handle)
 {
-    handle->ready_ = 0;
+    handle->ready_ = handle->interest_ = 0;
     handle->extra_ = NULL;
     if (handle->kind_ == PIER__KIND_STREAM) {
         handle->bits_ |= PIER__PLAIN_SENDS;

@@ -61,7 +61,8 @@ struct pier__uring_accepted {
 struct pier__uring {
     struct io_uring ring;
     struct pier__uring_features features;
-    unsigned quick; /* unsubmitted entries that usually complete at once */
+    unsigned room;  /* entries that the submission queue has room for */
+    unsigned quick; /* unsubmitted ones that usually complete at once */
     bool enabled, eventfd_armed;
     int descriptor;              /* of the ring: for messages from other threads */
     pier_descriptor wake, embed; /* eventfds: -1 when not in use */
@@ -79,9 +80,8 @@ struct pier__uring {
     /* A receive in the kernel may bring up to `ahead` buffers of data that can't be stopped any
      * more; so it's asked for as long as its handle has less than lent_max. */
     uint32_t ahead, lent_max;
-    struct pier_buffer *current; /* whose data is being delivered, NULL at other times */
-    unsigned char *current_memory;
-    uint16_t turn;                 /* the low byte of the turn's number, in the high one */
+    unsigned char *current_memory; /* of pool.current_out */
+    uint16_t turn;                 /* its number */
     uint8_t receives_max;          /* the option, as far as it fits */
     unsigned buffers_tail;
     bool buffers_refused; /* the kernel has no buffer rings */
@@ -103,33 +103,44 @@ static inline unsigned pier__uring_unsubmitted(const struct pier__uring *uring)
     return queue->sqe_tail - __atomic_load_n(queue->khead, __ATOMIC_ACQUIRE);
 }
 
-static inline bool pier__uring_has_room(const struct pier__uring *uring)
-{
-    return pier__uring_unsubmitted(uring) != uring->ring.sq.ring_entries;
-}
-
 /* The submission queue is full: submits it. */
 bool pier__uring_make_room(struct pier_loop *loop);
 
-/* The next submission entry, cleared, where there is room. */
+/* The next submission entry as it was left, where there is room. */
 static inline struct io_uring_sqe *pier__uring_take_entry(struct pier__uring *uring)
 {
     struct io_uring_sq *queue = &uring->ring.sq;
-    unsigned tail = queue->sqe_tail;
-    struct io_uring_sqe *entry = &queue->sqes[tail & queue->ring_mask];
-    memset(entry, 0, sizeof(*entry));
-    queue->sqe_tail = tail + 1;
-    return entry;
+    uring->room--;
+    return &queue->sqes[queue->sqe_tail++ & queue->ring_mask];
 }
 
-/* The same, or NULL when the queue is full and can't be submitted now. */
+/* The next submission entry, cleared, or NULL when the queue is full and can't be submitted now. */
 static inline struct io_uring_sqe *pier__uring_entry(struct pier_loop *loop)
 {
     struct pier__uring *uring = pier__uring_of(loop);
-    if (PIER__UNLIKELY(!pier__uring_has_room(uring)) && !pier__uring_make_room(loop)) {
+    if (PIER__UNLIKELY(uring->room == 0) && !pier__uring_make_room(loop)) {
         return NULL;
     }
-    return pier__uring_take_entry(uring);
+    struct io_uring_sqe *entry = pier__uring_take_entry(uring);
+    memset(entry, 0, sizeof(*entry));
+    return entry;
+}
+
+/* Makes an entry the request that sends `size` bytes. One that was such a request before has all
+ * else that it needs: most have been. */
+static inline void pier__uring_fill_send(struct io_uring_sqe *entry,
+                                         const struct pier_handle *handle, struct pier_op *op,
+                                         const void *memory, uint32_t size)
+{
+    if (PIER__UNLIKELY(entry->opcode != IORING_OP_SEND)) {
+        memset(entry, 0, sizeof(*entry));
+        entry->opcode = IORING_OP_SEND;
+        entry->msg_flags = MSG_NOSIGNAL | MSG_WAITALL;
+    }
+    entry->fd = (int)handle->descriptor_;
+    entry->addr = (uint64_t)(uintptr_t)memory;
+    entry->len = size;
+    entry->user_data = pier__uring_key(op, PIER__TAG_OP);
 }
 
 /* The scratch beside an entry. */

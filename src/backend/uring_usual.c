@@ -8,17 +8,18 @@
 
 #include "backend/uring.h"
 
-/* Whether the handle has had its receives of this turn: counts them in the low byte of turn_, with
- * the turn's number in the other. A handle that was quiet for just 256 turns may have to wait for
- * one more. */
+/* Whether the handle has had its receives of this turn; counts them, in interest_. */
 static inline bool has_had_share(const struct pier__uring *uring, struct pier_handle *handle)
 {
-    uint16_t turn = handle->turn_;
-    turn = (turn & 0xff00) == uring->turn ? turn : uring->turn;
-    if (PIER__UNLIKELY((uint8_t)turn >= uring->receives_max)) {
+    if (handle->turn_ != uring->turn) {
+        handle->turn_ = uring->turn;
+        handle->interest_ = 1;
+        return false;
+    }
+    if (PIER__UNLIKELY(handle->interest_ >= uring->receives_max)) {
         return true;
     }
-    handle->turn_ = (uint16_t)(turn + 1);
+    handle->interest_++;
     return false;
 }
 
@@ -63,13 +64,11 @@ static inline bool received_usual(struct pier_loop *loop, struct pier__uring *ur
     loop->stats.receives++;
     loop->stats.received_bytes += (unsigned)result;
     buffer->size = (unsigned)result;
-    uring->current = buffer;
+    buffer->handle = handle;
     uring->current_memory = memory;
-    pool->current = index;
-    pool->current_handle = handle;
+    pool->current_out = buffer;
     pier__loop_call(loop, op);
-    pool->current = PIER__NO_BUFFER;
-    uring->current = NULL;
+    pool->current_out = NULL;
     if (buffer->refs == 0) {
         give_back(loop, uring, buffer);
     }
@@ -100,7 +99,7 @@ static inline bool sent_usual(struct pier_loop *loop, struct pier__uring *uring,
     }
     /* What pier__pool_drop() does when it was sent to where it came from. */
     struct pier_buffer *buffer = op->extra_.pointer;
-    if (PIER__UNLIKELY(buffer->refs != 1 || buffer->owner != pier__slot_key(loop, handle->slot_) ||
+    if (PIER__UNLIKELY(buffer->refs != 1 || buffer->handle != handle ||
                        loop->starved.head != NULL)) {
         pier__pool_drop(loop, buffer->index);
         return true;
@@ -114,22 +113,20 @@ static inline bool sent_usual(struct pier_loop *loop, struct pier__uring *uring,
 
 /* A reference on the buffer that is just being delivered, if the send's data is in it: what
  * pier__pool_hold() does, without a division. Returns the bits of the op. */
-static inline unsigned hold_usual(struct pier_loop *loop, struct pier__uring *uring,
+static inline unsigned hold_usual(struct pier_loop *loop, const struct pier__uring *uring,
                                   struct pier_op *op)
 {
     struct pier__pool *pool = &loop->pool;
-    struct pier_buffer *buffer = uring->current;
+    struct pier_buffer *buffer = pool->current_out;
     size_t offset = (size_t)((uintptr_t)op->data - (uintptr_t)uring->current_memory);
     if (PIER__UNLIKELY(buffer == NULL || offset >= pool->buffer_size)) {
         return pier__pool_find(pool, op->data) == PIER__NO_BUFFER ? 0 : PIER__NOT_USUAL;
     }
-    struct pier_handle *handle = pool->current_handle;
     if (PIER__UNLIKELY(buffer->refs != 0)) {
         return PIER__NOT_USUAL;
     }
     buffer->refs = 1;
-    buffer->owner = pier__slot_key(loop, handle->slot_);
-    handle->lent_++;
+    buffer->handle->lent_++;
     pool->lent++;
     op->extra_.pointer = buffer;
     return PIER__HOLDS;
@@ -158,7 +155,7 @@ void pier__uring_send(struct pier_handle *handle, struct pier_op *op)
     struct pier__uring *uring = pier__uring_of(loop);
     unsigned bits = PIER__NOT_USUAL;
     if (PIER__LIKELY(op->flags == 0 && op->size <= PIER__URING_MOST &&
-                     pier__uring_has_room(uring))) {
+                     uring->room != 0)) {
         bits = hold_usual(loop, uring, op);
     }
     if (PIER__UNLIKELY(bits == PIER__NOT_USUAL)) {
@@ -166,13 +163,7 @@ void pier__uring_send(struct pier_handle *handle, struct pier_op *op)
         pier__uring_start(handle, op);
         return;
     }
-    struct io_uring_sqe *entry = pier__uring_take_entry(uring);
-    entry->opcode = IORING_OP_SEND;
-    entry->fd = (int)handle->descriptor_;
-    entry->addr = (uint64_t)(uintptr_t)op->data;
-    entry->len = (uint32_t)op->size;
-    entry->msg_flags = MSG_NOSIGNAL | MSG_WAITALL;
-    entry->user_data = pier__uring_key(op, PIER__TAG_OP);
+    pier__uring_fill_send(pier__uring_take_entry(uring), handle, op, op->data, (uint32_t)op->size);
     uring->quick++;
     handle->ready_ |= PIER__SEND_IN_KERNEL;
     begin_usual(loop, handle, op, bits);
@@ -201,14 +192,16 @@ void pier__uring_take_completions(struct pier_loop *loop)
     unsigned head = *queue->khead, mask = queue->ring_mask;
     /* What is there now; what comes meanwhile has its turn after the next enter. */
     unsigned tail = __atomic_load_n(queue->ktail, __ATOMIC_ACQUIRE);
+    bool called = true; /* a callback, since the last look at what it may have left */
     loop->stats.events += tail - head;
     while (head != tail) {
         const struct io_uring_cqe *completion = &entries[head & mask];
         uint64_t key = completion->user_data;
-        if (PIER__UNLIKELY(loop->completed.head != NULL || loop->budget <= 0) &&
+        if (called && PIER__UNLIKELY(loop->completed.head != NULL || loop->budget <= 0) &&
             !deliver_first(loop, key)) {
             break;
         }
+        called = true;
         head++;
         if (PIER__LIKELY((key & PIER__TAG_MASK) == PIER__TAG_OP)) {
             struct pier_op *op = (void *)(uintptr_t)key;
@@ -220,6 +213,7 @@ void pier__uring_take_completions(struct pier_loop *loop)
                 }
             } else if ((word & ~holds) == send &&
                        PIER__LIKELY(sent_usual(loop, uring, op, completion->res))) {
+                called = false;
                 continue;
             }
         }

@@ -1,7 +1,7 @@
 /* buffers.c - the pool of lent buffers, and the public functions of buffer.h.
  *
- * A buffer out of the pool counts against the share of the handle it was filled for, by the
- * handle's key: the handle may be closed long before the program releases the buffer. */
+ * A buffer out of the pool counts against the share of the handle it was filled for. The handle may
+ * be closed long before the program releases the buffer: then the buffer counts for nobody. */
 
 #include "core/loop.h"
 
@@ -95,7 +95,7 @@ void pier__pool_give(struct pier_loop *loop, uint32_t index, struct pier_handle 
     struct pier_buffer *buffer = &loop->pool.buffers[index];
     PIER_ASSERT(buffer->refs == 0);
     buffer->refs = 1;
-    buffer->owner = pier__slot_key(loop, handle->slot_);
+    buffer->handle = handle;
     handle->lent_++;
     loop->pool.lent++;
 }
@@ -107,6 +107,17 @@ void pier__pool_put(struct pier_loop *loop, uint32_t index)
     set_free(pool, index);
 }
 
+void pier__pool_disown(struct pier_loop *loop, struct pier_handle *handle)
+{
+    struct pier__pool *pool = &loop->pool;
+    for (uint32_t i = 0; i < pool->used; i++) {
+        if (pool->buffers[i].handle == handle) {
+            pool->buffers[i].handle = NULL;
+        }
+    }
+    handle->lent_ = 0;
+}
+
 void pier__pool_drop(struct pier_loop *loop, uint32_t index)
 {
     struct pier__pool *pool = &loop->pool;
@@ -116,11 +127,10 @@ void pier__pool_drop(struct pier_loop *loop, uint32_t index)
         return;
     }
     pool->lent--;
-    struct pier_handle *handle = pier__slot_handle(loop, buffer->owner);
-    if (handle != NULL) {
-        handle->lent_--;
+    if (buffer->handle != NULL) {
+        buffer->handle->lent_--;
     }
-    if (index == pool->current && pool->current_is_out) {
+    if (buffer == pool->current_out) {
         return; /* its callback still runs; the backend takes it back after that */
     }
     if (!loop->backend->buffer_returned(loop, index)) {
@@ -134,21 +144,17 @@ void pier__pool_drop(struct pier_loop *loop, uint32_t index)
 static bool hold_buffer(struct pier_loop *loop, uint32_t index)
 {
     struct pier__pool *pool = &loop->pool;
-    if (pool->buffers[index].refs == 0) {
-        if (index != pool->current) {
-            return false; /* memory that was given back: the caller's mistake, and nothing to hold
-                           */
-        }
-        struct pier_handle *handle = pool->current_handle;
-        if (pool->current_is_out) {
-            pier__pool_give(loop, index, handle); /* its size is noted already */
-        } else {
-            pier__pool_take(loop, index, handle);
-            pool->buffers[index].size = pool->current_size;
-        }
-        pool->buffers[index].offset = 0;
+    struct pier_buffer *buffer = &pool->buffers[index];
+    if (buffer->refs != 0) {
+        buffer->refs++;
+    } else if (buffer == pool->current_out) {
+        pier__pool_give(loop, index, buffer->handle);
+    } else if (index == pool->current) {
+        pier__pool_take(loop, index, pool->current_handle);
+        buffer->size = pool->current_size;
+        buffer->offset = 0;
     } else {
-        pool->buffers[index].refs++;
+        return false; /* memory that was given back: the caller's mistake, and nothing to hold */
     }
     return true;
 }

@@ -15,7 +15,7 @@
 
 struct pier_buffer {
     struct pier_loop *loop;
-    uint64_t owner; /* key of the handle whose share it counts in */
+    struct pier_handle *handle; /* in whose share it counts, NULL when that was closed */
     uint32_t refs;
     uint32_t size;   /* bytes received */
     uint32_t next;   /* in the free list */
@@ -34,8 +34,9 @@ struct pier__pool {
     uint32_t count, used;       /* made at the most; ever taken */
     unsigned char *free_memory; /* of the buffer `free`, NULL when there is none */
     uint32_t free, lent, share;
-    uint32_t current;    /* the top of the free list, while data in it is being delivered */
-    bool current_is_out; /* it isn't in the free list: the backend had it */
+    uint32_t current; /* the top of the free list, while data in it is being delivered */
+    struct pier_buffer *current_out; /* the same for one that isn't in the free list, since the
+                                        backend had it; its size and handle are noted in it */
     uint32_t current_size;
     struct pier_handle *current_handle;
 };
@@ -54,6 +55,8 @@ void pier__pool_pop(struct pier_loop *loop, uint32_t index);
 void pier__pool_give(struct pier_loop *loop, uint32_t index, struct pier_handle *handle);
 /* Back into the free list. */
 void pier__pool_put(struct pier_loop *loop, uint32_t index);
+/* The handle is going, and has buffers lent: they count for nobody from now on. */
+void pier__pool_disown(struct pier_loop *loop, struct pier_handle *handle);
 /* Drops a reference; the last one returns the buffer. */
 void pier__pool_drop(struct pier_loop *loop, uint32_t index);
 /* A send that stays in flight: takes references on the lent buffers that its memory is in, and

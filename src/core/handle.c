@@ -165,6 +165,9 @@ static void leave(struct pier_loop *loop, struct pier_handle *handle)
 {
     pier__descriptor_forget(loop, handle);
     pier__slot_release(loop, handle);
+    if (PIER__UNLIKELY(handle->lent_ != 0)) {
+        pier__pool_disown(loop, handle);
+    }
     handle->loop_ = NULL;
     handle->bits_ &= ~(uint32_t)(PIER__PLAIN_SENDS | PIER__QUICK);
     loop->stats.handles_open--;
@@ -209,7 +212,6 @@ int pier_detach(struct pier_handle *handle)
     leave(loop, handle);
     handle->bits_ &= PIER__ADOPTED | PIER__CAUTIOUS | PIER__IS_TCP | PIER__SHARED | PIER__FAILED |
                      PIER__UNCONNECTED | PIER__READ_ONLY | PIER__WRITE_ONLY | PIER__RESTRICTED;
-    handle->lent_ = 0;
     handle->interest_ = handle->ready_ = 0;
     return 0;
 }

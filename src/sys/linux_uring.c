@@ -168,10 +168,12 @@ int pier__sys_uring_enter(struct io_uring *ring, unsigned submit, unsigned wait,
     void *extra = NULL;
     size_t size = 0;
     if (wait != 0 && (timeout_ns != PIER_FOREVER || least_us != 0)) {
-        limit.tv_sec = (int64_t)(timeout_ns / PIER_SECOND);
-        limit.tv_nsec = (long long)(timeout_ns % PIER_SECOND);
         argument = (struct wait_argument){.least_us = least_us};
-        argument.limit = timeout_ns != PIER_FOREVER ? (uint64_t)(uintptr_t)&limit : 0;
+        if (timeout_ns != PIER_FOREVER) {
+            limit.tv_sec = (int64_t)(timeout_ns / PIER_SECOND);
+            limit.tv_nsec = (long long)(timeout_ns % PIER_SECOND);
+            argument.limit = (uint64_t)(uintptr_t)&limit;
+        }
         flags |= IORING_ENTER_EXT_ARG;
         extra = &argument;
         size = sizeof(argument);
