@@ -371,19 +371,18 @@ static void wait_in_backend(struct pier_loop *loop, uint64_t timeout_ns)
  * not do for all three, so the first to be served changes after a turn that ran out. */
 static void serve_others(struct pier_loop *loop)
 {
-    for (unsigned i = 0; i < 3; i++) {
-        switch ((loop->first_served + i) % 3) {
-        case 0:
+    for (unsigned i = 0, which = loop->first_served; i < 3;
+         i++, which = which == 2 ? 0 : which + 1) {
+        if (which == 0) {
             if (pier__timers_count(&loop->timers) != 0) {
                 fire_timers(loop);
             }
-            break;
-        case 1:
+        } else if (which == 1) {
             if (pier__remote_pending(loop) && loop->budget > 0) {
                 pier__remote_deliver(loop);
             }
-            break;
-        default: deliver_closed(loop); break;
+        } else if (loop->completed.head != NULL || loop->closing.head != NULL) {
+            deliver_closed(loop);
         }
     }
     loop->first_served = (uint8_t)(loop->budget > 0 ? 0 : (loop->first_served + 1) % 3);
