@@ -67,8 +67,7 @@ PIER__COLD bool pier__uring_make_room(struct pier_loop *loop)
     struct pier__uring *uring = pier__uring_of(loop);
     loop->stats.queue_full++;
     /* Completions may come of it; they wait in their queue for the turn that takes them. */
-    return uring->enabled && loop->running && enter(loop, 0, false, 0) >= 0 &&
-           uring->room != 0;
+    return uring->enabled && loop->running && enter(loop, 0, false, 0) >= 0 && uring->room != 0;
 }
 
 struct pier__uring_scratch *pier__uring_scratch_of(struct pier_loop *loop,

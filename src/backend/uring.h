@@ -67,14 +67,14 @@ struct pier__uring {
     int descriptor;              /* of the ring: for messages from other threads */
     pier_descriptor wake, embed; /* eventfds: -1 when not in use */
     struct pier__uring_scratch *scratch;
-    bool cancels_unsent; /* and cancels of polls */
+    bool cancels_unsent;                              /* and cancels of polls */
     struct pier_op *polls_unsent, *polls_unsent_last; /* polls that found the queue full */
     bool serves_first; /* handles that the last turn's events left no budget come before events */
     struct pier__uring_accepted *accepted_free;
 
     struct io_uring_buf_ring *buffers; /* NULL before the first lent receive */
     unsigned buffers_mask;             /* entries, a power of two, less 1 */
-    unsigned provided, target;         /* buffers that the kernel has; that it should have */
+    unsigned target, missing; /* buffers that the kernel should have; that it hasn't of these */
     unsigned target_max;
     uint64_t grew; /* the turn in which target grew last */
     /* A receive in the kernel may bring up to `ahead` buffers of data that can't be stopped any
@@ -165,7 +165,7 @@ static inline void pier__uring_provide_one(struct pier__uring *uring, struct pie
     entry->addr = (uint64_t)(uintptr_t)memory;
     entry->bid = (uint16_t)buffer->index;
     buffer->next = PIER__PROVIDED;
-    uring->provided++;
+    uring->missing--;
 }
 
 /* Whether nothing may be delivered to the op any more but its end: its handle was closed, perhaps

@@ -88,7 +88,7 @@ static void provide(struct pier_loop *loop)
 {
     struct pier__uring *uring = pier__uring_of(loop);
     uint32_t index;
-    while (uring->provided < uring->target && (index = pier__pool_peek(loop)) != PIER__NO_BUFFER) {
+    while (uring->missing > 0 && (index = pier__pool_peek(loop)) != PIER__NO_BUFFER) {
         pier__pool_pop(loop, index);
         pier__uring_provide_one(uring, &loop->pool.buffers[index],
                                 pier__pool_memory(&loop->pool, index));
@@ -111,10 +111,9 @@ static bool make_ring(struct pier_loop *loop)
         uring->buffers_mask = uring->buffers_mask * 2 + 1;
     }
     void *memory = pier__sys_pages(ring_bytes(uring));
-    int error = memory != NULL
-                    ? pier__sys_uring_register_buffers(&uring->ring, memory,
-                                                       uring->buffers_mask + 1)
-                    : PIER_ENOMEM;
+    int error = memory != NULL ? pier__sys_uring_register_buffers(&uring->ring, memory,
+                                                                  uring->buffers_mask + 1)
+                               : PIER_ENOMEM;
     if (error < 0) {
         pier__sys_free_pages(memory, ring_bytes(uring));
         uring->buffers_refused = error != PIER_ENOMEM;
@@ -125,15 +124,15 @@ static bool make_ring(struct pier_loop *loop)
         uring->buffers->bufs[i].len = (uint32_t)loop->pool.buffer_size;
     }
     uring->buffers_tail = 0;
-    uring->provided = 0;
     uring->ahead = loop->pool.share / 2;
     uring->lent_max = loop->pool.share - uring->ahead;
     uint32_t most = uring->features.receive_limit ? loop->pool.count / 2 : uring->ahead;
     uring->target_max = most > 0 ? most : 1;
-    if (uring->target == 0) {
+    if (uring->target == 0 || uring->target > uring->target_max) {
         uring->target = loop->options.buffers_min < uring->target_max ? loop->options.buffers_min
                                                                       : uring->target_max;
     }
+    uring->missing = uring->target;
     return true;
 }
 
@@ -159,7 +158,7 @@ void pier__uring_buffers_after_fork(struct pier_loop *loop)
 bool pier__uring_buffer_returned(struct pier_loop *loop, uint32_t index)
 {
     struct pier__uring *uring = pier__uring_of(loop);
-    if (PIER__UNLIKELY(uring->provided >= uring->target || uring->buffers == NULL)) {
+    if (PIER__UNLIKELY(uring->missing == 0 || uring->buffers == NULL)) {
         return false;
     }
     pier__uring_provide_one(uring, &loop->pool.buffers[index],
@@ -184,14 +183,18 @@ static void provide_more(struct pier_loop *loop)
         return;
     }
     uring->grew = loop->stats.turns;
-    uring->target = uring->target > uring->target_max / 2 ? uring->target_max : uring->target * 2;
+    unsigned more = uring->target < uring->target_max - uring->target
+                        ? uring->target
+                        : uring->target_max - uring->target;
+    uring->target += more;
+    uring->missing += more;
 }
 
 /* Whether the kernel has a buffer to put data in. */
 static bool have_buffers(struct pier_loop *loop)
 {
     provide(loop);
-    return pier__uring_of(loop)->provided != 0;
+    return pier__uring_of(loop)->missing < pier__uring_of(loop)->target;
 }
 
 void pier__uring_start_lent(struct pier_loop *loop, struct pier_handle *handle, struct pier_op *op)
@@ -232,7 +235,8 @@ void pier__uring_start_lent(struct pier_loop *loop, struct pier_handle *handle, 
         entry->ioprio = IORING_RECV_MULTISHOT;
         if (uring->features.receive_limit) {
             uint64_t limit = (uint64_t)(uring->ahead - 1) * loop->pool.buffer_size;
-            pier__sys_uring_limit(entry, limit > PIER__URING_MOST ? PIER__URING_MOST : (uint32_t)limit);
+            pier__sys_uring_limit(entry,
+                                  limit > PIER__URING_MOST ? PIER__URING_MOST : (uint32_t)limit);
         }
     } else {
         entry->len = (uint32_t)loop->pool.buffer_size;
@@ -374,7 +378,7 @@ void pier__uring_received_lent(struct pier_loop *loop, struct pier_handle *handl
     }
     if (flags & IORING_CQE_F_BUFFER) {
         uint32_t index = flags >> IORING_CQE_BUFFER_SHIFT;
-        uring->provided--;
+        uring->missing++;
         if (result <= 0) {
             if (!pier__uring_buffer_returned(loop, index)) {
                 pier__pool_put(loop, index);

@@ -32,7 +32,7 @@ bool pier__uring_has_had_share(struct pier_loop *loop, struct pier_handle *handl
 static inline void give_back(struct pier_loop *loop, struct pier__uring *uring,
                              struct pier_buffer *buffer)
 {
-    if (PIER__LIKELY(uring->provided < uring->target)) {
+    if (PIER__LIKELY(uring->missing != 0)) {
         pier__uring_provide_one(uring, buffer, pier__pool_memory(&loop->pool, buffer->index));
     } else {
         pier__pool_put(loop, buffer->index);
@@ -55,7 +55,7 @@ static inline bool received_usual(struct pier_loop *loop, struct pier__uring *ur
     uint32_t index = flags >> IORING_CQE_BUFFER_SHIFT;
     unsigned char *memory = pier__pool_memory(pool, index);
     struct pier_buffer *buffer = &pool->buffers[index];
-    uring->provided--;
+    uring->missing++;
     op->data = memory;
     op->size = (unsigned)result;
     op->done += (unsigned)result;
@@ -154,8 +154,7 @@ void pier__uring_send(struct pier_handle *handle, struct pier_op *op)
     struct pier_loop *loop = handle->loop_;
     struct pier__uring *uring = pier__uring_of(loop);
     unsigned bits = PIER__NOT_USUAL;
-    if (PIER__LIKELY(op->flags == 0 && op->size <= PIER__URING_MOST &&
-                     uring->room != 0)) {
+    if (PIER__LIKELY(op->flags == 0 && op->size <= PIER__URING_MOST && uring->room != 0)) {
         bits = hold_usual(loop, uring, op);
     }
     if (PIER__UNLIKELY(bits == PIER__NOT_USUAL)) {
@@ -207,8 +206,8 @@ void pier__uring_take_completions(struct pier_loop *loop)
             struct pier_op *op = (void *)(uintptr_t)key;
             uint32_t word = pier__op_word(op);
             if (word == receive) {
-                if (PIER__LIKELY(received_usual(loop, uring, op, completion->res,
-                                                completion->flags))) {
+                if (PIER__LIKELY(
+                        received_usual(loop, uring, op, completion->res, completion->flags))) {
                     continue;
                 }
             } else if ((word & ~holds) == send &&

@@ -14,8 +14,8 @@ struct pier__uring_features {
     bool buffer_ring;             /* 5.19 */
     bool multishot_accept;        /* 5.19 */
     bool multishot_receive;       /* 6.0 */
-    bool least_wait; /* 6.12: waiting for more than one with a short limit for the rest */
-    bool message;    /* 6.13: another thread wakes the ring without a ring of its own */
+    bool least_wait;    /* 6.12: waiting for more than one with a short limit for the rest */
+    bool message;       /* 6.13: another thread wakes the ring without a ring of its own */
     bool receive_limit; /* 6.17: a multishot receive ends after so many bytes (sqe->optlen) */
 };
 
