@@ -176,8 +176,13 @@ void pier__uring_poll_resubmit(struct pier_loop *loop)
 void pier__uring_poll_in_child(struct pier_loop *loop, struct pier_op *op, void *context)
 {
     (void)context;
-    if (op->kind_ == PIER__OP_POLL) {
-        op->bits_ &= (uint8_t)~PIER__WANTED;
+    if (op->kind_ != PIER__OP_POLL) {
+        return;
+    }
+    op->bits_ &= (uint8_t)~PIER__WANTED;
+    if (op->reason_ != PIER__REASON_NONE) {
+        pier__op_finish(loop, op, pier__op_reason(op)); /* its cancel was the old ring's */
+    } else {
         arm_poll(loop, op);
     }
 }

@@ -13,7 +13,7 @@ struct keeper {
     struct tracked each;
     struct pier_buffer *kept[64];
     uint64_t offsets[64];
-    unsigned count, released;
+    unsigned count, released, most;
     uint64_t received;
     unsigned seed;
 };
@@ -33,15 +33,6 @@ static void keep_all(struct tracked *tracked)
     keeper->kept[keeper->count] = buffer;
     keeper->offsets[keeper->count++] = keeper->received;
     keeper->received += tracked->op.size;
-}
-
-static void note_only(struct tracked *tracked)
-{
-    struct keeper *keeper = PIER_OWNER(tracked, struct keeper, each);
-    if ((tracked->flags & PIER_MORE) != 0) {
-        CHECK_PATTERN(tracked->op.data, tracked->op.size, keeper->seed, keeper->received);
-        keeper->received += tracked->op.size;
-    }
 }
 
 static void release_oldest(struct keeper *keeper)
@@ -227,50 +218,81 @@ static void share_of_one_handle(void)
     raw_close(second);
 }
 
+enum { FLOODED_MAX = 6, SHARE = 8 };
+
+static void keep_some(struct tracked *tracked)
+{
+    struct keeper *keeper = PIER_OWNER(tracked, struct keeper, each);
+    if ((tracked->flags & PIER_MORE) != 0 && keeper->count < keeper->most) {
+        keep_all(tracked);
+    } else if ((tracked->flags & PIER_MORE) != 0) {
+        CHECK_PATTERN(tracked->op.data, tracked->op.size, keeper->seed, keeper->received);
+        keeper->received += tracked->op.size;
+    }
+}
+
+/* Floods handles that have kept some buffers and whose receives are paused then. */
+static void flood_paused(int flooded, unsigned kept, size_t piece)
+{
+    struct pier_loop *loop = small_pool(64, 64 / SHARE);
+    struct tracked_handle modest = {0};
+    struct tracked lent = {0};
+    struct keeper keepers[FLOODED_MAX] = {{.count = 0}};
+    pier_descriptor peers[FLOODED_MAX];
+    size_t sent = 0;
+    pattern_fill(big, sizeof(big), 79, 0);
+    for (int i = 0; i < flooded; i++) {
+        keepers[i].seed = 79;
+        keepers[i].most = kept;
+        peers[i] = tracked_raw_pair(loop, STREAM_TCP4, &keepers[i].handle);
+        tracked_receive_each(&keepers[i].handle, &keepers[i].each, keep_some);
+        run_quietly(loop, 2);
+        for (sent = 0; sent < kept; sent++) {
+            raw_send(peers[i], big + sent, 1);
+            RUN_UNTIL(loop, keepers[i].count == sent + 1);
+        }
+        tracked_pause(&keepers[i].each);
+    }
+    const pier_descriptor peer = tracked_raw_pair(loop, STREAM_TCP4, &modest);
+    for (unsigned round = 0; round < 50; round++, sent += piece) {
+        for (int i = 0; i < flooded; i++) {
+            raw_send(peers[i], big + sent, piece);
+        }
+        run(loop, PIER_RUN_NO_WAIT);
+        CHECK_INT(stats_of(loop).buffers_lent, <=, flooded * SHARE);
+    }
+    for (int i = 0; i < 20; i++) {
+        raw_send(peer, "?", 1);
+        tracked_receive_lent(&modest, &lent, NULL);
+        CHECK_INT(wait_for(&lent), ==, 1);
+    }
+    for (int i = 0; i < flooded; i++) {
+        tracked_resume(&keepers[i].each);
+        while (keepers[i].released < keepers[i].count) {
+            CHECK_INT(stats_of(loop).buffers_lent, <=, flooded * SHARE);
+            release_oldest(&keepers[i]);
+            run(loop, PIER_RUN_NO_WAIT);
+        }
+        RUN_UNTIL(loop, keepers[i].received == sent);
+        close_and_wait(&keepers[i].handle);
+        raw_close(peers[i]);
+    }
+    CHECK_INT(stats_of(loop).buffers_lent, ==, 0);
+    close_and_wait(&modest);
+    raw_close(peer);
+}
+
 /* Peers that flood while their receives are paused get no more than their shares of the pool, in
  * small pieces or in large ones: one that came later still has its buffers. */
 static void paused_receives_hold_their_share(void)
 {
-    enum { FLOODED = 6, SHARE = 8 };
     static const size_t pieces[] = {10, 64, 1000};
     for (size_t i = 0; i < COUNT_OF(pieces); i++) {
-        struct pier_loop *loop = small_pool(64, 8);
-        struct tracked_handle modest = {0};
-        struct keeper flooded[FLOODED] = {{.seed = 0}};
-        pier_descriptor peers[FLOODED];
-        size_t sent[FLOODED] = {0};
-        pattern_fill(big, sizeof(big), 79, 0);
-        for (int j = 0; j < FLOODED; j++) {
-            flooded[j].seed = 79;
-            peers[j] = tracked_raw_pair(loop, STREAM_TCP4, &flooded[j].handle);
-            tracked_receive_each(&flooded[j].handle, &flooded[j].each, note_only);
-            run_quietly(loop, 2);
-            tracked_pause(&flooded[j].each);
+        flood_paused(FLOODED_MAX, 0, pieces[i]);
+        flood_paused(FLOODED_MAX, 1, pieces[i]);
+        for (unsigned kept = 2; kept <= SHARE; kept++) {
+            flood_paused(1, kept, pieces[i]);
         }
-        const pier_descriptor peer = tracked_raw_pair(loop, STREAM_TCP4, &modest);
-        for (unsigned round = 0; round < 50; round++) {
-            for (int j = 0; j < FLOODED; j++) {
-                raw_send(peers[j], big + sent[j], pieces[i]);
-                sent[j] += pieces[i];
-            }
-            run(loop, PIER_RUN_NO_WAIT);
-            CHECK_INT(stats_of(loop).buffers_lent, <=, FLOODED * SHARE);
-        }
-        struct tracked lent = {0};
-        for (int j = 0; j < 20; j++) {
-            raw_send(peer, "?", 1);
-            tracked_receive_lent(&modest, &lent, NULL);
-            CHECK_INT(wait_for(&lent), ==, 1);
-        }
-        for (int j = 0; j < FLOODED; j++) {
-            tracked_resume(&flooded[j].each);
-            RUN_UNTIL(loop, flooded[j].received == sent[j]);
-            close_and_wait(&flooded[j].handle);
-            raw_close(peers[j]);
-        }
-        CHECK_INT(stats_of(loop).buffers_lent, ==, 0);
-        close_and_wait(&modest);
-        raw_close(peer);
     }
 }
 
