@@ -1,10 +1,9 @@
 /* uring_usual.c - the short ways on io_uring: data for a multishot receive that goes on, a send
  * into an empty queue, and the end of a silent one.
  *
- * What each of these is spared is told beside it. They fall back on uring_receive.c and uring_ops.c,
- * having done nothing, whenever one test says that something else is going on. Everything the
- * kernel is given back (completion entries, buffers) becomes visible to it once per turn: it looks
- * only when it is entered. */
+ * They fall back on uring_receive.c and uring_ops.c, having done nothing, whenever one test says
+ * that something else is going on. What the kernel is given back (completion entries, buffers)
+ * becomes visible to it once per turn: it looks only when it is entered. */
 
 #include "backend/uring.h"
 

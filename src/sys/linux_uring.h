@@ -31,7 +31,7 @@ int pier__sys_uring_enable(struct io_uring *ring);
  * submitted; a time-out or an interruption is no error. */
 int pier__sys_uring_enter(struct io_uring *ring, unsigned submit, unsigned wait, bool get_events,
                           uint64_t timeout_ns, unsigned least_us);
-/* Whether multishot receives may have a limit, tried on an enabled ring that isn't used otherwise. */
+/* Whether multishot receives may have a limit: tried on an enabled ring that nobody uses. */
 bool pier__sys_uring_can_limit(struct io_uring *ring);
 /* Limits a multishot receive to `bytes`, and what else fits into the buffer that reaches them. */
 void pier__sys_uring_limit(struct io_uring_sqe *entry, uint32_t bytes);
