@@ -16,6 +16,10 @@
 
 #include <poll.h>
 
+/* How many buffers the kernel gets at the most unless the program wants more held ready: they are
+ * used in turn, so each is memory that is touched. */
+#define TARGET_MAX 256
+
 /* ---- held data: first and last buffer + 1, in handle->extra_ */
 
 static inline uint32_t held_first(const struct pier_handle *handle)
@@ -126,7 +130,11 @@ static bool make_ring(struct pier_loop *loop)
     uring->buffers_tail = 0;
     uring->ahead = loop->pool.share / 2;
     uring->lent_max = loop->pool.share - uring->ahead;
-    uint32_t most = uring->features.receive_limit ? loop->pool.count / 2 : uring->ahead;
+    uint32_t most = uring->ahead;
+    if (uring->features.receive_limit) {
+        most = loop->options.buffers_min > TARGET_MAX ? loop->options.buffers_min : TARGET_MAX;
+        most = most > loop->pool.count / 2 ? loop->pool.count / 2 : most;
+    }
     uring->target_max = most > 0 ? most : 1;
     if (uring->target == 0 || uring->target > uring->target_max) {
         uring->target = loop->options.buffers_min < uring->target_max ? loop->options.buffers_min
