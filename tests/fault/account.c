@@ -1,21 +1,13 @@
-/* account.c - what the scenario has found wrong, and what it holds: memory and descriptors. */
+/* account.c - what the scenario has found wrong, and what memory it
+ * holds. */
 
 #include "account.h"
 
-#include <fcntl.h>
 #include <stdarg.h>
 #include <stdio.h>
 #include <stdlib.h>
 
-#ifdef PIER_HAVE_KQUEUE_EMULATION
-#include <sys/types.h>
-
-#include <sys/event.h>
-#endif
-
 #include "scenario.h"
-
-enum { DESCRIPTORS = 256 };
 
 static char problem[256];
 static size_t blocks;
@@ -35,7 +27,7 @@ const char *scenario_problem(void)
     return problem;
 }
 
-/* ---- memory and descriptors */
+/* ---- memory */
 
 union header {
     size_t size;
@@ -62,18 +54,6 @@ void *account_allocate(void *context, void *memory, size_t old_size, size_t new_
     blocks += header == NULL;
     made->size = new_size;
     return made + 1;
-}
-
-int account_descriptors(void)
-{
-    int count = 0;
-#ifdef PIER_HAVE_KQUEUE_EMULATION
-    pier_kqueue_reclaim(); /* the library that stands in for kqueue doesn't notice a close */
-#endif
-    for (int i = 0; i < DESCRIPTORS; i++) {
-        count += fcntl(i, F_GETFD) != -1;
-    }
-    return count;
 }
 
 size_t account_blocks(void)

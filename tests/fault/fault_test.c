@@ -1,26 +1,25 @@
 /* fault_test.c - makes each system call of pier fail, one at a time.
  *
- *   fault-test --backend NAME [--trigger edge|level|oneshot] [--call NAME] [--all]
+ *   fault-test --backend NAME [--trigger edge|level|oneshot] [--call NAME] [--all|--few]
  *
  * A first pass of the scenario counts the calls of each kind. Then, for each kind, each plausible
  * error and the Nth call for N from 1 to that count, a pass fails that call, and another one that
- * call and all after it. Beyond the first few N only some are tried, unless --all is given. Each
+ * call and all after it. Beyond the first 40 N only some are tried, unless --all is given;
+ * with --few, for systems that are slow to start a process, beyond the first 4. Each
  * pass has a process of its own, so that a crash or a hang is told with the call, N and error.
  *
  * Exit code 0: all passed, 1: one failed or the command line is wrong, 77: the backend isn't to be
  * had here. */
 
-#include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/wait.h>
-#include <unistd.h>
 
 #include "scenario.h"
 #include "sys/sys.h"
+#include "system.h"
 
-enum { FIRST_TRIED = 40, WATCHDOG_S = 30 };
+enum { WATCHDOG_S = 30 };
 
 struct kind {
     const char *name;
@@ -43,6 +42,7 @@ struct fault {
 static struct scenario scenario;
 static const char *only;
 static bool try_all;
+static uint64_t first_tried = 40, growth = 4;
 static unsigned passed, failed, skipped;
 
 static void end_fault(void)
@@ -57,56 +57,47 @@ static bool must_finish(const struct fault *fault)
     return !fault->for_good && fault->error != PIER_EAGAIN;
 }
 
-/* In the child: exits with 0 or 1. */
-static void run_child(const struct fault *fault)
+static void tell_problem(int result)
 {
-    signal(SIGPIPE, SIG_DFL);
-    alarm(WATCHDOG_S);
+    if (result != 0) {
+        printf("# %s\n", scenario_problem());
+        system_exit(1);
+    }
+}
+
+/* In a process of its own. */
+static void run_pass(void *context)
+{
+    const struct fault *fault = context;
     pier__fault_reset();
     pier__fault_set(fault->call, fault->number, fault->error, fault->for_good);
     scenario.must_finish = must_finish(fault);
     scenario.patience_ns = (scenario.must_finish ? 10000 : 40) * PIER_MILLISECOND;
     scenario.drain_early = fault->for_good && fault->number % 2 == 0;
     scenario.recover = end_fault;
-    int result = scenario_run(&scenario);
-    if (result != 0) {
-        printf("# %s\n", scenario_problem());
-    }
-    fflush(stdout);
-    _exit(result);
+    tell_problem(scenario_run(&scenario));
 }
 
-static int run_fault(const struct fault *fault)
+static int run_fault(struct fault *fault)
 {
-    int status = 0;
-    fflush(stdout);
-    pid_t child = fork();
-    if (child == 0) {
-        run_child(fault);
-    }
-    if (child < 0 || waitpid(child, &status, 0) != child) {
-        perror("fault-test: fork");
-        exit(1);
-    }
-    if (WIFEXITED(status) && WEXITSTATUS(status) == 0) {
+    char why[100];
+    int code = system_run(run_pass, fault, sizeof(*fault), WATCHDOG_S, why, sizeof(why));
+    if (code == 0) {
         passed++;
         return 0;
     }
     failed++;
-    printf("not ok %s %s: call %llu fails %s with %s", scenario.backend, kinds[fault->call].name,
-           (unsigned long long)fault->number, fault->for_good ? "for good" : "once",
-           pier_error_name(fault->error));
-    if (WIFSIGNALED(status)) {
-        printf(": %s", WTERMSIG(status) == SIGALRM ? "hangs" : strsignal(WTERMSIG(status)));
-    }
-    printf("\n");
+    printf("not ok %s %s: call %llu fails %s with %s%s%s\n", scenario.backend,
+           kinds[fault->call].name, (unsigned long long)fault->number,
+           fault->for_good ? "for good" : "once", pier_error_name(fault->error),
+           code < 0 ? ": " : "", code < 0 ? why : "");
     return 1;
 }
 
 /* The Nth calls worth trying: the first ones, then in growing steps. */
 static uint64_t next_number(uint64_t number)
 {
-    return try_all || number < FIRST_TRIED ? number + 1 : number + 1 + number / 4;
+    return try_all || number < first_tried ? number + 1 : number + 1 + number / growth;
 }
 
 static void try_kind(enum pier__sys_call call, uint64_t count)
@@ -129,37 +120,17 @@ static void try_kind(enum pier__sys_call call, uint64_t count)
     }
 }
 
-/* Counts the calls of a pass in which nothing fails, in a child that hands them back in a pipe. */
-static bool count_calls(uint64_t counts[PIER__CALL_COUNT])
+/* A pass in which nothing fails, in a process of its own: counts the calls. */
+static void count_in_pass(void *context)
 {
-    int ends[2];
-    ssize_t size = (ssize_t)(PIER__CALL_COUNT * sizeof(counts[0]));
-    if (pipe(ends) != 0) {
-        return false;
+    uint64_t *counts = context;
+    pier__fault_reset();
+    scenario.must_finish = scenario.must_succeed = true;
+    scenario.patience_ns = 10 * PIER_SECOND;
+    tell_problem(scenario_run(&scenario));
+    for (int i = 0; i < PIER__CALL_COUNT; i++) {
+        counts[i] = pier__fault_count((enum pier__sys_call)i);
     }
-    fflush(stdout);
-    pid_t child = fork();
-    if (child == 0) {
-        alarm(WATCHDOG_S);
-        pier__fault_reset();
-        scenario.must_finish = scenario.must_succeed = true;
-        scenario.patience_ns = 10 * PIER_SECOND;
-        int result = scenario_run(&scenario);
-        for (int i = 0; i < PIER__CALL_COUNT; i++) {
-            counts[i] = pier__fault_count((enum pier__sys_call)i);
-        }
-        if (result != 0) {
-            printf("# %s\n", scenario_problem());
-            fflush(stdout);
-        }
-        _exit(result != 0 || write(ends[1], counts, (size_t)size) != size);
-    }
-    int status = 1;
-    close(ends[1]);
-    bool counted = child > 0 && read(ends[0], counts, (size_t)size) == size &&
-                   waitpid(child, &status, 0) == child && status == 0;
-    close(ends[0]);
-    return counted;
 }
 
 static bool parse(int count, char **words)
@@ -170,6 +141,10 @@ static bool parse(int count, char **words)
         bool right = false;
         if (strcmp(words[i], "--all") == 0) {
             try_all = right = true;
+        } else if (strcmp(words[i], "--few") == 0) {
+            first_tried = 4;
+            growth = 1;
+            right = true;
         } else if (strcmp(words[i], "--backend") == 0) {
             scenario.backend = value;
             right = true;
@@ -203,15 +178,18 @@ int main(int count, char **words)
     uint64_t counts[PIER__CALL_COUNT] = {0};
     if (!parse(count, words)) {
         fprintf(stderr, "usage: fault-test --backend NAME [--trigger edge|level|oneshot] "
-                        "[--call NAME] [--all]\n");
+                        "[--call NAME] [--all|--few]\n");
         return 1;
     }
+    system_continue();
     if (pier_backend_probe(scenario.backend) < 0) {
         printf("SKIPPED fault: %s\n0 passed, 0 failed, 1 skipped\n", pier_error_detail());
         return 77;
     }
-    if (!count_calls(counts)) {
-        printf("not ok %s without a fault\n0 passed, 1 failed, 0 skipped\n", scenario.backend);
+    char why[100] = "";
+    if (system_run(count_in_pass, counts, sizeof(counts), WATCHDOG_S, why, sizeof(why)) != 0) {
+        printf("not ok %s without a fault%s%s\n0 passed, 1 failed, 0 skipped\n", scenario.backend,
+               why[0] != '\0' ? ": " : "", why);
         return 1;
     }
     passed++;

@@ -8,14 +8,12 @@
 
 #include "scenario.h"
 
-#include <fcntl.h>
-#include <pthread.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <unistd.h>
 
 #include "account.h"
+#include "system.h"
 
 enum { CLIENTS = 2, SERVED = 6, ECHOES = 24, PARCEL = 3000 };
 
@@ -53,7 +51,6 @@ static struct task pair_receive, pair_late, pair_finish, pipe_write, pipe_read, 
 static struct task check_send, check_receive, adopted_write;
 static struct pier_writer writer;
 static bool writer_open, gave_up, posted;
-static pthread_t thread;
 
 /* ---- ops */
 
@@ -170,6 +167,9 @@ static void on_request(struct pier_op *op)
 static void on_accepted(struct pier_op *op)
 {
     if (ended(op, true)) {
+        if (op->result < 0) {
+            pier_close(&listener, NULL); /* else who is in the backlog would wait for ever */
+        }
         return;
     }
     for (int i = 0; i < SERVED; i++) {
@@ -356,9 +356,9 @@ static void on_adopted_written(struct pier_op *op)
 
 static void start_adopted(void)
 {
-    int descriptor = open("/dev/null", O_WRONLY | O_CLOEXEC);
+    pier_descriptor descriptor = system_sink();
     if (!set_up("pier_adopt", pier_adopt(loop, &adopted, descriptor))) {
-        close(descriptor);
+        system_close(descriptor);
         return;
     }
     if (set_up("pier_detach", pier_detach(&adopted)) &&
@@ -397,17 +397,15 @@ static void on_notified(struct pier_op *op)
     ended(op, true);
 }
 
-static void *post_from_outside(void *argument)
+static void post_from_outside(void)
 {
-    (void)argument;
-    usleep(500);
+    system_doze();
     pier_post(loop, &post.op, on_end);
     pier_notify(&notification.op);
     pier_wake(loop);
-    return NULL;
 }
 
-static void start_others(const int raw[2])
+static void start_others(const pier_descriptor raw[2])
 {
     pier_timer(loop, submit(&timer), PIER_MILLISECOND, on_end);
     pier_timer_each(loop, submit(&ticker), PIER_MILLISECOND, PIER_MILLISECOND / 2, on_tick);
@@ -415,11 +413,11 @@ static void start_others(const int raw[2])
     pier_notify_each(loop, submit(&notification), on_notified);
     pier_poll(loop, submit(&readiness), raw[0], PIER_READABLE, on_end);
     pier_poll_each(loop, submit(&watch), raw[1], PIER_WRITABLE, on_watched);
-    if (write(raw[1], "x", 1) != 1) {
+    if (!system_send(raw[1])) {
         complain("the scenario can't write to its own pipe");
     }
     submit(&post);
-    posted = pthread_create(&thread, NULL, post_from_outside, NULL) == 0;
+    posted = system_thread_start(post_from_outside);
     if (!posted) {
         pier_post(loop, &post.op, on_end);
     }
@@ -493,7 +491,7 @@ static void print_pending(void *context, const char *line)
     printf("#   %s\n", line);
 }
 
-static void run_loop(const int raw[2])
+static void run_loop(const pier_descriptor raw[2])
 {
     start_echo();
     start_pair();
@@ -502,7 +500,7 @@ static void run_loop(const int raw[2])
     start_others(raw);
     int error = run_for(current->patience_ns);
     if (posted) {
-        pthread_join(thread, NULL);
+        system_thread_join();
     }
     if (gave_up && current->must_finish) {
         complain("ops were still in flight after %u ms",
@@ -534,16 +532,16 @@ static void run_loop(const int raw[2])
 
 int scenario_run(const struct scenario *scenario)
 {
-    int raw[2];
+    pier_descriptor raw[2];
     current = scenario;
     for (size_t i = 0; i < PARCEL; i++) {
         parcel[i] = (char)(i * 7 + i / 251);
     }
-    if (pipe(raw) != 0) {
+    if (!system_pair(raw)) {
         complain("the scenario can't make a pipe");
         return 1;
     }
-    int descriptors = account_descriptors();
+    int descriptors = system_descriptors();
     struct pier_loop_options options = {.backend = scenario->backend,
                                         .trigger = scenario->trigger,
                                         .queue_size = 16,
@@ -559,8 +557,8 @@ int scenario_run(const struct scenario *scenario)
     if (scenario_problem()[0] == '\0' && account_blocks() != 0) {
         complain("%zu blocks of memory are left", account_blocks());
     }
-    if (scenario_problem()[0] == '\0' && account_descriptors() != descriptors) {
-        complain("%d descriptors were open before, %d are now", descriptors, account_descriptors());
+    if (scenario_problem()[0] == '\0' && system_descriptors() != descriptors) {
+        complain("%d descriptors were open before, %d are now", descriptors, system_descriptors());
     }
     return scenario_problem()[0] != '\0';
 }
