@@ -108,13 +108,45 @@ static int fetch_packets(struct pier_loop *loop, uint64_t timeout_ns)
     return count;
 }
 
+/* Goes through the handles that have something to do though no packet says so. Those that find no
+ * budget come before those that were served already when it goes on. */
+static void serve_listed(struct pier_loop *loop)
+{
+    while (loop->serving.head != NULL) {
+        if (loop->completed.head != NULL) {
+            pier__loop_deliver(loop); /* may take handles off the list */
+        }
+        if (loop->serving.head == NULL) {
+            return;
+        }
+        if (PIER__UNLIKELY(loop->budget <= 0)) {
+            pier__handles_put_back(loop);
+            pier__iocp_of(loop)->serves_first = true;
+            return;
+        }
+        struct pier_handle *handle = pier__handles_pop(&loop->serving);
+        if (handle->bits_ & PIER__CLOSING) {
+            pier__handle_try_close(handle);
+        } else {
+            pier__iocp_serve(loop, handle);
+        }
+    }
+}
+
 static void wait_iocp(struct pier_loop *loop, uint64_t timeout_ns)
 {
+    struct pier__iocp *iocp = pier__iocp_of(loop);
+    bool serves_first = iocp->serves_first;
+    iocp->serves_first = false;
     loop->serving = loop->ready;
     loop->ready.head = NULL;
+    /* Packets without end left them nothing of the last turn's budget. */
+    if (PIER__UNLIKELY(serves_first)) {
+        serve_listed(loop);
+    }
     /* What is left of the last batch is older than what the port has: first in, first out. */
     if (take_packets(loop)) {
-        int count = fetch_packets(loop, timeout_ns);
+        int count = fetch_packets(loop, serves_first ? 0 : timeout_ns);
         pier__atomic_store(&loop->sleeping, 0);
         if (PIER__UNLIKELY(count < 0 && count != PIER_EINTR)) {
             loop->failure = pier__fail(count, "waiting for the completion port: %s",
@@ -124,22 +156,7 @@ static void wait_iocp(struct pier_loop *loop, uint64_t timeout_ns)
         take_packets(loop);
     }
     pier__atomic_store(&loop->sleeping, 0);
-    while (loop->serving.head != NULL) {
-        if (loop->completed.head != NULL) {
-            pier__loop_deliver(loop); /* may take handles off the list */
-        }
-        struct pier_handle *handle = pier__handles_pop(&loop->serving);
-        if (handle == NULL) {
-            break;
-        }
-        if (handle->bits_ & PIER__CLOSING) {
-            pier__handle_try_close(handle);
-        } else if (loop->budget <= 0) {
-            pier__handles_push(&loop->ready, handle);
-        } else {
-            pier__iocp_serve(loop, handle);
-        }
-    }
+    serve_listed(loop);
 }
 
 static bool is_busy_iocp(struct pier_loop *loop)

@@ -62,6 +62,7 @@ struct pier__iocp {
     unsigned orphans;         /* requests in the system that belong to no op or handle any more */
     uint16_t id;              /* tells loops apart, never 0 */
     bool shares;              /* two handles were of the same object once */
+    bool serves_first;        /* the last turn's budget left some listed handles nothing */
     unsigned count, position; /* of the packets taken: how many, and the next one */
     unsigned most;
     OVERLAPPED_ENTRY entries[PIER__IOCP_ENTRIES];

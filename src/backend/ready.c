@@ -177,10 +177,12 @@ static void serve_listed(struct pier_loop *loop)
         if (loop->completed.head != NULL) {
             pier__loop_deliver(loop); /* may take handles off the list */
         }
+        if (PIER__UNLIKELY(loop->budget <= 0)) {
+            pier__handles_put_back(loop);
+            return;
+        }
         struct pier_handle *handle = pier__handles_pop(&loop->serving);
-        if (handle != NULL && loop->budget <= 0) {
-            pier__handles_push(&loop->ready, handle);
-        } else if (handle != NULL) {
+        if (handle != NULL) {
             serve(loop, handle);
         }
     }

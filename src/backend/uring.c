@@ -175,10 +175,14 @@ PIER__COLD static void enable(struct pier_loop *loop)
  * budget left some of them nothing. */
 static bool serve_handles(struct pier_loop *loop)
 {
-    bool all = true;
     while (loop->serving.head != NULL) {
         if (loop->completed.head != NULL) {
             pier__loop_deliver(loop); /* may take handles off the list */
+        }
+        if (PIER__UNLIKELY(loop->budget <= 0)) {
+            bool all = loop->serving.head == NULL;
+            pier__handles_put_back(loop);
+            return all;
         }
         struct pier_handle *handle = pier__handles_pop(&loop->serving);
         if (handle == NULL) {
@@ -187,14 +191,11 @@ static bool serve_handles(struct pier_loop *loop)
         if ((handle->bits_ & PIER__CLOSING) && handle->head_[0] == NULL &&
             handle->head_[1] == NULL) {
             pier__handle_try_close(handle);
-        } else if (loop->budget <= 0) {
-            pier__handles_push(&loop->ready, handle);
-            all = false;
         } else {
             pier__uring_serve(loop, handle);
         }
     }
-    return all;
+    return true;
 }
 
 static void wait(struct pier_loop *loop, uint64_t timeout_ns)

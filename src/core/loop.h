@@ -460,6 +460,18 @@ static inline struct pier_handle *pier__handles_pop(struct pier__handles *list)
     return handle;
 }
 
+/* Puts what is left of loop->serving in front of loop->ready: it has waited for longer than what
+ * was served in this turn and is to be again. */
+static inline void pier__handles_put_back(struct pier_loop *loop)
+{
+    if (loop->serving.head != NULL) {
+        loop->serving.tail->next_ = loop->ready.head;
+        loop->ready.tail = loop->ready.head != NULL ? loop->ready.tail : loop->serving.tail;
+        loop->ready.head = loop->serving.head;
+        loop->serving.head = NULL;
+    }
+}
+
 /* Hands a handle to the next turn. */
 static inline void pier__handle_serve_later(struct pier_loop *loop, struct pier_handle *handle)
 {

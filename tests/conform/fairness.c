@@ -265,6 +265,39 @@ static void busy_polls_starve_nobody(void)
     raw_close(ends[1]);
 }
 
+/* More handles have data all the time than a turn has callbacks: all of them get on. */
+static void more_busy_handles_than_budget(void)
+{
+    enum { HANDLES = 8, PIECE = 64, PIECES = 100 };
+    struct pier_loop_options options = test_options();
+    struct tracked_handle handles[HANDLES] = {0};
+    struct tracked each[HANDLES] = {0};
+    pier_descriptor peers[HANDLES];
+    options.callbacks_max = 3;
+    options.receives_max = 1;
+    options.buffer_size = PIECE;
+    struct pier_loop *loop = test_loop_with(&options);
+    for (int i = 0; i < HANDLES; i++) {
+        peers[i] = tracked_raw_pair(loop, STREAM_TCP4, &handles[i]);
+        raw_send(peers[i], noise, PIECE * PIECES);
+        tracked_receive_each(&handles[i], &each[i], NULL);
+    }
+    uint64_t most = 0;
+    while (most < PIECE * PIECES / 2) {
+        run(loop, PIER_RUN_NO_WAIT);
+        for (int i = 0; i < HANDLES; i++) {
+            most = each[i].done > most ? each[i].done : most;
+        }
+    }
+    for (int i = 0; i < HANDLES; i++) {
+        CHECK_INT(each[i].done, >, PIECE * PIECES / 4);
+        tracked_cancel(&each[i]);
+        CHECK_INT(wait_for(&each[i]), ==, PIER_ECANCELED);
+        close_and_wait(&handles[i]);
+        raw_close(peers[i]);
+    }
+}
+
 const struct test fairness_tests[] = {
     TEST(fairness, flooding_peer_tcp),
     TEST(fairness, flooding_peer_unix),
@@ -274,5 +307,6 @@ const struct test fairness_tests[] = {
     TEST(fairness, more_posts_than_budget),
     TEST(fairness, endless_timers),
     TEST(fairness, busy_polls_starve_nobody),
+    TEST(fairness, more_busy_handles_than_budget),
     TEST_END,
 };
