@@ -282,13 +282,18 @@ void platform_set_environment(const char *name, const char *value)
 }
 
 /* Handles of any kind are counted by Windows, and some of them are the runtime's and come as they
- * please: so these are counted one by one, files, pipes and sockets. */
+ * please: so these are counted one by one, files, pipes and sockets. Numbers are given out from
+ * below: 2,048 in a row of which none is of these are the end. */
 int platform_descriptor_count(void)
 {
     int count = 0;
-    for (uintptr_t value = 4; value < 65536; value += 4) {
+    uintptr_t last = 0;
+    for (uintptr_t value = 4; value - last <= 4 * 2048; value += 4) {
         const DWORD type = GetFileType((HANDLE)value);
-        count += type == FILE_TYPE_DISK || type == FILE_TYPE_PIPE;
+        if (type == FILE_TYPE_DISK || type == FILE_TYPE_PIPE) {
+            count++;
+            last = value;
+        }
     }
     return count;
 }

@@ -5,7 +5,7 @@
 # usage: tools/ci/windows.sh [-B BUILD-DIRECTORY] [CTEST-ARGUMENT...]
 #
 # The command and the examples are tested from outside, by programs of this machine: those are built
-# in the directory native/ below.
+# in the directory native/ below. What ships has to pass the conformance suite as well: release/.
 #
 # The build directory (build-windows) holds everything, the Wine prefix too, so that Wine's settings
 # of the person who runs this are never touched. It also gets `wine-run`, which runs any of the
@@ -114,10 +114,19 @@ cmake --build "$build/native" -j "$jobs" --target test-tool-echo test-tool-load 
 
 # This machine's libraries are of no use to Windows.
 export PKG_CONFIG_LIBDIR=/nonexistent
-cmake -S "$root" -B "$build" -DCMAKE_TOOLCHAIN_FILE="$root/cmake/toolchain-mingw64.cmake" \
-    -DCMAKE_CROSSCOMPILING_EMULATOR="$run" -DCMAKE_BUILD_TYPE=Debug \
-    -DCMAKE_C_FLAGS_DEBUG='-Og -g' -DPIER_TESTS=ON -DPIER_EXAMPLES=ON -DPIER_WERROR=ON \
-    -DPIER_NATIVE_BUILD="$build/native"
+configure()
+{
+    directory=$1
+    shift
+    cmake -S "$root" -B "$directory" -DPIER_TESTS=ON -DPIER_WERROR=ON \
+        -DCMAKE_TOOLCHAIN_FILE="$root/cmake/toolchain-mingw64.cmake" \
+        -DCMAKE_CROSSCOMPILING_EMULATOR="$run" "$@"
+}
+
+configure "$build/release" -DCMAKE_BUILD_TYPE=Release
+cmake --build "$build/release" -j "$jobs" --target conform-shipped
+configure "$build" -DCMAKE_BUILD_TYPE=Debug -DCMAKE_C_FLAGS_DEBUG='-Og -g' -DPIER_EXAMPLES=ON \
+    -DPIER_NATIVE_BUILD="$build/native" -DPIER_RELEASE_BUILD="$build/release"
 cmake --build "$build" -j "$jobs"
 
 # The first program in a prefix starts Wine's services: 3 s, and they would hold the pipe of the
