@@ -2,7 +2,7 @@
  *
  * Sockets that pier makes are non-blocking, which requests don't mind, and aren't inherited by
  * child processes. A pair is made of TCP over the loopback, since Windows has no other; Unix-domain
- * sockets are refused, as the calls that iocp needs don't know them. */
+ * sockets, which Windows has since 10.0.17063, aren't made. */
 
 #include "sys/windows.h"
 
