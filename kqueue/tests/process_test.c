@@ -181,6 +181,37 @@ static void same_number_as_a_descriptor(void)
     close(queue);
 }
 
+/* The same where no child's number can be a descriptor's: with the first process of all. */
+static void process_1_and_descriptor_1(void)
+{
+    int queue = new_queue(), ends[2], deleted, gone;
+    struct kevent event = {0};
+    bool quiet;
+
+    fflush(stdout);
+    REQUIRE(pipe(ends) == 0);
+    int output = dup(1);
+    REQUIRE(dup2(ends[0], 1) == 1);
+    bool added = write(ends[1], "x", 1) == 1 && add(queue, 1, EVFILT_READ, 0) == 0 &&
+                 watch(queue, 1, NOTE_EXIT) == 0;
+    if (added)
+        event = get_one(queue);
+    close(1);
+    close(ends[0]);
+    quiet = is_quiet(queue);
+    deleted = change(queue, 1, EVFILT_PROC, EV_DELETE, 0, 0, NULL);
+    gone = change(queue, 1, EVFILT_READ, EV_DELETE, 0, 0, NULL);
+    dup2(output, 1);
+    CHECK(added);
+    CHECK_EQ(event.filter, EVFILT_READ);
+    CHECK(quiet);
+    CHECK_EQ(deleted, 0);
+    CHECK(gone != 0);
+    close(output);
+    close(ends[1]);
+    close(queue);
+}
+
 static void *do_nothing(void *argument)
 {
     return argument;
@@ -282,9 +313,16 @@ int main(void)
 {
     static const struct test none[] = {TEST(no_pidfd)};
     static const struct test tests[] = {
-        TEST(end_with_status),   TEST(end_by_signal),        TEST(already_dead),
-        TEST(end_of_a_stranger), TEST(disabled_until_later), TEST(same_number_as_a_descriptor),
-        TEST(fork_and_exec),     TEST(unknown_notes),        TEST(connector_refused),
+        TEST(end_with_status),
+        TEST(end_by_signal),
+        TEST(already_dead),
+        TEST(end_of_a_stranger),
+        TEST(disabled_until_later),
+        TEST(same_number_as_a_descriptor),
+        TEST(process_1_and_descriptor_1),
+        TEST(fork_and_exec),
+        TEST(unknown_notes),
+        TEST(connector_refused),
     };
 
     int queue = kqueue();
