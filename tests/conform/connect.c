@@ -89,7 +89,8 @@ static void connect_into(struct raw_black_hole *hole, struct tracked_handle *cli
     tracked_open_socket(loop, client, &hole->address);
     tracked_connect(client, connect, &hole->address, NULL);
     run_quietly(loop, 10);
-    CHECK(connect->in_flight);
+    /* On a busy machine 10 ms may take longer than the time limit that one of these has. */
+    CHECK(connect->in_flight || connect->result == PIER_ETIMEDOUT);
 }
 
 static void swallowed(int family)
