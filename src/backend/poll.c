@@ -1,9 +1,9 @@
 /* poll.c - the poller for poll(2), for systems that have nothing better and for comparison.
  *
- * Level-triggered. Entries are a dense array, the key of each beside it; a table leads from a
- * descriptor to its entry. The first is the pipe that wakes the loop. Events are delivered while
- * the array may change: a removed entry's place is taken by the last, whose event, if it's passed
- * over now, poll reports again next time. */
+ * Level-triggered. Entries are a dense array; a table leads from a descriptor to its entry, the
+ * loop's own table from a descriptor to its handle. The first entry is the pipe that wakes the
+ * loop. Events are delivered while the array may change: a removed entry's place is taken by the
+ * last, whose event, if it's passed over now, poll reports again next time. */
 
 #include <poll.h>
 
@@ -18,7 +18,6 @@ static_assert(POLLIN == PIER__READ && POLLPRI == PIER__PRIORITY && POLLOUT == PI
 
 struct poller {
     struct pollfd *entries;
-    uint64_t *keys;
     uint32_t *places; /* by descriptor: entry + 1, 0 none */
     size_t count, size, places_size;
     pier_descriptor pipe[2];
@@ -44,22 +43,6 @@ static int grow_entries(struct pier_loop *loop, struct poller *poller)
         return PIER_ENOMEM;
     }
     poller->entries = entries;
-    uint64_t *keys = pier__reallocate(loop, poller->keys, poller->size * sizeof(*keys),
-                                      size * sizeof(*keys));
-    if (keys == NULL) {
-        /* The first array stays larger than noted; nobody minds but a counting allocator, so give
-         * it its old size. */
-        entries = poller->size == 0 ? NULL
-                                    : loop->options.allocate(loop->options.allocate_context,
-                                                             entries, size * sizeof(*entries),
-                                                             poller->size * sizeof(*entries));
-        if (poller->size == 0) {
-            pier__free(loop, poller->entries, size * sizeof(*entries));
-        }
-        poller->entries = entries != NULL || poller->size == 0 ? entries : poller->entries;
-        return PIER_ENOMEM;
-    }
-    poller->keys = keys;
     poller->size = size;
     return 0;
 }
@@ -84,12 +67,11 @@ static int grow_places(struct pier_loop *loop, struct poller *poller, size_t nee
 static void free_arrays(struct pier_loop *loop, struct poller *poller)
 {
     pier__free(loop, poller->entries, poller->size * sizeof(*poller->entries));
-    pier__free(loop, poller->keys, poller->size * sizeof(*poller->keys));
     pier__free(loop, poller->places, poller->places_size * sizeof(*poller->places));
 }
 
 static int add(struct pier_loop *loop, struct poller *poller, pier_descriptor descriptor,
-               uint64_t key, short events)
+               short events)
 {
     int error = 0;
     if (poller->count == poller->size) {
@@ -102,7 +84,6 @@ static int add(struct pier_loop *loop, struct poller *poller, pier_descriptor de
         return error;
     }
     poller->entries[poller->count] = (struct pollfd){.fd = (int)descriptor, .events = events};
-    poller->keys[poller->count] = key;
     poller->places[descriptor] = (uint32_t)++poller->count;
     return 0;
 }
@@ -164,7 +145,6 @@ static void remove_entry(struct poller *poller, pier_descriptor descriptor)
     poller->places[descriptor] = 0;
     if (place != last) {
         poller->entries[place] = poller->entries[last];
-        poller->keys[place] = poller->keys[last];
         poller->places[poller->entries[place].fd] = (uint32_t)place + 1;
     }
 }
@@ -175,6 +155,7 @@ static int set(struct pier_loop *loop, pier_descriptor descriptor, uint64_t key,
     struct poller *poller = poller_of(loop);
     short events = (short)(interest & (PIER__READ | PIER__PRIORITY | PIER__WRITE));
     size_t place = (size_t)descriptor < poller->places_size ? poller->places[descriptor] : 0;
+    (void)key;
     (void)old;
     if (interest == 0) {
         if (place != 0) {
@@ -183,10 +164,9 @@ static int set(struct pier_loop *loop, pier_descriptor descriptor, uint64_t key,
         return 0;
     }
     if (place == 0) {
-        return add(loop, poller, descriptor, key, events);
+        return add(loop, poller, descriptor, events);
     }
     poller->entries[place - 1].events = events;
-    poller->keys[place - 1] = key;
     return 0;
 }
 
@@ -208,10 +188,19 @@ static void wait(struct pier_loop *loop, uint64_t timeout_ns)
     }
     for (size_t i = 1; left > 0 && i < poller->count; i++) {
         unsigned events = (unsigned short)poller->entries[i].revents;
-        if (events != 0) {
-            left--;
-            pier__ready_event(loop, poller->keys[i], events);
+        if (events == 0) {
+            continue;
         }
+        left--;
+        /* Keys aren't kept: an entry is taken out before its descriptor is closed, and a number
+         * that was closed by others and reused is its new handle's. */
+        uint32_t slot = loop->by_descriptor[poller->entries[i].fd];
+        if (PIER__UNLIKELY(slot == 0)) {
+            loop->stats.stale_events++;
+            remove_entry(poller, poller->entries[i--].fd);
+            continue;
+        }
+        pier__ready_event(loop, pier__slot_key(loop, slot - 1), events);
     }
 }
 

@@ -311,6 +311,43 @@ static void number_becomes_a_handle(void)
     }
 }
 
+struct reused {
+    struct tracked poll;
+    struct tracked_handle handle;
+    pier_descriptor ends[2], others[2];
+};
+
+/* The owner's right: the poll is over. The number usually is the next to be given out. */
+static void close_and_reuse(struct tracked *tracked)
+{
+    struct reused *reused = PIER_OWNER(tracked, struct reused, poll);
+    raw_close(reused->ends[0]);
+    raw_pair(reused->others);
+    CHECK_OK(tracked_adopt(tracked->loop, &reused->handle, reused->others[0]));
+    tracked_close(&reused->handle, NULL);
+}
+
+/* What was watched under a number goes with it, though its handle never waited for anything. */
+static void number_is_reused_and_closed(void)
+{
+    if (lacks_poll()) {
+        return;
+    }
+    struct pier_loop *loop = test_loop();
+    struct reused reused = {0};
+    struct tracked timer = {0};
+    raw_pair(reused.ends);
+    tracked_poll(loop, &reused.poll, reused.ends[0], PIER_WRITABLE, close_and_reuse);
+    CHECK_INT(wait_for(&reused.poll), ==, PIER_WRITABLE);
+    RUN_UNTIL(loop, reused.handle.closes == 1);
+    const uint64_t turns = stats_of(loop).turns;
+    tracked_timer(loop, &timer, 20 * PIER_MILLISECOND, NULL);
+    CHECK_INT(wait_for(&timer), ==, 0);
+    CHECK_INT(stats_of(loop).turns - turns, <=, 8);
+    raw_close(reused.ends[1]);
+    raw_close(reused.others[1]);
+}
+
 static void refusals(void)
 {
     if (lacks_poll()) {
@@ -459,6 +496,7 @@ const struct test poll_tests[] = {
     TEST(poll, closed_right_after_cancel),
     TEST(poll, closed_right_after_completion),
     TEST(poll, number_becomes_a_handle),
+    TEST(poll, number_is_reused_and_closed),
     TEST(poll, refusals),
     TEST(poll, regular_file),
     TEST(poll, listener_is_readable),
