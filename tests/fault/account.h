@@ -5,7 +5,7 @@
 
 #include <stddef.h>
 
-#if defined(__MINGW32__)
+#if defined(__MINGW32__) && !defined(__clang__)
 #define COMPLAINT __attribute__((format(gnu_printf, 1, 2)))
 #else
 #define COMPLAINT __attribute__((format(printf, 1, 2)))
