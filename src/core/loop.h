@@ -168,11 +168,13 @@ struct pier_loop {
 
     struct pier__address_block *addresses_free;
 
-    /* Written by other threads. */
+    /* Written by other threads, and therefore in cache lines of their own. */
+    unsigned char apart_before[64];
     struct pier_op *remote;
     struct pier__token *remote_cancels;
     uint32_t sleeping, stop, wake;
     uint64_t remote_wakeups;
+    unsigned char apart_behind[64];
 
     struct pier__token *tokens[PIER__TOKEN_CHUNKS];
     uint32_t tokens_used, tokens_free;

@@ -20,11 +20,11 @@ void pier_timer(struct pier_loop *loop, struct pier_op *op, uint64_t delay_ns, p
         op->timeout_ns = 0;
         op->os_error = 0;
         op->owner_ = loop;
-        op->kind_ = PIER__OP_TIMER;
+        loop->in_flight++;
+        op->kind_ = PIER__OP_TIMER; /* these four bytes become one store */
+        pier__op_move(op, PIER__ACTIVE);
         op->reason_ = PIER__REASON_NONE;
         op->bits_ = 0;
-        loop->in_flight++;
-        pier__op_move(op, PIER__ACTIVE);
     }
     pier__timers_insert(&loop->timers, &op->timer_, after(pier__loop_clock(loop), delay_ns));
 }
