@@ -22,7 +22,8 @@ uint64_t pier__send_total(const struct pier_op *op)
 static size_t gather_one(const struct pier_op *op, struct pier_vector *vectors, size_t most)
 {
     if (op->kind_ == PIER__OP_SEND) {
-        vectors[0].data = (const char *)op->data + op->done;
+        /* NULL for a send of nothing, to which not even 0 may be added. */
+        vectors[0].data = op->done == 0 ? op->data : (const char *)op->data + op->done;
         vectors[0].size = op->size - (size_t)op->done;
         return 1;
     }

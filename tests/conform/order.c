@@ -196,6 +196,37 @@ static void send_nothing(struct tracked_handle *from, struct tracked_handle *to)
     close_and_wait(to);
 }
 
+/* Sends of nothing, without memory, between others that wait. */
+static void nothing_among_waiting_sends(void)
+{
+    struct pier_loop *loop = test_loop();
+    struct tracked_handle a = {0};
+    struct tracked sends[4] = {0};
+    static unsigned char got[65536];
+    const pier_descriptor peer = tracked_raw_pair(loop, STREAM_PAIR, &a);
+    pattern_fill(big, sizeof(big), 20, 0);
+    tracked_send(&a, &sends[0], big, sizeof(big) - 1, NULL);
+    tracked_send(&a, &sends[1], NULL, 0, NULL);
+    tracked_send(&a, &sends[2], big + sizeof(big) - 1, 1, NULL);
+    tracked_send(&a, &sends[3], NULL, 0, NULL);
+    run_quietly(loop, 5);
+    size_t read = 0;
+    SPIN_UNTIL(loop, read == sizeof(big), {
+        const int64_t now = raw_receive_now(peer, got, sizeof(got));
+        CHECK(now > 0 || now == RAW_AGAIN);
+        CHECK_PATTERN(got, now > 0 ? (size_t)now : 0, 20, read);
+        read += now > 0 ? (size_t)now : 0;
+    });
+    CHECK_INT(wait_for(&sends[3]), ==, 0);
+    CHECK_INT(sends[0].result, ==, sizeof(big) - 1);
+    CHECK_INT(sends[1].result, ==, 0);
+    CHECK_INT(sends[2].result, ==, 1);
+    CHECK(sends[0].sequence < sends[1].sequence && sends[1].sequence < sends[2].sequence &&
+          sends[2].sequence < sends[3].sequence);
+    close_and_wait(&a);
+    raw_close(peer);
+}
+
 static void vectors_of_nothing(void)
 {
     struct pier_loop *loop = test_loop();
@@ -388,6 +419,7 @@ const struct test order_tests[] = {
     TEST(order, slow_reader),
     TEST(order, vectored_send_of_many_pieces),
     TEST(order, vectors_of_nothing),
+    TEST(order, nothing_among_waiting_sends),
     TEST(order, mixed_receives_in_order),
     TEST(order, queued_receives_share_one_burst),
     TEST(order, directions_are_independent),
