@@ -97,8 +97,8 @@ static bool issue(struct pier_loop *loop, struct pier_handle *handle, struct pie
 {
     struct pier_vector vectors[PIER__VECTORS_MAX];
     struct pier_op *last = NULL;
-    if (PIER__UNLIKELY(op->kind_ == PIER__OP_SEND_VECTORED) && pier__send_total(op) == op->done) {
-        pier__send_advance(loop, handle, 0); /* nothing but empty pieces */
+    if (PIER__UNLIKELY(pier__send_total(op) == op->done)) {
+        pier__send_advance(loop, handle, 0); /* a send of nothing: the system isn't asked */
         return true;
     }
     size_t most = handle->kind_ == PIER__KIND_STREAM ? PIER__VECTORS_MAX : 1;
