@@ -2,7 +2,8 @@
  *
  * Edge-triggered unless the loop's options say otherwise. Keys carry a generation, so that events
  * of closed descriptors that somebody else still holds open are told from those of their successors
- * (traps 24). An eventfd wakes: edge-triggered, so it never needs to be read. */
+ * (epoll(7), on duplicated descriptors). An eventfd wakes: edge-triggered, so it never needs to be
+ * read. */
 
 #include <sys/epoll.h>
 
@@ -129,7 +130,7 @@ static int set(struct pier_loop *loop, pier_descriptor descriptor, uint64_t key,
         return pier__sys_epoll_control(poller->epoll, PIER__EPOLL_ADD, descriptor, &event);
     }
     /* One-shot: interest that has fired is still a registration. Whichever way it is, the kernel
-     * knows (traps 25). */
+     * knows, also of a number that was closed and opened anew (libevent's epoll.c). */
     enum pier__epoll_change first = old == 0 && !poller->one_shot ? PIER__EPOLL_ADD
                                                                   : PIER__EPOLL_MODIFY;
     int error = pier__sys_epoll_control(poller->epoll, first, descriptor, &event);

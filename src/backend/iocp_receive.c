@@ -66,8 +66,7 @@ static void receive_one(struct pier_loop *loop, struct pier_handle *handle, stru
         pause_for_buffers(loop, handle);
         return;
     }
-    unsigned char *memory = pier__pool_memory(pool, index);
-    int64_t result = receive_now(loop, handle, memory, pool->buffer_size);
+    int64_t result = receive_now(loop, handle, pier__pool_memory(pool, index), pool->buffer_size);
     if (PIER__UNLIKELY(result <= 0)) {
         no_data(loop, handle, op, result);
         return;
@@ -76,25 +75,7 @@ static void receive_one(struct pier_loop *loop, struct pier_handle *handle, stru
         handle->ready_ &=
             (uint8_t)~PIER__READABLE; /* if there's more, the next request says so at once */
     }
-    op->done += (uint64_t)result;
-    loop->stats.receives++;
-    loop->stats.received_bytes += (uint64_t)result;
-    op->data = memory;
-    op->size = (size_t)result;
-    if (PIER__UNLIKELY((op->bits_ & PIER__MULTISHOT) == 0)) {
-        pier__pool_take(loop, index, handle);
-        pool->buffers[index].size = (uint32_t)result;
-        pool->buffers[index].offset = 0;
-        op->extra_.number = index;
-        op->flags = (op->flags & PIER_BACKGROUND) | PIER_LENT;
-        pier__op_finish_now(loop, op, result);
-        return;
-    }
-    pool->current = index;
-    pool->current_size = (uint32_t)result;
-    pool->current_handle = handle;
-    pier__op_event(loop, op, result, PIER_LENT);
-    pool->current = PIER__NO_BUFFER;
+    pier__op_received_lent(loop, handle, op, index, (size_t)result);
 }
 
 /* Has the system tell when there is something. The op is at the head, active, not paused, and not

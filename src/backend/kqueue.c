@@ -114,7 +114,7 @@ static enum pier__poller_mode mode(enum pier_trigger trigger)
     return PIER__POLLER_EDGE;
 }
 
-/* Errors of a removal say that it's gone already (traps 41). */
+/* Errors of a removal that say that it's gone already; libevent's kqueue.c has the same. */
 static int forgive(int error)
 {
     return error == PIER_ENOENT || error == PIER_EBADF || error == PIER_EINVAL ||
@@ -227,8 +227,8 @@ static unsigned events_of(const struct pier_loop *loop, const struct kevent *eve
     if (event->filter == EVFILT_WRITE) {
         return event->flags & EV_EOF ? PIER__WRITE | PIER__ERROR : PIER__WRITE;
     }
-    /* End of stream comes with data still to be read (traps 38), and may be all that a pipe's
-     * writer is told (traps 39). */
+    /* End of stream comes with data still to be read (kqueue(2)), and may be all that a pipe's
+     * writer is told (Go's netpoll_kqueue.go). */
     return event->flags & EV_EOF ? PIER__READ | PIER__PEER_ENDED | PIER__WRITE : PIER__READ;
 }
 
@@ -284,7 +284,7 @@ static int after_fork(struct pier_loop *loop)
     struct poller *poller = poller_of(loop);
     pier__sys_close(poller->pipe[0]);
     pier__sys_close(poller->pipe[1]);
-    /* A kqueue isn't inherited: its number is free, or somebody else's by now (traps 45). What
+    /* A kqueue isn't inherited: its number is free, or somebody else's by now (kqueue(2)). What
      * stands in for it on Linux sees to the same. */
     return open_descriptors(poller);
 }

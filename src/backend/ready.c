@@ -48,7 +48,7 @@ static int set_interest(struct pier_loop *loop, struct pier_handle *handle, unsi
     int error = ready->poller->set(loop, handle->descriptor_, pier__slot_key(loop, handle->slot_),
                                    handle->interest_, interest);
     if (error == PIER_EPERM && handle->kind_ == PIER__KIND_TERMINAL) {
-        /* A device like /dev/null, that can't be waited for (traps 23). */
+        /* A device like /dev/null, that can't be waited for (epoll_ctl(2), EPERM). */
         handle->bits_ |= PIER__ALWAYS;
         handle->ready_ = PIER__READ | PIER__WRITE;
         return 0;
@@ -119,8 +119,8 @@ void pier__ready_other_event(struct pier_loop *loop, struct pier_handle *handle,
         events |= PIER__ERROR; /* closed behind pier's back: its ops find out */
     }
     if (PIER__UNLIKELY(events & (PIER__ERROR | PIER__HANGUP | PIER__PEER_ENDED))) {
-        /* Hang-up and error may come alone (traps 29); a half-closed peer says nothing about
-         * writing (traps 28). */
+        /* Hang-up and error may come alone (nginx's epoll module ORs both in, too); a half-closed
+         * peer says nothing about writing (mio, pull request 933). */
         events |= PIER__READ | ((events & (PIER__ERROR | PIER__HANGUP)) ? PIER__WRITE : 0);
         handle->bits_ |= PIER__HUNG_UP;
     }

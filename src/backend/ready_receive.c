@@ -56,13 +56,6 @@ PIER__COLD static void no_data(struct pier_loop *loop, struct pier_handle *handl
     pier__op_finish_now(loop, op, result);
 }
 
-static inline void received(struct pier_loop *loop, struct pier_op *op, int64_t bytes)
-{
-    op->done += (uint64_t)bytes;
-    loop->stats.receives++;
-    loop->stats.received_bytes += (uint64_t)bytes;
-}
-
 static inline void receive_lent(struct pier_loop *loop, struct pier_handle *handle,
                                 struct pier_op *op)
 {
@@ -72,30 +65,13 @@ static inline void receive_lent(struct pier_loop *loop, struct pier_handle *hand
         out_of_buffers(loop, handle);
         return;
     }
-    unsigned char *memory = pier__pool_memory(pool, index);
-    int64_t result = receive(loop, handle, memory, pool->buffer_size);
+    int64_t result = receive(loop, handle, pier__pool_memory(pool, index), pool->buffer_size);
     if (PIER__UNLIKELY(result <= 0)) {
         no_data(loop, handle, op, result);
         return;
     }
     note_read(handle, (size_t)result < pool->buffer_size);
-    received(loop, op, result);
-    op->data = memory;
-    op->size = (size_t)result;
-    if (PIER__UNLIKELY((op->bits_ & PIER__MULTISHOT) == 0)) {
-        pier__pool_take(loop, index, handle);
-        pool->buffers[index].size = (uint32_t)result;
-        pool->buffers[index].offset = 0;
-        op->extra_.number = index;
-        op->flags = (op->flags & PIER_BACKGROUND) | PIER_LENT;
-        pier__op_finish_now(loop, op, result);
-        return;
-    }
-    pool->current = index;
-    pool->current_size = (uint32_t)result;
-    pool->current_handle = handle;
-    pier__op_event(loop, op, result, PIER_LENT);
-    pool->current = PIER__NO_BUFFER;
+    pier__op_received_lent(loop, handle, op, index, (size_t)result);
 }
 
 static inline void receive_memory(struct pier_loop *loop, struct pier_handle *handle,
@@ -107,7 +83,9 @@ static inline void receive_memory(struct pier_loop *loop, struct pier_handle *ha
         return;
     }
     note_read(handle, (size_t)result < op->size);
-    received(loop, op, result);
+    op->done += (uint64_t)result;
+    loop->stats.receives++;
+    loop->stats.received_bytes += (uint64_t)result;
     pier__op_finish_now(loop, op, result);
 }
 

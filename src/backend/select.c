@@ -1,9 +1,9 @@
 /* select.c - the poller for select(2), the oldest interface there is.
  *
  * Level-triggered. The bit sets are pier's own and as wide as the highest descriptor needs: a
- * struct fd_set has room for FD_SETSIZE (1024) and a set bit beyond it is written past its end
- * (traps 60). Kernels take any width. select can't tell hang-up from readability; for pier_poll(),
- * which reports it, the descriptor is asked again with poll(). */
+ * struct fd_set has room for FD_SETSIZE (1024) and a set bit beyond it is written past its end.
+ * Kernels take any width. select can't tell hang-up from readability; for pier_poll(), which
+ * reports it, the descriptor is asked again with poll(). */
 
 #include <poll.h>
 

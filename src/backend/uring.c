@@ -2,11 +2,12 @@
  *
  * One enter per turn submits what the callbacks asked for and waits. The ring has a single issuer
  * and deferred task work where the kernel knows them, and is made disabled, so that the thread of
- * the first run becomes the issuer (traps 20). Time-outs come from the loop's wheel with an
- * asynchronous cancel.
+ * the first run becomes the issuer: any other gets EEXIST. Time-outs come from the loop's wheel
+ * with an asynchronous cancel.
  *
  * Other threads wake the loop by a message to the ring (Linux 6.13) or through an eventfd that the
- * ring polls (not reads: traps 15). */
+ * ring polls. It doesn't read it: since Linux 6.15.4 such a read waits for more than there is
+ * (libxev, pull request 171). */
 
 #include "backend/uring.h"
 
@@ -226,8 +227,8 @@ static void wait(struct pier_loop *loop, uint64_t timeout_ns)
                  !uring->cancels_unsent;
     int result = enter(loop, sleep, true, timeout_ns);
     pier__atomic_store(&loop->sleeping, 0);
-    /* Completions to be taken first, or memory short for the moment (traps 12): the next turn tries
-     * again. */
+    /* Completions to be taken first, or memory short for the moment (io_uring_enter(2), EBUSY
+     * and EAGAIN): the next turn tries again. */
     if (PIER__UNLIKELY(result < 0 && result != PIER_EBUSY && result != PIER_EAGAIN &&
                        result != PIER_ENOMEM)) {
         loop->failure = pier__fail(result, "io_uring_enter: %s", pier_error_text(result));

@@ -22,7 +22,7 @@
 enum pier__uring_tag {
     PIER__TAG_OP,      /* the request of an op */
     PIER__TAG_READY,   /* the descriptor of an op is ready: do it by a system call */
-    PIER__TAG_IGNORE,  /* a cancel: what it cancels has its own completion (traps 1) */
+    PIER__TAG_IGNORE,  /* a cancel: what it cancels has its own completion */
     PIER__TAG_CLOSED,  /* a handle's descriptor is closed */
     PIER__TAG_WAKE,    /* a message from another thread */
     PIER__TAG_EVENTFD, /* the wake-up eventfd is ready */

@@ -352,7 +352,7 @@ static uint64_t sleep_time(struct pier_loop *loop)
 }
 
 /* Waits; other threads wake a loop whose `sleeping` is set. Set, fence, look again, sleep: the
- * store must be seen before the look (traps: "wake protocols are store-then-load"). */
+ * store must be seen before the look. A weaker order loses wake-ups, on ARM first. */
 static void wait_in_backend(struct pier_loop *loop, uint64_t timeout_ns)
 {
     if (timeout_ns != 0) {

@@ -371,6 +371,10 @@ static inline bool pier__op_goes_on(const struct pier_op *op)
            (op->bits_ & PIER__PAUSED) == 0;
 }
 
+/* Delivers data that was received, inside wait(), into the buffer at the top of the pool: lent for
+ * as long as the callback of a multishot receive runs, or taken out of the pool by a one-shot. */
+void pier__op_received_lent(struct pier_loop *loop, struct pier_handle *handle, struct pier_op *op,
+                            uint32_t index, size_t bytes);
 /* Delivers an accepted socket with PIER_MORE and closes it if it isn't taken. */
 void pier__op_accepted(struct pier_loop *loop, struct pier_op *op, pier_descriptor socket);
 /* Finishes an op with an accepted socket. */
@@ -391,7 +395,7 @@ void pier__send_advance(struct pier_loop *loop, struct pier_handle *handle, uint
 /* ---- accepting */
 
 /* Errors of accept that belong to the connection that failed, not to the listener: Linux hands on
- * what is pending on the new socket (accept(2)); ECONNABORTED is the classic one (traps 59). */
+ * what is pending on the new socket (accept(2)); ECONNABORTED is the classic one. */
 static inline bool pier__accept_passes(int64_t error)
 {
     return error == PIER_ECONNABORTED || error == PIER_EPROTO || error == PIER_ENETDOWN ||

@@ -423,6 +423,31 @@ void pier__op_finish_accepted(struct pier_loop *loop, struct pier_op *op, pier_d
     pier__op_finish_now(loop, op, 1);
 }
 
+void pier__op_received_lent(struct pier_loop *loop, struct pier_handle *handle, struct pier_op *op,
+                            uint32_t index, size_t bytes)
+{
+    struct pier__pool *pool = &loop->pool;
+    loop->stats.receives++;
+    loop->stats.received_bytes += bytes;
+    op->done += bytes;
+    op->data = pier__pool_memory(pool, index);
+    op->size = bytes;
+    if (PIER__UNLIKELY((op->bits_ & PIER__MULTISHOT) == 0)) {
+        pier__pool_take(loop, index, handle);
+        pool->buffers[index].size = (uint32_t)bytes;
+        pool->buffers[index].offset = 0;
+        op->extra_.number = index;
+        op->flags = (op->flags & PIER_BACKGROUND) | PIER_LENT;
+        pier__op_finish_now(loop, op, (int64_t)bytes);
+        return;
+    }
+    pool->current = index;
+    pool->current_size = (uint32_t)bytes;
+    pool->current_handle = handle;
+    pier__op_event(loop, op, (int64_t)bytes, PIER_LENT);
+    pool->current = PIER__NO_BUFFER;
+}
+
 /* Finishes an op that its caller has taken out of the handle's queue already. */
 void pier__op_abandon(struct pier_loop *loop, struct pier_op *op, enum pier__reason reason)
 {

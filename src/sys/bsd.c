@@ -65,8 +65,8 @@ int pier__sys_kevent(pier_descriptor queue, const struct kevent *changes, size_t
         timeout_ns = 0;
     }
 #endif
-    /* Darwin refuses large time-outs with EINVAL (traps 43); a wait that ends too soon is just
-     * another turn. */
+    /* Darwin refuses large time-outs with EINVAL (Go's netpoll_kqueue.go caps them at the
+     * same number); a wait that ends too soon is just another turn. */
     uint64_t seconds = timeout_ns / PIER_SECOND;
     struct timespec limit = {.tv_sec = seconds > 1000000 ? 1000000 : (time_t)seconds,
                              .tv_nsec = (long)(timeout_ns % PIER_SECOND)};

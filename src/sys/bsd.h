@@ -12,8 +12,9 @@ pier_descriptor pier__sys_kqueue_create(void);
 /* Changes that one call may make. */
 #define PIER__KEVENT_CHANGES_MAX 64
 
-/* Applies changes and waits for events. The two arrays are different ones (traps 37). Returns the
- * number of events; an interruption is 0 events. */
+/* Applies changes and waits for events. The two arrays are different ones, since a call
+ * with one for both applies a change twice when events take its slots (libxev, issue 122). Returns
+ * the number of events; an interruption is 0 events. */
 int pier__sys_kevent(pier_descriptor queue, const struct kevent *changes, size_t change_count,
                      struct kevent *events, size_t event_count, uint64_t timeout_ns);
 

@@ -65,7 +65,7 @@ int pier__sys_epoll_wait(pier_descriptor epoll, struct epoll_event *events, int 
         }
         pier__atomic_store(&pwait2_missing, 1);
     }
-    /* Less than a millisecond must become one, never none (traps 30). */
+    /* Less than a millisecond must become one, never none: that would be a busy wait. */
     uint64_t milliseconds = timeout_ns / PIER_MILLISECOND + (timeout_ns % PIER_MILLISECOND != 0);
     int limit = timeout_ns == PIER_FOREVER ? -1
                 : milliseconds > INT_MAX   ? INT_MAX

@@ -79,7 +79,7 @@ static int try_setup(struct io_uring *ring, unsigned entries, unsigned completio
  */
 static uint64_t rings_closed;
 
-/* Flags from the best down; a kernel refuses those it doesn't know with EINVAL (traps 19). */
+/* Flags from the best down; a kernel refuses those it doesn't know with EINVAL. */
 static const unsigned ladder[] = {
     IORING_SETUP_SINGLE_ISSUER | IORING_SETUP_DEFER_TASKRUN | IORING_SETUP_SUBMIT_ALL,
     IORING_SETUP_COOP_TASKRUN | IORING_SETUP_SUBMIT_ALL,
@@ -125,7 +125,7 @@ int pier__sys_uring_open(struct io_uring *ring, unsigned entries, unsigned compl
     for (unsigned i = 0; i < ring->sq.ring_entries; i++) {
         ring->sq.array[i] = i;
     }
-    io_uring_ring_dontfork(ring); /* a child that touched the rings would corrupt them (traps 16) */
+    io_uring_ring_dontfork(ring); /* a child that touched the rings would corrupt them */
     find_features(ring, features);
     return 0;
 }

@@ -348,7 +348,7 @@ void pier__sys_drain_pipe(pier_descriptor descriptor)
     while (read((int)descriptor, bytes, sizeof(bytes)) == (ssize_t)sizeof(bytes)) {}
 }
 
-/* A time-out that every kernel takes (traps 43). */
+/* A time-out that every kernel takes: Darwin refuses long ones. */
 static struct timespec to_timespec(uint64_t timeout_ns)
 {
     uint64_t seconds = timeout_ns / PIER_SECOND;

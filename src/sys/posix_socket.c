@@ -1,7 +1,7 @@
 /* posix_socket.c - sockets on POSIX systems.
  *
  * Sends never raise SIGPIPE: MSG_NOSIGNAL where it exists, SO_NOSIGPIPE on every socket elsewhere,
- * also on accepted ones (traps: Darwin). Sends and receives pass MSG_DONTWAIT, so that the
+ * also on accepted ones (Darwin). Sends and receives pass MSG_DONTWAIT, so that the
  * O_NONBLOCK of adopted sockets doesn't matter. */
 
 #include "sys/posix.h"

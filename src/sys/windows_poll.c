@@ -21,7 +21,7 @@ pier_descriptor pier__sys_afd_open(bool synchronous)
                                      LARGE_INTEGER *, ULONG, ULONG, ULONG, ULONG, void *, ULONG);
     create_fn *create = (create_fn *)(void *)pier__sys_native("NtCreateFile");
     wchar_t name[] =
-        L"\\Device\\Afd\\pier"; /* older Wine wants a last part, whichever (traps 56) */
+        L"\\Device\\Afd\\pier"; /* older Wine wants a last part, whichever (mio, issue 1444) */
     UNICODE_STRING text = {
         .Length = sizeof(name) - sizeof(wchar_t), .MaximumLength = sizeof(name), .Buffer = name};
     OBJECT_ATTRIBUTES attributes;

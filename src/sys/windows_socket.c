@@ -229,7 +229,7 @@ int pier__sys_set_linger(pier_descriptor socket, int seconds)
 }
 
 /* What SO_REUSEADDR is for elsewhere, binding again while old connections linger, Windows always
- * allows. Its option of that name lets others steal the port; this one forbids it (traps 52). */
+ * allows. Its option of that name lets others steal the port; this one forbids it. */
 int pier__sys_set_reuse_address(pier_descriptor socket)
 {
     return set_socket_option(socket, SOL_SOCKET, SO_EXCLUSIVEADDRUSE, 1);
