@@ -173,10 +173,12 @@ struct pier_loop_options {
         queue_size; /* entries of the submission queue or of one wait, 1 to 32768; default 256 */
     uint32_t receives_max;  /* receives per handle and turn before others have theirs; default 16 */
     uint32_t callbacks_max; /* callbacks per turn before the kernel is asked again; default 1024 */
-    uint32_t buffer_size;   /* bytes of a lent buffer, 64 to 16 MiB; default 16384 */
-    uint32_t buffers_min;   /* lent buffers held ready; default 64 */
-    uint32_t buffers_max;   /* lent buffers at the most, up to 32768; default 1024 */
-    uint32_t buffer_share;  /* one handle may hold 1/share of buffers_max; default 8 */
+    /* Bytes of a lent buffer, 64 to 16 MiB; default 20480: room for 16 KiB, or for a whole TLS
+     * record, and then some, which shows that it's all. */
+    uint32_t buffer_size;
+    uint32_t buffers_min;  /* lent buffers held ready; default 64 */
+    uint32_t buffers_max;  /* lent buffers at the most, up to 32768; default 1024 */
+    uint32_t buffer_share; /* one handle may hold 1/share of buffers_max; default 8 */
     uint64_t retry_ns; /* how long accept and receive pause when the system is out of descriptors or
                         * memory, unless something is released before; default 100 ms */
     pier_allocate_fn *allocate; /* NULL: malloc, realloc and free */

@@ -67,7 +67,7 @@ static int check_options(struct pier_loop_options *options)
     if ((error = check_range("queue_size", &options->queue_size, 256, 1, 32768)) < 0 ||
         (error = check_range("receives_max", &options->receives_max, 16, 1, 65535)) < 0 ||
         (error = check_range("callbacks_max", &options->callbacks_max, 1024, 1, 1 << 30)) < 0 ||
-        (error = check_range("buffer_size", &options->buffer_size, 16384, 64, 16 << 20)) < 0 ||
+        (error = check_range("buffer_size", &options->buffer_size, 20480, 64, 16 << 20)) < 0 ||
         (error = check_range("buffers_max", &options->buffers_max, 1024, 1, 32768)) < 0 ||
         (error = check_range("buffers_min", &options->buffers_min,
                              options->buffers_max < 64 ? options->buffers_max : 64, 1,

@@ -272,7 +272,7 @@ static void run(struct load_client *client)
     const struct pier_loop_options loop_options = {
         .backend = client->options->backend,
         .buffer_size = client->options->size * client->options->depth > 16384 ? LOAD_RECEIVE_MAX
-                                                                              : 16384};
+                                                                              : 0};
     if (pier_loop_new(&client->loop, &loop_options) < 0) {
         snprintf(client->result->failure, sizeof(client->result->failure), "cannot make a loop: %s",
                  pier_error_detail());
