@@ -260,7 +260,8 @@ static void start_shutdown(struct pier_loop *loop, struct pier_handle *handle, s
 
 static void start_receive(struct pier_loop *loop, struct pier_handle *handle, struct pier_op *op)
 {
-    if (handle->kind_ != PIER__KIND_STREAM && handle->kind_ != PIER__KIND_FILE) {
+    bool is_file = handle->kind_ == PIER__KIND_FILE;
+    if (PIER__UNLIKELY(handle->kind_ != PIER__KIND_STREAM && !is_file)) {
         pier__uring_wait_for_op(loop, handle, op);
         return;
     }
@@ -269,9 +270,11 @@ static void start_receive(struct pier_loop *loop, struct pier_handle *handle, st
         pier__uring_postpone(loop, handle);
         return;
     }
-    entry->opcode = PIER__LIKELY(handle->kind_ == PIER__KIND_STREAM) ? IORING_OP_RECV
-                                                                     : IORING_OP_READ;
-    entry->off = handle->kind_ == PIER__KIND_FILE ? (uint64_t)-1 : 0;
+    entry->opcode = IORING_OP_RECV;
+    if (PIER__UNLIKELY(is_file)) {
+        entry->opcode = IORING_OP_READ;
+        entry->off = (uint64_t)-1;
+    }
     entry->fd = (int)handle->descriptor_;
     entry->addr = (uint64_t)(uintptr_t)op->data;
     entry->len = op->size > PIER__URING_MOST ? PIER__URING_MOST : (uint32_t)op->size;
@@ -321,17 +324,26 @@ static void read_ready(struct pier_loop *loop, struct pier_handle *handle, struc
 
 /* ---- the table of calls */
 
-void pier__uring_start(struct pier_handle *handle, struct pier_op *op)
+PIER__NOINLINE static void start_other(struct pier_loop *loop, struct pier_handle *handle,
+                                       struct pier_op *op)
 {
-    struct pier_loop *loop = handle->loop_;
     switch (op->kind_) {
     case PIER__OP_SEND:
     case PIER__OP_SEND_VECTORED: start_send(loop, handle, op); break;
     case PIER__OP_RECEIVE_LENT: pier__uring_start_lent(loop, handle, op); break;
-    case PIER__OP_RECEIVE: start_receive(loop, handle, op); break;
     case PIER__OP_ACCEPT: pier__uring_start_accept(loop, handle, op); break;
     case PIER__OP_CONNECT: start_connect(loop, handle, op); break;
     default: start_shutdown(loop, handle, op); break;
+    }
+}
+
+void pier__uring_start(struct pier_handle *handle, struct pier_op *op)
+{
+    if (PIER__LIKELY(op->kind_ ==
+                     PIER__OP_RECEIVE)) { /* the one that is started for each message */
+        start_receive(handle->loop_, handle, op);
+    } else {
+        start_other(handle->loop_, handle, op);
     }
 }
 

@@ -1,5 +1,5 @@
-/* uring_usual.c - the short ways on io_uring: data for a multishot receive that goes on, a send
- * into an empty queue, and the end of a silent one.
+/* uring_usual.c - the short ways on io_uring: data for a multishot receive that goes on, or for a
+ * receive into the caller's memory, a send into an empty queue, and its end.
  *
  * They fall back on uring_receive.c and uring_ops.c, having done nothing, whenever one test says
  * that something else is going on. What the kernel is given back (completion entries, buffers)
@@ -74,12 +74,47 @@ static inline bool received_usual(struct pier_loop *loop, struct pier__uring *ur
     return true;
 }
 
-/* All of a silent send went, with nothing behind it. */
+/* Data for a receive into the caller's memory, with nothing behind it. */
+PIER__NOINLINE static bool filled_usual(struct pier_loop *loop, struct pier_op *op, int result)
+{
+    struct pier_handle *handle = op->owner_;
+    if (PIER__UNLIKELY(result <= 0 || op->next_ != NULL ||
+                       (handle->bits_ & PIER__CLOSED_TO_USER))) {
+        return false;
+    }
+    pier__op_move(op, PIER__IDLE);
+    op->result = result;
+    op->done = (unsigned)result;
+    handle->ready_ &= (uint8_t) ~(PIER__RECEIVE_IN_KERNEL | PIER__STOPPING);
+    handle->head_[PIER__RECEIVING] = NULL;
+    loop->in_flight--;
+    loop->stats.receives++;
+    loop->stats.received_bytes += (unsigned)result;
+    pier__loop_call(loop, op);
+    return true;
+}
+
+/* What pier__pool_drop() does for a send that is over, when its data came from the same handle. */
+static inline void release_usual(struct pier_loop *loop, struct pier__uring *uring,
+                                 struct pier_handle *handle, struct pier_buffer *buffer)
+{
+    if (PIER__UNLIKELY(buffer->refs != 1 || buffer->handle != handle ||
+                       loop->starved.head != NULL)) {
+        pier__pool_drop(loop, buffer->index);
+        return;
+    }
+    buffer->refs = 0;
+    loop->pool.lent--;
+    handle->lent_--;
+    give_back(loop, uring, buffer);
+}
+
+/* All of a send went, with nothing behind it. Its callback, if it has one, is left to be called. */
 static inline bool sent_usual(struct pier_loop *loop, struct pier__uring *uring, struct pier_op *op,
                               int result)
 {
     struct pier_handle *handle = op->owner_;
-    if (PIER__UNLIKELY(op->fn != NULL || op->next_ != NULL || (size_t)result != op->size ||
+    if (PIER__UNLIKELY(op->next_ != NULL || (size_t)result != op->size ||
                        (handle->bits_ & PIER__CLOSED_TO_USER))) {
         return false;
     }
@@ -93,20 +128,19 @@ static inline bool sent_usual(struct pier_loop *loop, struct pier__uring *uring,
     loop->in_flight--;
     loop->stats.sends++;
     loop->stats.sent_bytes += (size_t)result;
-    if (!holds) {
-        return true;
+    if (holds) {
+        release_usual(loop, uring, handle, op->extra_.pointer);
     }
-    /* What pier__pool_drop() does when it was sent to where it came from. */
-    struct pier_buffer *buffer = op->extra_.pointer;
-    if (PIER__UNLIKELY(buffer->refs != 1 || buffer->handle != handle ||
-                       loop->starved.head != NULL)) {
-        pier__pool_drop(loop, buffer->index);
-        return true;
+    return true;
+}
+
+PIER__NOINLINE static bool sent_with_callback(struct pier_loop *loop, struct pier__uring *uring,
+                                              struct pier_op *op, int result)
+{
+    if (PIER__UNLIKELY(!sent_usual(loop, uring, op, result))) {
+        return false;
     }
-    buffer->refs = 0;
-    loop->pool.lent--;
-    handle->lent_--;
-    give_back(loop, uring, buffer);
+    pier__loop_call(loop, op);
     return true;
 }
 
@@ -186,6 +220,7 @@ void pier__uring_take_completions(struct pier_loop *loop)
     const struct io_uring_cqe *entries = queue->cqes;
     const uint32_t receive = pier__word_of(PIER__OP_RECEIVE_LENT, PIER__ACTIVE, PIER__MULTISHOT);
     const uint32_t send = pier__word_of(PIER__OP_SEND, PIER__ACTIVE, 0);
+    const uint32_t fill = pier__word_of(PIER__OP_RECEIVE, PIER__ACTIVE, 0);
     const uint32_t holds = pier__word_of(PIER__OP_NONE, PIER__IDLE, PIER__HOLDS);
     unsigned head = *queue->khead, mask = queue->ring_mask;
     /* What is there now; what comes meanwhile has its turn after the next enter. */
@@ -209,9 +244,16 @@ void pier__uring_take_completions(struct pier_loop *loop)
                         received_usual(loop, uring, op, completion->res, completion->flags))) {
                     continue;
                 }
-            } else if ((word & ~holds) == send &&
-                       PIER__LIKELY(sent_usual(loop, uring, op, completion->res))) {
-                called = false;
+            } else if ((word & ~holds) == send) {
+                if (op->fn != NULL) {
+                    if (PIER__LIKELY(sent_with_callback(loop, uring, op, completion->res))) {
+                        continue;
+                    }
+                } else if (PIER__LIKELY(sent_usual(loop, uring, op, completion->res))) {
+                    called = false;
+                    continue;
+                }
+            } else if (word == fill && PIER__LIKELY(filled_usual(loop, op, completion->res))) {
                 continue;
             }
         }

@@ -243,6 +243,32 @@ PIER__COLD static void receive_by_queue(struct pier_handle *handle, struct pier_
     pier__op_submit(handle, op, PIER__OP_RECEIVE, 0, fn, "pier_receive");
 }
 
+static inline void begin_receive(struct pier_handle *handle, struct pier_op *op, void *memory,
+                                 size_t size, pier_op_fn *fn)
+{
+    op->data = memory;
+    op->size = size;
+    pier__op_set_up(handle->loop_, op, PIER__OP_RECEIVE, 0, fn, handle);
+    op->next_ = NULL;
+    handle->head_[PIER__RECEIVING] = handle->tail_[PIER__RECEIVING] = op;
+    pier__op_move(op, PIER__ACTIVE);
+}
+
+/* The usual case where there is something to start. */
+PIER__NOINLINE static void receive_and_start(struct pier_handle *handle, struct pier_op *op,
+                                             void *memory, size_t size, pier_op_fn *fn)
+{
+    const uint32_t odd = PIER__CLOSED_TO_USER | PIER__CONNECTING | PIER__FAILED | PIER__RESTRICTED;
+    if (PIER__UNLIKELY((handle->bits_ & odd) != 0 || handle->head_[PIER__RECEIVING] != NULL ||
+                       handle->loop_->thread != pier__thread() || op->state_ != PIER__IDLE ||
+                       size == 0 || fn == NULL || op->timeout_ns != 0)) {
+        receive_by_queue(handle, op, memory, size, fn);
+        return;
+    }
+    begin_receive(handle, op, memory, size, fn);
+    handle->calls_->start(handle, op);
+}
+
 /* The usual case: the first receive of a handle that a readiness backend watches already, and that
  * has nothing to read now. There is nothing to start, so the op only becomes the head. */
 void pier_receive(struct pier_handle *handle, struct pier_op *op, void *memory, size_t size,
@@ -255,15 +281,10 @@ void pier_receive(struct pier_handle *handle, struct pier_op *op, void *memory, 
             handle->loop_->thread != pier__thread() || op->state_ != PIER__IDLE ||
             (handle->ready_ & PIER__READ) != 0 || (handle->interest_ & PIER__READ) == 0 ||
             size == 0 || fn == NULL || op->timeout_ns != 0 || (op->flags & PIER_BACKGROUND) != 0)) {
-        receive_by_queue(handle, op, memory, size, fn);
+        receive_and_start(handle, op, memory, size, fn);
         return;
     }
-    op->data = memory;
-    op->size = size;
-    pier__op_set_up(handle->loop_, op, PIER__OP_RECEIVE, 0, fn, handle);
-    op->next_ = NULL;
-    handle->head_[PIER__RECEIVING] = handle->tail_[PIER__RECEIVING] = op;
-    pier__op_move(op, PIER__ACTIVE);
+    begin_receive(handle, op, memory, size, fn);
 }
 
 void pier__op_begin(struct pier_loop *loop, struct pier_op *op, unsigned kind, unsigned bits,
