@@ -15,14 +15,10 @@
 
 enum { SET_READ, SET_WRITE, SET_PRIORITY, SETS };
 
-struct entry {
-    uint64_t key;
-    unsigned interest;
-};
-
 struct poller {
     unsigned long *wanted[SETS], *seen[SETS]; /* one allocation, at wanted[0] */
-    struct entry *entries;                    /* by descriptor */
+    unsigned char *interests;                 /* by descriptor; in that allocation, too */
+    uint64_t *keys;                           /* by descriptor */
     size_t size;                              /* descriptors that fit */
     int highest;                              /* watched descriptor, or more */
     pier_descriptor pipe[2];
@@ -43,7 +39,7 @@ static int probe(void)
 
 static size_t sets_bytes(size_t size)
 {
-    return 2 * SETS * (size / 8);
+    return 2 * SETS * (size / 8) + size;
 }
 
 static int grow(struct pier_loop *loop, struct poller *poller, size_t needed)
@@ -56,13 +52,12 @@ static int grow(struct pier_loop *loop, struct poller *poller, size_t needed)
     if (words == NULL) {
         return PIER_ENOMEM;
     }
-    struct entry *entries = pier__reallocate(loop, poller->entries, old_size * sizeof(*entries),
-                                             size * sizeof(*entries));
-    if (entries == NULL) {
+    uint64_t *keys = pier__reallocate(loop, poller->keys, old_size * sizeof(*keys),
+                                      size * sizeof(*keys));
+    if (keys == NULL) {
         pier__free(loop, words, sets_bytes(size));
         return PIER_ENOMEM;
     }
-    memset(entries + old_size, 0, (size - old_size) * sizeof(*entries));
     memset(words, 0, sets_bytes(size));
     unsigned long *old_words = poller->wanted[0];
     for (size_t i = 0; i < SETS; i++) {
@@ -73,8 +68,13 @@ static int grow(struct pier_loop *loop, struct poller *poller, size_t needed)
         poller->wanted[i] = wanted;
         poller->seen[i] = words + (SETS + i) * (size / WORD_BITS);
     }
+    unsigned char *interests = (unsigned char *)(words + 2 * SETS * (size / WORD_BITS));
+    if (old_size != 0) {
+        memcpy(interests, poller->interests, old_size);
+    }
     pier__free(loop, old_words, sets_bytes(old_size));
-    poller->entries = entries;
+    poller->interests = interests;
+    poller->keys = keys;
     poller->size = size;
     return 0;
 }
@@ -84,8 +84,8 @@ static void set_entry(struct poller *poller, pier_descriptor descriptor, uint64_
 {
     size_t word = (size_t)descriptor / WORD_BITS;
     unsigned long bit = 1UL << ((size_t)descriptor % WORD_BITS);
-    poller->entries[descriptor].key = key;
-    poller->entries[descriptor].interest = interest;
+    poller->keys[descriptor] = key;
+    poller->interests[descriptor] = (unsigned char)interest;
     for (size_t i = 0; i < SETS; i++) {
         if (interest & set_bits[i]) {
             poller->wanted[i][word] |= bit;
@@ -97,7 +97,7 @@ static void set_entry(struct poller *poller, pier_descriptor descriptor, uint64_
     if (interest != 0 && descriptor > poller->highest) {
         poller->highest = (int)descriptor;
     }
-    while (poller->highest >= 0 && poller->entries[poller->highest].interest == 0) {
+    while (poller->highest >= 0 && poller->interests[poller->highest] == 0) {
         poller->highest--;
     }
 }
@@ -143,7 +143,7 @@ static void close_poller(struct pier_loop *loop)
     pier__sys_close(poller->pipe[0]);
     pier__sys_close(poller->pipe[1]);
     pier__free(loop, poller->wanted[0], sets_bytes(poller->size));
-    pier__free(loop, poller->entries, poller->size * sizeof(*poller->entries));
+    pier__free(loop, poller->keys, poller->size * sizeof(*poller->keys));
     pier__free(loop, poller, sizeof(*poller));
 }
 
@@ -177,9 +177,9 @@ static unsigned events_of(const struct poller *poller, pier_descriptor descripto
     for (size_t i = 0; i < SETS; i++) {
         events |= poller->seen[i][word] & bit ? set_bits[i] : 0;
     }
-    if (events != 0 && (poller->entries[descriptor].interest & PIER__LEVEL)) {
+    if (events != 0 && (poller->interests[descriptor] & PIER__LEVEL)) {
         struct pollfd entry = {.fd = (int)descriptor,
-                               .events = (short)(poller->entries[descriptor].interest &
+                               .events = (short)(poller->interests[descriptor] &
                                                  (PIER__READ | PIER__PRIORITY | PIER__WRITE))};
         if (pier__sys_poll(&entry, 1, 0) > 0) {
             events = (unsigned short)entry.revents &
@@ -191,7 +191,7 @@ static unsigned events_of(const struct poller *poller, pier_descriptor descripto
 
 static void deliver(struct pier_loop *loop, struct poller *poller, pier_descriptor descriptor)
 {
-    uint64_t key = poller->entries[descriptor].key;
+    uint64_t key = poller->keys[descriptor];
     if (descriptor == poller->pipe[0]) {
         loop->stats.system_calls++;
         pier__sys_drain_pipe(descriptor);
@@ -208,8 +208,8 @@ static void deliver(struct pier_loop *loop, struct poller *poller, pier_descript
 PIER__COLD static void find_closed(struct pier_loop *loop, struct poller *poller)
 {
     for (pier_descriptor descriptor = 0; descriptor <= poller->highest; descriptor++) {
-        if (poller->entries[descriptor].interest != 0 && pier__sys_is_file(descriptor) < 0) {
-            uint64_t key = poller->entries[descriptor].key;
+        if (poller->interests[descriptor] != 0 && pier__sys_is_file(descriptor) < 0) {
+            uint64_t key = poller->keys[descriptor];
             set_entry(poller, descriptor, key, 0);
             pier__ready_event(loop, key, PIER__ERROR | PIER__HANGUP | PIER__READ | PIER__WRITE);
         }
