@@ -195,6 +195,49 @@ static inline void receive_each_quickly(struct pier_loop *loop, struct pier_hand
     pool->current = PIER__NO_BUFFER;
 }
 
+/* The end of a quick receive of one shot. A level-triggered poller goes on watching, since another
+ * receive is about to follow; an event that finds none ends that. */
+static inline void finish_quickly(struct pier_loop *loop, struct pier_handle *handle,
+                                  struct pier_op *op, int64_t result)
+{
+    op->done = (uint64_t)result;
+    op->result = result;
+    handle->head_[PIER__RECEIVING] = NULL;
+    pier__op_move(op, PIER__IDLE);
+    loop->in_flight--;
+    loop->quick_receives++;
+    loop->stats.received_bytes += (uint64_t)result;
+    loop->budget--;
+    op->fn(op);
+}
+
+/* What receive_lent() does for an op of one shot that no other waits behind: the buffer is out of
+ * the pool until the callback returns. */
+PIER__NOINLINE static void receive_lent_quickly(struct pier_loop *loop, struct pier_handle *handle,
+                                                struct pier_op *op, uint64_t key)
+{
+    struct pier__pool *pool = &loop->pool;
+    uint32_t index = pool->free;
+    op->data = pool->free_memory;
+    int64_t result = pier__sys_receive(handle->descriptor_, op->data, pool->buffer_size);
+    if (PIER__UNLIKELY(result <= 0 || (size_t)result == pool->buffer_size)) {
+        handle->ready_ |= PIER__READ;
+        if (result <= 0) {
+            loop->stats.system_calls++;
+            no_data(loop, handle, op, result);
+            pier__ready_settle(loop, key);
+            return;
+        }
+    }
+    pier__pool_take(loop, index, handle);
+    pool->buffers[index].size = (uint32_t)result;
+    pool->buffers[index].offset = 0;
+    op->size = (size_t)result;
+    op->flags = PIER_LENT;
+    finish_quickly(loop, handle, op, result);
+    pier__pool_drop(loop, index);
+}
+
 /* What receive_memory() does for an op that no other waits behind. */
 PIER__NOINLINE static void receive_memory_quickly(struct pier_loop *loop,
                                                   struct pier_handle *handle, struct pier_op *op,
@@ -210,17 +253,22 @@ PIER__NOINLINE static void receive_memory_quickly(struct pier_loop *loop,
             return;
         }
     }
-    op->done = (uint64_t)result;
-    op->result = result;
-    handle->head_[PIER__RECEIVING] = NULL;
-    pier__op_move(op, PIER__IDLE);
-    loop->in_flight--;
-    loop->quick_receives++;
-    loop->stats.received_bytes += (uint64_t)result;
-    loop->budget--;
-    op->fn(op);
-    if (PIER__UNLIKELY(pier__ready_of(loop)->mode != PIER__POLLER_EDGE)) {
-        pier__ready_settle(loop, key);
+    finish_quickly(loop, handle, op, result);
+}
+
+/* Completed ops come first, sends that the callbacks of other events made. */
+PIER__NOINLINE static void event_after_completed(struct pier_loop *loop, uint64_t key,
+                                                 unsigned events)
+{
+    pier__loop_deliver(loop);
+    struct pier_handle *handle = pier__slot_handle(loop, key);
+    if (handle == NULL) {
+        return;
+    }
+    if (PIER__LIKELY(loop->completed.head == NULL)) {
+        pier__ready_event(loop, key, events);
+    } else {
+        pier__ready_other_event(loop, handle, key, events);
     }
 }
 
@@ -230,6 +278,7 @@ void pier__ready_event(struct pier_loop *loop, uint64_t key, unsigned events)
                          PIER__HUNG_UP | PIER__QUICK;
     const uint32_t each = pier__word_of(PIER__OP_RECEIVE_LENT, PIER__ACTIVE, PIER__MULTISHOT);
     const uint32_t once = pier__word_of(PIER__OP_RECEIVE, PIER__ACTIVE, 0);
+    const uint32_t lent = pier__word_of(PIER__OP_RECEIVE_LENT, PIER__ACTIVE, 0);
     const struct pier__slot *slot = &loop->slots[(uint32_t)key];
     struct pier_handle *handle = slot->handle;
     if (PIER__UNLIKELY(slot->key != key)) {
@@ -238,8 +287,11 @@ void pier__ready_event(struct pier_loop *loop, uint64_t key, unsigned events)
     }
     struct pier_op *op = handle->head_[PIER__RECEIVING];
     if (PIER__LIKELY(((events ^ PIER__READ) & ~(unsigned)PIER__WRITE) == 0 &&
-                     (handle->bits_ & odd) == PIER__QUICK && op != NULL &&
-                     loop->completed.head == NULL && loop->budget > 0)) {
+                     (handle->bits_ & odd) == PIER__QUICK && op != NULL && loop->budget > 0)) {
+        if (PIER__UNLIKELY(loop->completed.head != NULL)) {
+            event_after_completed(loop, key, events);
+            return;
+        }
         if (PIER__LIKELY(pier__op_word(op) == each && loop->pool.free_memory != NULL &&
                          handle->lent_ == 0)) {
             receive_each_quickly(loop, handle, op);
@@ -247,6 +299,11 @@ void pier__ready_event(struct pier_loop *loop, uint64_t key, unsigned events)
         }
         if (pier__op_word(op) == once && op->next_ == NULL) {
             receive_memory_quickly(loop, handle, op, key);
+            return;
+        }
+        if (pier__op_word(op) == lent && op->next_ == NULL && loop->pool.free_memory != NULL &&
+            handle->lent_ == 0) {
+            receive_lent_quickly(loop, handle, op, key);
             return;
         }
     }

@@ -142,7 +142,7 @@ void pier__ready_start_send(struct pier_loop *loop, struct pier_handle *handle, 
     tried(loop, handle, op, transmit_one(loop, handle, op));
 }
 
-/* A quick send that isn't over, or has somebody to call. */
+/* A quick send that isn't over. */
 PIER__COLD static void not_over(struct pier_op *op, int64_t result)
 {
     struct pier_handle *handle = op->owner_;
@@ -151,14 +151,32 @@ PIER__COLD static void not_over(struct pier_op *op, int64_t result)
     tried(handle->loop_, handle, op, result);
 }
 
+/* A quick send that is over, and has somebody to call: it never was in the handle's queue. */
+PIER__NOINLINE static void over(struct pier_op *op, int64_t result)
+{
+    struct pier_handle *handle = op->owner_;
+    struct pier_loop *loop = handle->loop_;
+    pier__op_set_up(loop, op, PIER__OP_SEND, 0, op->fn, handle);
+    op->result = result;
+    op->done = (uint64_t)result;
+    loop->quick_sends++;
+    loop->stats.sent_bytes += (uint64_t)result;
+    pier__op_move(op, PIER__DONE);
+    pier__queue_push(&loop->completed, op);
+}
+
 void pier__ready_send(struct pier_handle *handle, struct pier_op *op)
 {
     op->owner_ = handle; /* rather than in a saved register */
     op->flags &= PIER_BACKGROUND;
     op->os_error = 0;
     int64_t result = pier__sys_send(handle->descriptor_, op->data, op->size);
-    if (PIER__UNLIKELY(result < 0 || (uint64_t)result != op->size || op->fn != NULL)) {
+    if (PIER__UNLIKELY(result < 0 || (uint64_t)result != op->size)) {
         not_over(op, result);
+        return;
+    }
+    if (op->fn != NULL) {
+        over(op, result);
         return;
     }
     struct pier_loop *loop = ((struct pier_handle *)op->owner_)->loop_;

@@ -330,18 +330,19 @@ PIER__NOINLINE static void start_other(struct pier_loop *loop, struct pier_handl
     switch (op->kind_) {
     case PIER__OP_SEND:
     case PIER__OP_SEND_VECTORED: start_send(loop, handle, op); break;
-    case PIER__OP_RECEIVE_LENT: pier__uring_start_lent(loop, handle, op); break;
     case PIER__OP_ACCEPT: pier__uring_start_accept(loop, handle, op); break;
     case PIER__OP_CONNECT: start_connect(loop, handle, op); break;
     default: start_shutdown(loop, handle, op); break;
     }
 }
 
+/* Receives of one shot are started for each message. */
 void pier__uring_start(struct pier_handle *handle, struct pier_op *op)
 {
-    if (PIER__LIKELY(op->kind_ ==
-                     PIER__OP_RECEIVE)) { /* the one that is started for each message */
+    if (op->kind_ == PIER__OP_RECEIVE) {
         start_receive(handle->loop_, handle, op);
+    } else if (op->kind_ == PIER__OP_RECEIVE_LENT) {
+        pier__uring_start_lent(handle->loop_, handle, op);
     } else {
         start_other(handle->loop_, handle, op);
     }

@@ -1,5 +1,5 @@
-/* uring_usual.c - the short ways on io_uring: data for a multishot receive that goes on, or for a
- * receive into the caller's memory, a send into an empty queue, and its end.
+/* uring_usual.c - the short ways on io_uring: data for a receive with nothing behind it, a send
+ * into an empty queue, and its end.
  *
  * They fall back on uring_receive.c and uring_ops.c, having done nothing, whenever one test says
  * that something else is going on. What the kernel is given back (completion entries, buffers)
@@ -74,6 +74,21 @@ static inline bool received_usual(struct pier_loop *loop, struct pier__uring *ur
     return true;
 }
 
+/* The end of a receive of one shot, and its callback. */
+static inline void finish_usual(struct pier_loop *loop, struct pier_handle *handle,
+                                struct pier_op *op, int size)
+{
+    pier__op_move(op, PIER__IDLE);
+    op->result = size;
+    op->done = (unsigned)size;
+    handle->ready_ &= (uint8_t) ~(PIER__RECEIVE_IN_KERNEL | PIER__STOPPING);
+    handle->head_[PIER__RECEIVING] = NULL;
+    loop->in_flight--;
+    loop->stats.receives++;
+    loop->stats.received_bytes += (unsigned)size;
+    pier__loop_call(loop, op);
+}
+
 /* Data for a receive into the caller's memory, with nothing behind it. */
 PIER__NOINLINE static bool filled_usual(struct pier_loop *loop, struct pier_op *op, int result)
 {
@@ -82,24 +97,16 @@ PIER__NOINLINE static bool filled_usual(struct pier_loop *loop, struct pier_op *
                        (handle->bits_ & PIER__CLOSED_TO_USER))) {
         return false;
     }
-    pier__op_move(op, PIER__IDLE);
-    op->result = result;
-    op->done = (unsigned)result;
-    handle->ready_ &= (uint8_t) ~(PIER__RECEIVE_IN_KERNEL | PIER__STOPPING);
-    handle->head_[PIER__RECEIVING] = NULL;
-    loop->in_flight--;
-    loop->stats.receives++;
-    loop->stats.received_bytes += (unsigned)result;
-    pier__loop_call(loop, op);
+    finish_usual(loop, handle, op, result);
     return true;
 }
 
-/* What pier__pool_drop() does for a send that is over, when its data came from the same handle. */
+/* What pier__pool_drop() does for a buffer that the kernel gets back. */
 static inline void release_usual(struct pier_loop *loop, struct pier__uring *uring,
-                                 struct pier_handle *handle, struct pier_buffer *buffer)
+                                 struct pier_buffer *buffer)
 {
-    if (PIER__UNLIKELY(buffer->refs != 1 || buffer->handle != handle ||
-                       loop->starved.head != NULL)) {
+    struct pier_handle *handle = buffer->handle;
+    if (PIER__UNLIKELY(buffer->refs != 1 || handle == NULL || loop->starved.head != NULL)) {
         pier__pool_drop(loop, buffer->index);
         return;
     }
@@ -107,6 +114,29 @@ static inline void release_usual(struct pier_loop *loop, struct pier__uring *uri
     loop->pool.lent--;
     handle->lent_--;
     give_back(loop, uring, buffer);
+}
+
+/* Data for a lent receive of one shot, with nothing behind it. */
+PIER__NOINLINE static bool lent_usual(struct pier_loop *loop, struct pier__uring *uring,
+                                      struct pier_op *op, int result, unsigned flags)
+{
+    struct pier_handle *handle = op->owner_;
+    if (PIER__UNLIKELY(result <= 0 || (flags & IORING_CQE_F_BUFFER) == 0 || op->next_ != NULL ||
+                       (handle->bits_ & PIER__CLOSED_TO_USER) || handle->extra_ != NULL)) {
+        return false;
+    }
+    uint32_t index = flags >> IORING_CQE_BUFFER_SHIFT;
+    struct pier_buffer *buffer = &loop->pool.buffers[index];
+    uring->missing++;
+    pier__pool_give(loop, index, handle);
+    buffer->size = (unsigned)result;
+    buffer->offset = 0;
+    op->data = pier__pool_memory(&loop->pool, index);
+    op->size = (unsigned)result;
+    op->flags = PIER_LENT; /* background ops have another word */
+    finish_usual(loop, handle, op, result);
+    release_usual(loop, uring, buffer);
+    return true;
 }
 
 /* All of a send went, with nothing behind it. Its callback, if it has one, is left to be called. */
@@ -129,7 +159,7 @@ static inline bool sent_usual(struct pier_loop *loop, struct pier__uring *uring,
     loop->stats.sends++;
     loop->stats.sent_bytes += (size_t)result;
     if (holds) {
-        release_usual(loop, uring, handle, op->extra_.pointer);
+        release_usual(loop, uring, op->extra_.pointer);
     }
     return true;
 }
@@ -144,23 +174,33 @@ PIER__NOINLINE static bool sent_with_callback(struct pier_loop *loop, struct pie
     return true;
 }
 
-/* A reference on the buffer that is just being delivered, if the send's data is in it: what
- * pier__pool_hold() does, without a division. Returns the bits of the op. */
+/* A reference on the buffer that the send's data is in, if it is in one: what pier__pool_hold()
+ * does, without a division where it's the one that is just being delivered. Returns the bits of the
+ * op. */
 static inline unsigned hold_usual(struct pier_loop *loop, const struct pier__uring *uring,
                                   struct pier_op *op)
 {
     struct pier__pool *pool = &loop->pool;
     struct pier_buffer *buffer = pool->current_out;
     size_t offset = (size_t)((uintptr_t)op->data - (uintptr_t)uring->current_memory);
-    if (PIER__UNLIKELY(buffer == NULL || offset >= pool->buffer_size)) {
-        return pier__pool_find(pool, op->data) == PIER__NO_BUFFER ? 0 : PIER__NOT_USUAL;
+    if (PIER__LIKELY(buffer != NULL && offset < pool->buffer_size)) {
+        if (PIER__UNLIKELY(buffer->refs != 0)) {
+            return PIER__NOT_USUAL;
+        }
+        buffer->refs = 1;
+        buffer->handle->lent_++;
+        pool->lent++;
+    } else {
+        uint32_t index = pier__pool_find(pool, op->data);
+        if (index == PIER__NO_BUFFER) {
+            return 0;
+        }
+        buffer = &pool->buffers[index];
+        if (PIER__UNLIKELY(buffer->refs == 0)) {
+            return PIER__NOT_USUAL;
+        }
+        buffer->refs++;
     }
-    if (PIER__UNLIKELY(buffer->refs != 0)) {
-        return PIER__NOT_USUAL;
-    }
-    buffer->refs = 1;
-    buffer->handle->lent_++;
-    pool->lent++;
     op->extra_.pointer = buffer;
     return PIER__HOLDS;
 }
@@ -221,6 +261,7 @@ void pier__uring_take_completions(struct pier_loop *loop)
     const uint32_t receive = pier__word_of(PIER__OP_RECEIVE_LENT, PIER__ACTIVE, PIER__MULTISHOT);
     const uint32_t send = pier__word_of(PIER__OP_SEND, PIER__ACTIVE, 0);
     const uint32_t fill = pier__word_of(PIER__OP_RECEIVE, PIER__ACTIVE, 0);
+    const uint32_t lent = pier__word_of(PIER__OP_RECEIVE_LENT, PIER__ACTIVE, 0);
     const uint32_t holds = pier__word_of(PIER__OP_NONE, PIER__IDLE, PIER__HOLDS);
     unsigned head = *queue->khead, mask = queue->ring_mask;
     /* What is there now; what comes meanwhile has its turn after the next enter. */
@@ -254,6 +295,9 @@ void pier__uring_take_completions(struct pier_loop *loop)
                     continue;
                 }
             } else if (word == fill && PIER__LIKELY(filled_usual(loop, op, completion->res))) {
+                continue;
+            } else if (word == lent && PIER__LIKELY(lent_usual(loop, uring, op, completion->res,
+                                                               completion->flags))) {
                 continue;
             }
         }

@@ -232,23 +232,20 @@ void pier_send(struct pier_handle *handle, struct pier_op *op, const void *memor
     handle->calls_->send(handle, op);
 }
 
+/* fn, and for a receive into the caller's memory data and size, are in the op unless it's in flight
+ * already. */
 PIER__COLD static void receive_by_queue(struct pier_handle *handle, struct pier_op *op,
-                                        void *memory, size_t size, pier_op_fn *fn)
+                                        unsigned kind, pier_op_fn *fn)
 {
-    PIER_REQUIRE(fn != NULL, "pier_receive", "the completion function is NULL");
-    if (op->state_ == PIER__IDLE) {
-        op->data = memory;
-        op->size = size;
-    }
-    pier__op_submit(handle, op, PIER__OP_RECEIVE, 0, fn, "pier_receive");
+    const char *function = kind == PIER__OP_RECEIVE ? "pier_receive" : "pier_receive_lent";
+    PIER_REQUIRE(fn != NULL, function, "the completion function is NULL");
+    pier__op_submit(handle, op, kind, 0, fn, function);
 }
 
-static inline void begin_receive(struct pier_handle *handle, struct pier_op *op, void *memory,
-                                 size_t size, pier_op_fn *fn)
+static inline void begin_receive(struct pier_handle *handle, struct pier_op *op, unsigned kind,
+                                 pier_op_fn *fn)
 {
-    op->data = memory;
-    op->size = size;
-    pier__op_set_up(handle->loop_, op, PIER__OP_RECEIVE, 0, fn, handle);
+    pier__op_set_up(handle->loop_, op, kind, 0, fn, handle);
     op->next_ = NULL;
     handle->head_[PIER__RECEIVING] = handle->tail_[PIER__RECEIVING] = op;
     pier__op_move(op, PIER__ACTIVE);
@@ -256,35 +253,55 @@ static inline void begin_receive(struct pier_handle *handle, struct pier_op *op,
 
 /* The usual case where there is something to start. */
 PIER__NOINLINE static void receive_and_start(struct pier_handle *handle, struct pier_op *op,
-                                             void *memory, size_t size, pier_op_fn *fn)
+                                             unsigned kind, pier_op_fn *fn)
 {
     const uint32_t odd = PIER__CLOSED_TO_USER | PIER__CONNECTING | PIER__FAILED | PIER__RESTRICTED;
     if (PIER__UNLIKELY((handle->bits_ & odd) != 0 || handle->head_[PIER__RECEIVING] != NULL ||
                        handle->loop_->thread != pier__thread() || op->state_ != PIER__IDLE ||
-                       size == 0 || fn == NULL || op->timeout_ns != 0)) {
-        receive_by_queue(handle, op, memory, size, fn);
+                       (kind == PIER__OP_RECEIVE && op->size == 0) || fn == NULL ||
+                       op->timeout_ns != 0)) {
+        receive_by_queue(handle, op, kind, fn);
         return;
     }
-    begin_receive(handle, op, memory, size, fn);
+    begin_receive(handle, op, kind, fn);
     handle->calls_->start(handle, op);
 }
 
-/* The usual case: the first receive of a handle that a readiness backend watches already, and that
- * has nothing to read now. There is nothing to start, so the op only becomes the head. */
-void pier_receive(struct pier_handle *handle, struct pier_op *op, void *memory, size_t size,
-                  pier_op_fn *fn)
+/* Whether a readiness backend watches the handle already, has nothing to read now, and this is the
+ * first receive. Then there is nothing to start: the op only becomes the head. */
+static inline bool is_watched(const struct pier_handle *handle, const struct pier_op *op,
+                              pier_op_fn *fn)
 {
     const uint32_t quick = PIER__CLOSED_TO_USER | PIER__CONNECTING | PIER__FAILED | PIER__LISTED |
                            PIER__STARTING << PIER__RECEIVING | PIER__RESTRICTED | PIER__QUICK;
-    if (PIER__UNLIKELY(
-            (handle->bits_ & quick) != PIER__QUICK || handle->head_[PIER__RECEIVING] != NULL ||
-            handle->loop_->thread != pier__thread() || op->state_ != PIER__IDLE ||
-            (handle->ready_ & PIER__READ) != 0 || (handle->interest_ & PIER__READ) == 0 ||
-            size == 0 || fn == NULL || op->timeout_ns != 0 || (op->flags & PIER_BACKGROUND) != 0)) {
-        receive_and_start(handle, op, memory, size, fn);
-        return;
+    return PIER__LIKELY(
+        (handle->bits_ & quick) == PIER__QUICK && handle->head_[PIER__RECEIVING] == NULL &&
+        handle->loop_->thread == pier__thread() && op->state_ == PIER__IDLE &&
+        (handle->ready_ & PIER__READ) == 0 && (handle->interest_ & PIER__READ) != 0 && fn != NULL &&
+        op->timeout_ns == 0 && (op->flags & PIER_BACKGROUND) == 0);
+}
+
+void pier_receive(struct pier_handle *handle, struct pier_op *op, void *memory, size_t size,
+                  pier_op_fn *fn)
+{
+    if (PIER__LIKELY(op->state_ == PIER__IDLE)) {
+        op->data = memory;
+        op->size = size;
     }
-    begin_receive(handle, op, memory, size, fn);
+    if (is_watched(handle, op, fn) && size != 0) {
+        begin_receive(handle, op, PIER__OP_RECEIVE, fn);
+    } else {
+        receive_and_start(handle, op, PIER__OP_RECEIVE, fn);
+    }
+}
+
+void pier_receive_lent(struct pier_handle *handle, struct pier_op *op, pier_op_fn *fn)
+{
+    if (is_watched(handle, op, fn)) {
+        begin_receive(handle, op, PIER__OP_RECEIVE_LENT, fn);
+    } else {
+        receive_and_start(handle, op, PIER__OP_RECEIVE_LENT, fn);
+    }
 }
 
 void pier__op_begin(struct pier_loop *loop, struct pier_op *op, unsigned kind, unsigned bits,

@@ -409,12 +409,6 @@ void pier_connect(struct pier_handle *handle, struct pier_op *op,
     pier__op_submit(handle, op, PIER__OP_CONNECT, PIER__ADDRESS, fn, "pier_connect");
 }
 
-void pier_receive_lent(struct pier_handle *handle, struct pier_op *op, pier_op_fn *fn)
-{
-    require_fn(fn, "pier_receive_lent");
-    pier__op_submit(handle, op, PIER__OP_RECEIVE_LENT, 0, fn, "pier_receive_lent");
-}
-
 void pier_receive_each(struct pier_handle *handle, struct pier_op *op, pier_op_fn *fn)
 {
     require_fn(fn, "pier_receive_each");
