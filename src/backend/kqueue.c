@@ -178,10 +178,17 @@ static int set(struct pier_loop *loop, pier_descriptor descriptor, uint64_t key,
     static const struct {
         unsigned bit;
         int filter;
-    } filters[] = {{PIER__READ, EVFILT_READ}, {PIER__WRITE, EVFILT_WRITE}};
+        unsigned note;
+    } filters[] = {
+        {PIER__READ, EVFILT_READ, 0},
+        {PIER__WRITE, EVFILT_WRITE, 0},
+#ifdef EVFILT_EXCEPT /* macOS, OpenBSD */
+        {PIER__PRIORITY, EVFILT_EXCEPT, NOTE_OOB},
+#endif
+    };
     struct poller *poller = poller_of(loop);
     bool level = ((interest | old) & PIER__LEVEL) != 0;
-    for (size_t i = 0; i < 2; i++) {
+    for (size_t i = 0; i < sizeof(filters) / sizeof(*filters); i++) {
         /* A poll for hang-up alone, or for writing, is told of the end of stream by the reading
          * filter: edge-triggered, since what there is to read doesn't interest it. */
         unsigned bits = filters[i].bit | (i == 0 ? PIER__LEVEL : 0);
@@ -194,8 +201,8 @@ static int set(struct pier_loop *loop, pier_descriptor descriptor, uint64_t key,
         }
         struct kevent change;
         unsigned flags = wants ? EV_ADD | EV_ENABLE | (edge ? (unsigned)EV_CLEAR : 0u) : EV_DELETE;
-        EV_SET(&change, (uintptr_t)descriptor, (short)filters[i].filter, (unsigned short)flags, 0,
-               0, TO_UDATA(key));
+        EV_SET(&change, (uintptr_t)descriptor, (short)filters[i].filter, (unsigned short)flags,
+               filters[i].note, 0, TO_UDATA(key));
         int error = level || !wants ? change_now(loop, poller, &change)
                                     : change_later(loop, poller, &change);
         if (error < 0) {

@@ -414,7 +414,6 @@ static void listener_is_readable(void)
     raw_close(listener);
 }
 
-/* Hundreds of descriptors, each with an op, in one loop. */
 static void urgent_data(void)
 {
     if (lacks_poll()) {
@@ -437,6 +436,37 @@ static void urgent_data(void)
     raw_close(listener);
 }
 
+/* Cancelling one of two polls, before and after they were armed, leaves the other one armed. */
+static void urgent_data_for_one_of_two(void)
+{
+    if (lacks_poll()) {
+        return;
+    }
+    struct pier_loop *loop = test_loop();
+    struct pier_address address = address_of("127.0.0.1:0");
+    const pier_descriptor listener = raw_listen(&address, 4);
+    for (int i = 0; i < 2; i++) {
+        struct tracked polls[2] = {0};
+        const pier_descriptor client = raw_connect(&address), server = raw_accept(listener);
+        tracked_poll(loop, &polls[0], server, PIER_PRIORITY, NULL);
+        tracked_poll(loop, &polls[1], server, PIER_PRIORITY, NULL);
+        if (i == 1) {
+            run_quietly(loop, 5);
+        }
+        tracked_cancel(&polls[0]);
+        CHECK_INT(wait_for(&polls[0]), ==, PIER_ECANCELED);
+        raw_send(client, "x", 1); /* kqueue may tell of urgent data only together with other data */
+        run_quietly(loop, 5);
+        CHECK(polls[1].in_flight);
+        raw_send_urgent(client, '!');
+        CHECK_INT(wait_for(&polls[1]), ==, PIER_PRIORITY);
+        raw_close(client);
+        raw_close(server);
+    }
+    raw_close(listener);
+}
+
+/* Hundreds of descriptors, each with an op, in one loop. */
 static void many_descriptors(void)
 {
     if (lacks_poll()) {
@@ -501,6 +531,7 @@ const struct test poll_tests[] = {
     TEST(poll, regular_file),
     TEST(poll, listener_is_readable),
     TEST(poll, urgent_data),
+    TEST(poll, urgent_data_for_one_of_two),
     TEST(poll, many_descriptors),
     TEST(poll, drained_with_the_loop),
     TEST_END,

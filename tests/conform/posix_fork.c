@@ -222,6 +222,73 @@ static void sends_in_flight_stay_with_the_parent(void)
     raw_close(peer);
 }
 
+struct watched {
+    struct pier_loop *loop;
+    struct tracked_handle a;
+    struct tracked poll, each, cancelled, cancelled_each, receive;
+    pier_descriptor peer, pipe[2];
+    char got[4];
+};
+
+static void begin_watched(struct watched *watched)
+{
+    struct pier_loop *loop = watched->loop = test_loop();
+    watched->peer = tracked_raw_pair(loop, STREAM_TCP4, &watched->a);
+    raw_pipe(watched->pipe);
+    tracked_poll(loop, &watched->poll, watched->pipe[0], PIER_READABLE, NULL);
+    tracked_poll_each(loop, &watched->each, watched->pipe[0], PIER_READABLE, NULL);
+    tracked_poll(loop, &watched->cancelled, watched->pipe[0], PIER_READABLE, NULL);
+    tracked_poll_each(loop, &watched->cancelled_each, watched->pipe[0], PIER_READABLE, NULL);
+    tracked_receive(&watched->a, &watched->receive, watched->got, sizeof(watched->got), NULL);
+    run_quietly(loop, 5);
+    tracked_cancel(&watched->cancelled);
+    tracked_cancel(&watched->cancelled_each);
+    tracked_cancel(&watched->receive);
+}
+
+static void end_watched(struct watched *watched)
+{
+    char byte;
+    CHECK_INT(wait_for(&watched->cancelled), ==, PIER_ECANCELED);
+    CHECK_INT(wait_for(&watched->cancelled_each), ==, PIER_ECANCELED);
+    CHECK_INT(wait_for(&watched->receive), ==, PIER_ECANCELED);
+    raw_send(watched->pipe[1], "x", 1);
+    CHECK_INT(wait_for(&watched->poll), ==, PIER_READABLE);
+    RUN_UNTIL(watched->loop, watched->each.events > 0);
+    raw_receive(watched->pipe[0], &byte, 1);
+    tracked_cancel(&watched->each);
+    CHECK_INT(wait_for(&watched->each), ==, PIER_ECANCELED);
+    close_and_wait(&watched->a);
+}
+
+static void watch_in_the_child(void *context)
+{
+    struct watched *watched = context;
+    CHECK_OK(pier_loop_after_fork(watched->loop));
+    run_quietly(watched->loop, 5);
+    CHECK(watched->poll.in_flight);
+    CHECK_INT(watched->each.events, ==, 0);
+    end_watched(watched);
+    test_loop_free(watched->loop);
+}
+
+/* Polls, and cancels that no turn has seen yet, are as good in the child as in the parent. The
+ * parent's polls may see what comes and goes in the child. */
+static void polls_and_cancels_in_both(void)
+{
+    struct watched watched = {0};
+    if (!test_can(PIER_CAN_FORK)) {
+        test_skip("the backend has no pier_loop_after_fork()");
+        return;
+    }
+    begin_watched(&watched);
+    end_child(begin_child(watch_in_the_child, &watched));
+    end_watched(&watched);
+    raw_close(watched.peer);
+    raw_close(watched.pipe[0]);
+    raw_close(watched.pipe[1]);
+}
+
 static void exit_at_once(void *context)
 {
     (void)context;
@@ -240,7 +307,11 @@ static void child_that_ignores_it(void)
 }
 
 const struct test fork_tests[] = {
-    TEST(fork, child_is_refused),         TEST(fork, child_makes_its_own),
-    TEST(fork, child_goes_on_after_fork), TEST(fork, sends_in_flight_stay_with_the_parent),
-    TEST(fork, child_that_ignores_it),    TEST_END,
+    TEST(fork, child_is_refused),
+    TEST(fork, child_makes_its_own),
+    TEST(fork, child_goes_on_after_fork),
+    TEST(fork, sends_in_flight_stay_with_the_parent),
+    TEST(fork, polls_and_cancels_in_both),
+    TEST(fork, child_that_ignores_it),
+    TEST_END,
 };
