@@ -296,7 +296,7 @@ struct pier_loop_stats {
     uint64_t closes;          /* handles closed */
     uint64_t system_calls;    /* made by the loop's thread for its handles and waits */
     uint64_t registrations;   /* changes of the kernel's interest set */
-    uint64_t wakeups;         /* system calls made by other threads to wake the loop */
+    uint64_t wakeups;         /* times that other threads woke the loop from its sleep */
     uint64_t stale_events;    /* events for handles closed meanwhile, dropped */
     uint64_t rearms;          /* multishot requests ended early by the kernel and asked again */
     uint64_t accept_pauses;   /* accepting paused: out of descriptors or memory */

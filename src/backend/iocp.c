@@ -147,7 +147,7 @@ static void wait_iocp(struct pier_loop *loop, uint64_t timeout_ns)
     /* What is left of the last batch is older than what the port has: first in, first out. */
     if (take_packets(loop)) {
         int count = fetch_packets(loop, serves_first ? 0 : timeout_ns);
-        pier__atomic_store(&loop->sleeping, 0);
+        pier__loop_awake(loop);
         if (PIER__UNLIKELY(count < 0 && count != PIER_EINTR)) {
             loop->failure = pier__fail(count, "waiting for the completion port: %s",
                                        pier_error_text(count));
@@ -155,7 +155,7 @@ static void wait_iocp(struct pier_loop *loop, uint64_t timeout_ns)
         }
         take_packets(loop);
     }
-    pier__atomic_store(&loop->sleeping, 0);
+    pier__loop_awake(loop);
     serve_listed(loop);
 }
 

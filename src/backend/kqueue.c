@@ -245,7 +245,7 @@ static void wait(struct pier_loop *loop, uint64_t timeout_ns)
     loop->stats.system_calls++;
     int count = pier__sys_kevent(poller->queue, poller->changes, poller->change_count,
                                  poller->events, poller->size, timeout_ns);
-    pier__atomic_store(&loop->sleeping, 0);
+    pier__loop_awake(loop);
     if (PIER__UNLIKELY(count < 0)) {
         loop->failure = pier__fail(count, "kevent: %s", pier_error_text(count));
         return;

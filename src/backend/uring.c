@@ -226,7 +226,7 @@ static void wait(struct pier_loop *loop, uint64_t timeout_ns)
     bool sleep = timeout_ns != 0 && !has_completions(uring) && uring->polls_unsent == NULL &&
                  !uring->cancels_unsent;
     int result = enter(loop, sleep, true, timeout_ns);
-    pier__atomic_store(&loop->sleeping, 0);
+    pier__loop_awake(loop);
     /* Completions to be taken first, or memory short for the moment (io_uring_enter(2), EBUSY
      * and EAGAIN): the next turn tries again. */
     if (PIER__UNLIKELY(result < 0 && result != PIER_EBUSY && result != PIER_EAGAIN &&

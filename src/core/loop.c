@@ -351,15 +351,14 @@ static uint64_t sleep_time(struct pier_loop *loop)
     return left < most ? left : most;
 }
 
-/* Waits; other threads wake a loop whose `sleeping` is set. Set, fence, look again, sleep: the
- * store must be seen before the look. A weaker order loses wake-ups, on ARM first. */
+/* Waits; other threads wake a loop whose `sleeping` is set. Set, look again, sleep: the store must
+ * be seen before the look, see post.c. A weaker order loses wake-ups, on ARM first. */
 static void wait_in_backend(struct pier_loop *loop, uint64_t timeout_ns)
 {
     if (timeout_ns != 0) {
-        pier__atomic_store(&loop->sleeping, 1);
-        pier__atomic_fence();
-        if (pier__remote_pending(loop) || pier__atomic_load_relaxed(&loop->stop) ||
-            pier__atomic_load_relaxed(&loop->wake)) {
+        pier__atomic_store(&loop->sleeping, PIER__ASLEEP);
+        if (pier__remote_pending(loop) || pier__atomic_load(&loop->stop) ||
+            pier__atomic_load(&loop->wake)) {
             timeout_ns = 0;
         }
     }
@@ -454,8 +453,8 @@ int pier_loop_run(struct pier_loop *loop, enum pier_run mode)
         if (loop->backend->flush != NULL) {
             loop->backend->flush(loop);
         }
-        pier__atomic_store(&loop->sleeping, 1); /* what comes now must show at the descriptor */
-        pier__atomic_fence();
+        /* What comes now must show at the descriptor. */
+        pier__atomic_store(&loop->sleeping, PIER__ASLEEP);
     }
     /* The next run tries again: memory may only have been short, and ops in flight must be able to
      * complete (tests/fault). */
@@ -494,8 +493,7 @@ pier_descriptor pier_loop_descriptor(struct pier_loop *loop)
                           loop->backend->name);
     }
     loop->embedded = true;
-    pier__atomic_store(&loop->sleeping, 1);
-    pier__atomic_fence();
+    pier__atomic_store(&loop->sleeping, PIER__ASLEEP);
     return descriptor;
 }
 

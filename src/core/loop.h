@@ -173,7 +173,6 @@ struct pier_loop {
     struct pier_op *remote;
     struct pier__token *remote_cancels;
     uint32_t sleeping, stop, wake;
-    uint64_t remote_wakeups;
     unsigned char apart_behind[64];
 
     struct pier__token *tokens[PIER__TOKEN_CHUNKS];
@@ -182,6 +181,9 @@ struct pier_loop {
     uint64_t forks;
     struct pier_loop_options options;
 };
+
+/* loop->sleeping */
+enum { PIER__AWAKE, PIER__ASLEEP, PIER__WOKEN /* asleep, and another thread is seeing to that */ };
 
 /* ---- loop.c */
 
@@ -199,6 +201,14 @@ static inline uint64_t pier__loop_clock(struct pier_loop *loop)
         loop->now = pier__sys_clock();
     }
     return loop->now;
+}
+/* For the backends: the wait is over. Who still finds the loop asleep makes a needless call. */
+static inline void pier__loop_awake(struct pier_loop *loop)
+{
+    if (pier__atomic_load_relaxed(&loop->sleeping) == PIER__WOKEN) {
+        loop->stats.wakeups++;
+    }
+    pier__atomic_store_relaxed(&loop->sleeping, PIER__AWAKE);
 }
 /* Runs the callbacks of what has completed up to now. False when the turn's budget ran out. */
 bool pier__loop_deliver(struct pier_loop *loop);

@@ -1,8 +1,10 @@
 /* post.c - what other threads and signal handlers may call: post, notify, wake, cancel by token.
  *
  * Ops arrive on a lock-free stack (loop->remote) that the loop takes whole and turns round, so that
- * posts of one thread complete in the order made. A waker pushes, fences, and makes a system call
- * only if the loop sleeps; it takes the `sleeping` mark with it, so that of many wakers one calls.
+ * posts of one thread complete in the order made. A waker pushes, then looks whether the loop
+ * sleeps; the loop says that it sleeps, then looks whether something was pushed, in
+ * wait_in_backend(). Both are stores followed by loads that must not overtake them: sequentially
+ * consistent, all four. A waker makes a system call only if the loop sleeps, and of many one does.
  * Nothing here allocates, locks, or leaves errno changed.
  *
  * A token names an op without its address, which another thread might use after the op's memory is
@@ -26,9 +28,8 @@ struct pier__token {
 
 void pier__loop_wake(struct pier_loop *loop)
 {
-    pier__atomic_fence();
-    if (pier__atomic_load_relaxed(&loop->sleeping) && pier__atomic_exchange(&loop->sleeping, 0)) {
-        pier__atomic_add(&loop->remote_wakeups, 1);
+    if (pier__atomic_load(&loop->sleeping) == PIER__ASLEEP &&
+        pier__atomic_exchange(&loop->sleeping, PIER__WOKEN) == PIER__ASLEEP) {
         loop->backend->wake(loop);
     }
 }
@@ -130,8 +131,8 @@ static struct pier_op *in_order(struct pier_op *stack)
 
 bool pier__remote_pending(const struct pier_loop *loop)
 {
-    return loop->posted.head != NULL || pier__atomic_load_relaxed(&loop->remote) != NULL ||
-           pier__atomic_load_relaxed(&loop->remote_cancels) != NULL;
+    return loop->posted.head != NULL || pier__atomic_load(&loop->remote) != NULL ||
+           pier__atomic_load(&loop->remote_cancels) != NULL;
 }
 
 static void deliver_cancels(struct pier_loop *loop)
@@ -178,7 +179,9 @@ void pier__remote_deliver(struct pier_loop *loop)
         pier__op_move(op, PIER__DONE);
         pier__queue_push(&loop->posted, op);
     }
-    deliver_cancels(loop);
+    if (PIER__UNLIKELY(pier__atomic_load_relaxed(&loop->remote_cancels) != NULL)) {
+        deliver_cancels(loop);
+    }
     deliver_posted(loop);
 }
 

@@ -18,7 +18,6 @@ void pier_loop_stats(struct pier_loop *loop, struct pier_loop_stats *stats)
     if (loop->running) {
         stats->callbacks += (uint64_t)((int32_t)loop->options.callbacks_max - loop->budget);
     }
-    stats->wakeups = pier__atomic_load_relaxed(&loop->remote_wakeups);
     stats->ops_in_flight = loop->in_flight;
     stats->buffers_lent = loop->pool.lent;
 }
@@ -199,7 +198,7 @@ int pier_loop_after_fork(struct pier_loop *loop)
     }
     loop->thread = NULL;
     loop->forks = pier__sys_forks();
-    pier__atomic_store(&loop->sleeping, 0);
+    pier__atomic_store(&loop->sleeping, PIER__AWAKE);
     int error = loop->backend->after_fork(loop);
     if (error < 0) {
         return pier__fail(error, "the %s backend can't be made anew in the child: %s",
