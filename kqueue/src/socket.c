@@ -26,16 +26,22 @@
 #define ATTRIBUTE_HEADER sizeof(struct nlattr)
 #define ALIGN_ATTRIBUTE(size) (((size) + 3U) & ~(size_t)3U)
 #define STATE_LISTEN 10 /* TCP_LISTEN; the kernel's header for programs leaves it out */
-/* The words of SO_MEMINFO, <linux/sock_diag.h>. */
+#define TCP_INFO_SIZE_MIN (offsetof(struct tcp_info, tcpi_total_retrans) + sizeof(uint32_t))
+/* The words of SO_MEMINFO, <linux/sock_diag.h>, and as many of them as are needed. */
 #define MEMINFO_WORDS 9
+#define MEMINFO_SIZE_MIN ((SK_MEMINFO_WMEM_QUEUED + 1) * sizeof(uint32_t))
 
+/*
+ * False if it isn't TCP, and for an answer shorter than Linux 2.6 gave: qemu-user hands out the
+ * first word alone, which on big-endian machines is turned round besides. Later fields that an old
+ * kernel leaves out are 0.
+ */
 static bool get_tcp_info(int fd, struct tcp_info *info)
 {
     socklen_t size = sizeof(*info);
 
-    /* Old kernels fill in less; what they leave out is 0. */
     memset(info, 0, sizeof(*info));
-    return getsockopt(fd, IPPROTO_TCP, TCP_INFO, info, &size) == 0;
+    return getsockopt(fd, IPPROTO_TCP, TCP_INFO, info, &size) == 0 && size >= TCP_INFO_SIZE_MIN;
 }
 
 /* The queue length in the kernel's answer about the listening Unix socket, or -1. */
@@ -112,7 +118,8 @@ int pier__kq_backlog(int fd)
 
 /*
  * Called for sockets with EPOLLERR that are over. A connection that never carried anything was
- * refused, unless its last SYN was sent in vain; one that did was reset.
+ * refused, unless its last SYN was sent in vain; one that did was reset. What isn't known to be
+ * either is called reset.
  */
 int pier__kq_socket_error(int fd)
 {
@@ -131,6 +138,18 @@ int pier__kq_socket_error(int fd)
 }
 
 /*
+ * For want of SO_MEMINFO: when epoll calls a socket writable, at least a third of its buffer is
+ * free (a third for TCP, half for datagrams, three quarters for Unix sockets).
+ */
+static int64_t least_space(int fd)
+{
+    int total = 0;
+    socklen_t size = sizeof(total);
+
+    return getsockopt(fd, SOL_SOCKET, SO_SNDBUF, &total, &size) == 0 ? total / 3 : 1;
+}
+
+/*
  * Linux counts the memory of buffers, not bytes, so what fits is a little less than what is free:
  * a thirty-second is held back, and a write of `data` bytes is taken in one go (test: write_test).
  */
@@ -141,8 +160,11 @@ int64_t pier__kq_socket_space(int fd)
     uint32_t used;
     int64_t space;
 
-    if (getsockopt(fd, SOL_SOCKET, SO_MEMINFO, words, &size) == -1)
-        return 1; /* Before Linux 4.12. */
+    /* Not before Linux 4.12, and of qemu-user one word. */
+    if (getsockopt(fd, SOL_SOCKET, SO_MEMINFO, words, &size) == -1 || size < MEMINFO_SIZE_MIN) {
+        space = least_space(fd);
+        return space - space / 32;
+    }
     used = words[SK_MEMINFO_WMEM_QUEUED] > words[SK_MEMINFO_WMEM_ALLOC]
                ? words[SK_MEMINFO_WMEM_QUEUED]
                : words[SK_MEMINFO_WMEM_ALLOC];

@@ -6,7 +6,9 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <ftw.h>
+#include <linux/netlink.h>
 #include <netinet/in.h>
+#include <netinet/tcp.h>
 #include <poll.h>
 #include <signal.h>
 #include <stdio.h>
@@ -272,6 +274,27 @@ bool can_watch_processes(void)
     if (error == ENOTSUP)
         check_skip("no pidfd_open() here (Linux before 5.3, valgrind)");
     return error == 0;
+}
+
+bool has_tcp_info(void)
+{
+    struct tcp_info info;
+    socklen_t size = sizeof(info);
+    int fd = socket(AF_INET, SOCK_STREAM, 0), result;
+
+    result = getsockopt(fd, IPPROTO_TCP, TCP_INFO, &info, &size);
+    close(fd);
+    return result == 0 && size > sizeof(int);
+}
+
+bool has_socket_statistics(void)
+{
+    int fd = socket(AF_NETLINK, SOCK_RAW | SOCK_CLOEXEC, NETLINK_SOCK_DIAG);
+
+    if (fd == -1)
+        return false;
+    close(fd);
+    return true;
 }
 
 int64_t now_ms(void)

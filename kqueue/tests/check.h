@@ -77,6 +77,10 @@ const char *scratch(void);
 const char *scratch_file(const char *name);
 /* Whether EVFILT_PROC works here; else the running test is skipped. */
 bool can_watch_processes(void);
+/* Whether TCP_INFO is answered in full. qemu-user gives the first word alone. */
+bool has_tcp_info(void);
+/* Whether the kernel's socket statistics can be asked. qemu-user and some sandboxes forbid it. */
+bool has_socket_statistics(void);
 int64_t now_ms(void);
 /* Open descriptors of this process. */
 int count_descriptors(void);

@@ -135,20 +135,22 @@ static void unix_reset_is_in_fflags(void)
     close(queue);
 }
 
+/* What the kernel doesn't tell is 1: there is somebody. */
 static void backlog_of_tcp(void)
 {
     uint16_t port;
     int queue = new_queue(), listener = tcp_listen(&port), clients[3];
+    bool is_told = has_tcp_info();
 
     CHECK_EQ(add(queue, (uintptr_t)listener, EVFILT_READ, 0), 0);
     CHECK(is_quiet(queue));
     for (int i = 0; i < 3; i++) {
         clients[i] = socket(AF_INET, SOCK_STREAM, 0);
         CHECK_EQ(tcp_connect(clients[i], port), 0);
-        CHECK_EQ(get_one(queue).data, i + 1);
+        CHECK_EQ(get_one(queue).data, is_told ? i + 1 : 1);
     }
     for (int i = 3; i > 0; i--) {
-        CHECK_EQ(get_one(queue).data, i);
+        CHECK_EQ(get_one(queue).data, is_told ? i : 1);
         close(accept(listener, NULL, NULL));
     }
     CHECK(is_quiet(queue));
@@ -171,7 +173,7 @@ static void backlog_of_unix_sockets(void)
         clients[i] = socket(AF_UNIX, SOCK_STREAM, 0);
         CHECK_EQ(connect(clients[i], (struct sockaddr *)&address, sizeof(address)), 0);
     }
-    CHECK_EQ(get_one(queue).data, 3);
+    CHECK_EQ(get_one(queue).data, has_socket_statistics() ? 3 : 1);
     for (int i = 0; i < 3; i++)
         close(clients[i]);
     close(listener);

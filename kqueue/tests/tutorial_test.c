@@ -3,6 +3,8 @@
  *
  * usage: tutorial_test DIRECTORY-OF-THE-PROGRAMS
  *
+ * Programs of another processor are started under the emulator that PIER_EMULATOR names.
+ *
  * Each has a terminal for its output, so that the lines come at once without a word about it in the
  * program. What a program has printed says when it is ready for the next step.
  */
@@ -31,6 +33,7 @@ struct run {
 
 static void start(struct run *run, const char *program, const char *argument)
 {
+    const char *emulator = getenv("PIER_EMULATOR");
     struct termios settings;
     char path[512];
     int slave;
@@ -50,7 +53,10 @@ static void start(struct run *run, const char *program, const char *argument)
     REQUIRE(run->pid >= 0);
     if (run->pid == 0) {
         dup2(slave, STDOUT_FILENO);
-        execl(path, program, argument, (char *)NULL);
+        if (emulator)
+            execl(emulator, emulator, path, argument, (char *)NULL);
+        else
+            execl(path, program, argument, (char *)NULL);
         _exit(127);
     }
     close(slave);
