@@ -2,10 +2,12 @@
  *
  * An address is plain data in one layout on every system: copy it, compare it, keep it. */
 
+#ifndef PIER_H
+#include "pier/pier.h" /* includes this file in its turn */
+#endif
+
 #ifndef PIER_ADDRESS_H
 #define PIER_ADDRESS_H
-
-#include "pier/pier.h"
 
 #ifdef __cplusplus
 extern "C" {

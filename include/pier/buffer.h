@@ -7,10 +7,12 @@
  * handle holds more than its share, receiving pauses (counted in buffer_pauses) and goes on after a
  * release. */
 
+#ifndef PIER_H
+#include "pier/pier.h" /* includes this file in its turn */
+#endif
+
 #ifndef PIER_BUFFER_H
 #define PIER_BUFFER_H
-
-#include "pier/pier.h"
 
 #ifdef __cplusplus
 extern "C" {

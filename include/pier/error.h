@@ -3,10 +3,12 @@
  * A negative result is one of these; op->os_error keeps the system's own code. Numbers are stable
  * across releases. */
 
+#ifndef PIER_H
+#include "pier/pier.h" /* includes this file in its turn */
+#endif
+
 #ifndef PIER_ERROR_H
 #define PIER_ERROR_H
-
-#include "pier/pier.h"
 
 #ifdef __cplusplus
 extern "C" {

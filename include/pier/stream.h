@@ -6,10 +6,12 @@
  * shutdown of the sending one. Functions that return void report through the op; functions that
  * return int report at once, with a line in pier_error_detail(). */
 
+#ifndef PIER_H
+#include "pier/pier.h" /* includes this file in its turn */
+#endif
+
 #ifndef PIER_STREAM_H
 #define PIER_STREAM_H
-
-#include "pier/pier.h"
 
 #ifdef __cplusplus
 extern "C" {
@@ -38,7 +40,9 @@ struct pier_listen_options {
                          nobody listens on it */
 };
 
-/* Opens a listening stream socket. `options` may be NULL. Returns 0 or a negative PIER_E*:
+/* Opens a listening stream socket. `options` may be NULL. The IPv6 address for all, as in ":8080",
+ * takes IPv4 connections too, and stands for all IPv4 addresses on a machine without IPv6:
+ * pier_local_address() tells which it was. Returns 0 or a negative PIER_E*:
  * PIER_EADDRINUSE, PIER_EADDRNOTAVAIL, PIER_EACCES (a port below 1024 without the right),
  * PIER_EAFNOSUPPORT, PIER_EMFILE, PIER_ENOTSUP. */
 PIER_API int pier_listen(struct pier_loop *loop, struct pier_handle *handle,

@@ -12,10 +12,13 @@
  * The callbacks of a writer run inside pier_loop_run() only, never inside a call of the writer.
  * They may write, finish, and close the handle; they may not free the writer. */
 
+#ifndef PIER_H
+#include "pier/pier.h" /* includes this file in its turn */
+#endif
+
 #ifndef PIER_WRITER_H
 #define PIER_WRITER_H
 
-#include "pier/pier.h"
 #include "pier/stream.h"
 
 #ifdef __cplusplus
