@@ -41,8 +41,9 @@ struct pier_listen_options {
 };
 
 /* Opens a listening stream socket. `options` may be NULL. The IPv6 address for all, as in ":8080",
- * takes IPv4 connections too, and stands for all IPv4 addresses on a machine without IPv6:
- * pier_local_address() tells which it was. Returns 0 or a negative PIER_E*:
+ * takes IPv4 connections too. Where one socket can't (there is no IPv6, or it's OpenBSD's, which is
+ * kept apart) it stands for all IPv4 addresses: pier_local_address() tells which it was. Returns 0
+ * or a negative PIER_E*:
  * PIER_EADDRINUSE, PIER_EADDRNOTAVAIL, PIER_EACCES (a port below 1024 without the right),
  * PIER_EAFNOSUPPORT, PIER_EMFILE, PIER_ENOTSUP. */
 PIER_API int pier_listen(struct pier_loop *loop, struct pier_handle *handle,

@@ -51,6 +51,24 @@ static void require_thread(const struct pier_loop *loop, const char *function)
                  "called from another thread than the loop's");
 }
 
+static bool is_any_ipv6(const struct pier_address *address)
+{
+    static const uint8_t any[16];
+    return address->family == PIER_ADDRESS_IPV6 && memcmp(address->u.ip, any, sizeof(any)) == 0;
+}
+
+/* OpenBSD's IPv6 sockets never take IPv4 connections, and refuse the wish; to one address alone it
+ * makes no difference. */
+static int set_dual_stack(pier_descriptor socket, const struct pier_address *address,
+                          const struct pier_listen_options *options)
+{
+    int error = pier__sys_set_dual_stack(socket, !options->ipv6_only);
+    if (options->ipv6_only || (error != PIER_EINVAL && error != PIER_ENOTSUP)) {
+        return error;
+    }
+    return is_any_ipv6(address) ? PIER_EAFNOSUPPORT : 0;
+}
+
 static int set_up_listener(pier_descriptor socket, const struct pier_address *address,
                            const struct pier_listen_options *options)
 {
@@ -62,7 +80,7 @@ static int set_up_listener(pier_descriptor socket, const struct pier_address *ad
         error = pier__sys_set_reuse_port(socket);
     }
     if (error == 0 && address->family == PIER_ADDRESS_IPV6) {
-        error = pier__sys_set_dual_stack(socket, !options->ipv6_only);
+        error = set_dual_stack(socket, address, options);
     }
     if (error == 0 && address->family != PIER_ADDRESS_UNIX && !options->delay) {
         error = pier__sys_set_no_delay(socket, true); /* accepted sockets inherit it */
@@ -79,10 +97,29 @@ static int set_up_listener(pier_descriptor socket, const struct pier_address *ad
     return error;
 }
 
-static bool is_any_ipv6(const struct pier_address *address)
+/* A bound and listening socket, or a negative PIER_E* that is explained. */
+static pier_descriptor open_listener(const struct pier_loop *loop,
+                                     const struct pier_address *address,
+                                     const struct pier_listen_options *options)
 {
-    static const uint8_t any[16];
-    return address->family == PIER_ADDRESS_IPV6 && memcmp(address->u.ip, any, sizeof(any)) == 0;
+    pier_descriptor socket = pier__sys_socket(address->family, loop->backend->nonblocking);
+    if (socket < 0) {
+        return fail_opening((int)socket, "open a socket for", address);
+    }
+    int error = set_up_listener(socket, address, options);
+    if (error < 0) {
+        pier__sys_close(socket);
+        return fail_opening(error, "listen on", address);
+    }
+    return socket;
+}
+
+/* Kernels without IPv6, and sandboxes that withhold it, have no such sockets, and OpenBSD none for
+ * both families. Where it is there but switched off, Linux binds to the address "any" nevertheless,
+ * and takes IPv4 with it; others may have no address to bind to. */
+static bool lacks_ipv6(pier_descriptor error)
+{
+    return error == PIER_EAFNOSUPPORT || error == PIER_EADDRNOTAVAIL;
 }
 
 int pier_listen(struct pier_loop *loop, struct pier_handle *handle,
@@ -102,19 +139,14 @@ int pier_listen(struct pier_loop *loop, struct pier_handle *handle,
             "pier_listen: backlog is %d: give 0 for the default (%d) or a positive number",
             options->backlog, BACKLOG);
     }
-    pier_descriptor socket = pier__sys_socket(address->family, loop->backend->nonblocking);
-    struct pier_address every_ipv4 = {.family = PIER_ADDRESS_IPV4, .port = address->port};
-    if (socket == PIER_EAFNOSUPPORT && is_any_ipv6(address) && !options->ipv6_only) {
-        address = &every_ipv4; /* a machine without IPv6: all of its addresses are IPv4 */
-        socket = pier__sys_socket(address->family, loop->backend->nonblocking);
+    pier_descriptor socket = open_listener(loop, address, options);
+    const struct pier_address every_ipv4 = {.family = PIER_ADDRESS_IPV4, .port = address->port};
+    if (lacks_ipv6(socket) && is_any_ipv6(address) && !options->ipv6_only) {
+        address = &every_ipv4; /* all that there is on this machine (test: unit/listen_test) */
+        socket = open_listener(loop, address, options);
     }
     if (socket < 0) {
-        return fail_opening((int)socket, "open a socket for", address);
-    }
-    error = set_up_listener(socket, address, options);
-    if (error < 0) {
-        pier__sys_close(socket);
-        return fail_opening(error, "listen on", address);
+        return (int)socket;
     }
     error = pier__handle_open(loop, handle, socket, PIER__KIND_LISTENER, address->family,
                               options->exclusive ? PIER__SHARED : 0);

@@ -7,8 +7,10 @@
 
 #include "../unit/unit.h"
 
+#include <arpa/inet.h>
 #include <errno.h>
 #include <fcntl.h>
+#include <netinet/in.h>
 #include <poll.h>
 #include <signal.h>
 #include <stdio.h>
@@ -104,6 +106,37 @@ TEST(echo_returns_what_it_gets)
     close(peer);
     stop_server(SIGTERM);
     check_counters(1, 100101);
+}
+
+/* Without IPv6 these are all IPv4 addresses; see unit/listen_test.c. */
+TEST(echo_listens_on_all_addresses)
+{
+    char line[200];
+    unsigned port = 0;
+    command_start(&server, (const char *[]){"echo", "--json", "--backend", command_backend(),
+                                            "--listen", ":0", NULL});
+    command_read_line(&server, line, sizeof(line));
+    bool has_ipv6 = strncmp(line, "listening on [::]:", 18) == 0;
+    REQUIRE(sscanf(line, has_ipv6 ? "listening on [::]:%u" : "listening on 0.0.0.0:%u", &port) ==
+            1);
+    int peer = command_connect(port, 0);
+    exchange(peer, 100, 6);
+    close(peer);
+    int64_t peers = 1;
+    struct sockaddr_in6 loopback = {.sin6_family = AF_INET6,
+                                    .sin6_port = htons((uint16_t)port),
+                                    .sin6_addr = IN6ADDR_LOOPBACK_INIT};
+    peer = socket(AF_INET6, SOCK_STREAM, 0);
+    /* Where IPv6 is switched off there is the socket, and no way to the address. */
+    if (peer >= 0 &&
+        connect(peer, (const struct sockaddr *)(const void *)&loopback, sizeof(loopback)) == 0) {
+        CHECK(has_ipv6);
+        exchange(peer, 100, 7);
+        peers++;
+    }
+    close(peer);
+    stop_server(SIGTERM);
+    check_counters(peers, 100 * peers);
 }
 
 TEST(echo_takes_bytes_one_at_a_time)

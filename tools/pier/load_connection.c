@@ -298,8 +298,8 @@ static void fail_to_connect(struct load_connection *c, int64_t error)
     if (error == PIER_ECONNREFUSED || error == PIER_ENOENT) {
         remedy = ": is the server running, and listening there?";
     } else if (error == PIER_EADDRNOTAVAIL) {
-        remedy = ": the local ports are used up; widen net.ipv4.ip_local_port_range or open fewer "
-                 "connections";
+        remedy = ": no address of this machine leads there, or the local ports are used up (then "
+                 "widen net.ipv4.ip_local_port_range or open fewer connections)";
     } else if (error == PIER_ETIMEDOUT) {
         remedy = ": nothing answers there; is the address right?";
     }
