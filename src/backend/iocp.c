@@ -33,7 +33,7 @@ static int probe_iocp(void)
 
 static int open_iocp(struct pier_loop *loop, const struct pier_loop_options *options)
 {
-    static uint16_t ids;
+    static uint32_t ids;
     struct pier__iocp *iocp = pier__allocate(loop, sizeof(*iocp));
     if (iocp == NULL) {
         return pier__fail(PIER_ENOMEM, "no memory for the iocp backend");

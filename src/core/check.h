@@ -16,6 +16,13 @@
 #define PIER__NOINLINE __attribute__((noinline))
 /* What the compiler may build on. */
 #define PIER__TAKE_FOR_GRANTED(x) ((x) ? (void)0 : __builtin_unreachable())
+#elif defined(_MSC_VER)
+#define PIER__LIKELY(x) (x)
+#define PIER__UNLIKELY(x) (x)
+#define PIER__COLD __declspec(noinline)
+#define PIER__NORETURN __declspec(noreturn)
+#define PIER__NOINLINE __declspec(noinline)
+#define PIER__TAKE_FOR_GRANTED(x) __assume(x)
 #else
 #define PIER__LIKELY(x) (x)
 #define PIER__UNLIKELY(x) (x)
@@ -23,6 +30,13 @@
 #define PIER__NORETURN
 #define PIER__NOINLINE
 #define PIER__TAKE_FOR_GRANTED(x) ((void)0)
+#endif
+
+/* MSVC has the C11 word in its latest versions at most, and this in all. */
+#if defined(_MSC_VER)
+#define PIER__THREAD_LOCAL __declspec(thread)
+#else
+#define PIER__THREAD_LOCAL _Thread_local
 #endif
 
 /* Writes "pier: FUNCTION: RULE" to standard error and aborts. In core/error.c. */

@@ -22,7 +22,7 @@
 #define DETAIL_MODEL
 #endif
 
-static _Thread_local DETAIL_MODEL char error_detail[PIER__DETAIL_MAX];
+static PIER__THREAD_LOCAL DETAIL_MODEL char error_detail[PIER__DETAIL_MAX];
 
 const char *pier_error_name(int64_t error)
 {

@@ -20,7 +20,7 @@
 #include "pier/pier.h"
 
 /* MinGW has two printf families, and says in stdio.h which one this build uses. */
-#if defined(__MINGW_PRINTF_FORMAT)
+#if defined(__GNUC__) && defined(__MINGW_PRINTF_FORMAT)
 #define PIER__FORMATS __attribute__((format(__MINGW_PRINTF_FORMAT, 2, 3)))
 #elif defined(__GNUC__)
 #define PIER__FORMATS __attribute__((format(printf, 2, 3)))

@@ -9,9 +9,9 @@
 
 /* Its address tells threads apart, without a call. */
 #if defined(__ELF__) && defined(__GNUC__)
-static _Thread_local char thread_mark __attribute__((tls_model("initial-exec")));
+static PIER__THREAD_LOCAL char thread_mark __attribute__((tls_model("initial-exec")));
 #else
-static _Thread_local char thread_mark;
+static PIER__THREAD_LOCAL char thread_mark;
 #endif
 
 #define SLOTS_MIN 64

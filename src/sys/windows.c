@@ -11,7 +11,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-static _Thread_local int native_code;
+static PIER__THREAD_LOCAL int native_code;
 
 int pier__sys_code(void)
 {

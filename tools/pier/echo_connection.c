@@ -24,6 +24,13 @@
 #define ECHO_COLD
 #endif
 
+/* MSVC has the C11 word in its latest versions at most. */
+#if defined(_MSC_VER)
+#define ECHO_THREAD_LOCAL __declspec(thread)
+#else
+#define ECHO_THREAD_LOCAL _Thread_local
+#endif
+
 enum {
     MEMORY_SIZE = 16 * 1024,
     BEHIND_MAX = 4,
@@ -45,7 +52,7 @@ struct echo_send {
     struct echo_connection *connection;
 };
 
-static _Thread_local struct echo_worker *worker;
+static ECHO_THREAD_LOCAL struct echo_worker *worker;
 
 void echo_connection_use(struct echo_worker *of_this_thread)
 {
