@@ -84,6 +84,11 @@ test-windows: ## build with MinGW-w64 and run the tests under Wine
 	@$(deps) base windows
 	@sh tools/ci/windows.sh $(TESTS)
 
+.PHONY: msvc
+msvc: ## compile for Windows with clang in MSVC's mode, as near to MSVC as other systems get
+	@$(deps) base msvc
+	@sh tools/ci/msvc.sh
+
 .PHONY: cross
 cross: ## compile and link for macOS, the BSDs and Windows on Arm
 	@$(deps) base cross
