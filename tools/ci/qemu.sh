@@ -17,8 +17,11 @@
 # runs any of its programs by hand. PIER_EMULATOR tells tests that start other programs about it:
 # the kernel can't start them by itself.
 #
-# Exit code: 0 all passed, 1 something failed, 77 all skipped. JOBS and TEST_JOBS in the environment
-# are how many compilers and tests run at a time.
+# Optimised, because qemu translates each instruction: the conformance suite takes 8 s of CPU time
+# instead of 13. The programs wait for half of their time, so that twice as many tests as TEST_JOBS
+# says run at a time; JOBS is how many compilers.
+#
+# Exit code: 0 all passed, 1 something failed, 77 all skipped.
 set -eu
 
 root=$(cd "$(dirname "$0")/../.." && pwd)
@@ -104,14 +107,14 @@ END
 
     cmake -S "$root" -B "$here" -DCMAKE_TOOLCHAIN_FILE="$root/cmake/toolchain-linux.cmake" \
         -DPIER_ARCHITECTURE="$1" -DCMAKE_CROSSCOMPILING_EMULATOR="$here/qemu-run" \
-        -DCMAKE_BUILD_TYPE=Debug -DCMAKE_C_FLAGS_DEBUG='-Og -g' \
+        -DCMAKE_BUILD_TYPE=Debug -DCMAKE_C_FLAGS_DEBUG='-O2 -g' \
         -DPIER_TESTS=ON -DPIER_EXAMPLES=ON -DPIER_KQUEUE_EMULATION=ON -DPIER_WERROR=ON &&
         cmake --build "$here" -j "$jobs" || return 1
     labels='unit|conform|fuzz|kqueue'
     [ "$1" != aarch64 ] || labels="$labels|tool"
     shift
     [ $# -gt 0 ] || set -- -L "^($labels)\$"
-    sh "$root/tests/runner/run" "$here" "$@"
+    TEST_JOBS=$((${TEST_JOBS:-2} * 2)) sh "$root/tests/runner/run" "$here" "$@"
 }
 
 asked_apt=no
