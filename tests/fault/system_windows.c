@@ -25,16 +25,32 @@ static char *program_start(void)
     return (char *)GetModuleHandleA(NULL);
 }
 
+/* Wine 8 fails a start now and then with an internal error, on a busy machine. */
+static bool start_again(PROCESS_INFORMATION *process)
+{
+    STARTUPINFOA start = {.cb = sizeof(start)};
+    char path[MAX_PATH], command[1024];
+    if (GetModuleFileNameA(NULL, path, sizeof(path)) == 0) {
+        return false;
+    }
+    for (int attempt = 0; attempt < 3; attempt++) {
+        snprintf(command, sizeof(command), "%s", GetCommandLineA());
+        if (CreateProcessA(path, command, NULL, NULL, TRUE, 0, NULL, NULL, &start, process)) {
+            return true;
+        }
+        if (GetLastError() != ERROR_INTERNAL_ERROR) {
+            return false;
+        }
+    }
+    return false;
+}
+
 /* Starts this program again and waits for it. */
 static int run_again(unsigned limit_s, char *why, size_t why_size)
 {
-    STARTUPINFOA start = {.cb = sizeof(start)};
     PROCESS_INFORMATION process;
-    char path[MAX_PATH], command[1024];
     DWORD code = 0;
-    snprintf(command, sizeof(command), "%s", GetCommandLineA());
-    if (GetModuleFileNameA(NULL, path, sizeof(path)) == 0 ||
-        !CreateProcessA(path, command, NULL, NULL, TRUE, 0, NULL, NULL, &start, &process)) {
+    if (!start_again(&process)) {
         snprintf(why, why_size, "CreateProcess: error %lu", GetLastError());
         return -1;
     }
