@@ -33,11 +33,13 @@ if(WIN32)
     src/backend/iocp.c
     src/backend/iocp_accept.c
     src/backend/iocp_ops.c
+    src/backend/iocp_pipe.c
     src/backend/iocp_poll.c
     src/backend/iocp_receive.c)
   set(sys_sources
     src/sys/windows.c
     src/sys/windows_file.c
+    src/sys/windows_pipe.c
     src/sys/windows_poll.c
     src/sys/windows_port.c
     src/sys/windows_socket.c)

@@ -27,8 +27,8 @@ static int probe_iocp(void)
     if (afd >= 0) {
         pier__sys_close(afd);
     }
-    return PIER_CAN_COMPLETE | PIER_CAN_BIND_LATE | PIER_CAN_EXCLUSIVE |
-           (afd >= 0 ? PIER_CAN_POLL : 0);
+    return PIER_CAN_COMPLETE | PIER_CAN_BIND_LATE | PIER_CAN_UNIX | PIER_CAN_ABSTRACT |
+           PIER_CAN_EXCLUSIVE | (afd >= 0 ? PIER_CAN_POLL : 0);
 }
 
 static int open_iocp(struct pier_loop *loop, const struct pier_loop_options *options)
@@ -77,6 +77,7 @@ static void take_packet(struct pier_loop *loop, const OVERLAPPED_ENTRY *entry)
         break;
     case PIER__KEY_ACCEPT: pier__iocp_accepted(loop, entry->lpOverlapped); break;
     case PIER__KEY_POLL: pier__iocp_polled(loop, entry->lpOverlapped); break;
+    case PIER__KEY_PIPE_WAIT: pier__iocp_pipe_waited(loop, entry->lpOverlapped); break;
     default: break; /* a wake-up */
     }
 }
@@ -182,6 +183,7 @@ static void close_iocp(struct pier_loop *loop)
         }
     }
     pier__iocp_polls_close(loop);
+    pier__iocp_waits_close(loop);
     if (iocp->afd_now >= 0) {
         pier__sys_close(iocp->afd_now);
     }
@@ -219,8 +221,12 @@ static int attach_iocp(struct pier_handle *handle)
             handle->extra_ = (void *)(uintptr_t)pier__sys_file_position(handle->descriptor_);
         }
         handle->ready_ |= PIER__READABLE;
-    } else {
+    } else if (handle->kind_ == PIER__KIND_PIPE_LISTENER) {
+        return pier__iocp_pipe_listen(handle->loop_, handle);
+    } else if (handle->kind_ != PIER__KIND_PIPE_STREAM) {
         handle->extra_ = NULL;
+    } else if (!(handle->bits_ & PIER__UNCONNECTED)) {
+        pier__iocp_pipe_connected(handle->loop_, handle);
     }
     return 0;
 }

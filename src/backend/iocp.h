@@ -2,7 +2,8 @@
  *
  * iocp.c owns the completion port: packets, waiting, waking, attaching, closing. iocp_ops.c starts
  * the ops of handles and takes their packets. iocp_receive.c owns lent receives, iocp_accept.c what
- * is outstanding on listeners, iocp_poll.c pier_poll(). */
+ * is outstanding on listeners, iocp_poll.c pier_poll(), iocp_pipe.c what is special about pipes
+ * that stand for Unix-domain sockets. */
 
 #ifndef PIER_BACKEND_IOCP_H
 #define PIER_BACKEND_IOCP_H
@@ -20,6 +21,14 @@ enum {
     PIER__SYNCHRONOUS = 32 /* a file that knows no requests: calls wait for the disk */
 };
 
+/* Of a pipe that stands for a Unix-domain socket, once it's connected: in handle->extra_, where it
+ * stays when the handle is detached. Before that a struct pier__iocp_wait may be there. */
+enum {
+    PIER__PIPE_MESSAGES = 1, /* an empty message ends the stream */
+    PIER__PIPE_ENDED = 2,    /* the peer's has come */
+    PIER__PIPE_SHUT = 4      /* ours was sent */
+};
+
 #define PIER__IOCP_ENTRIES 128
 #define PIER__IOCP_ACCEPTS 8
 
@@ -31,6 +40,7 @@ struct pier__iocp_accept {
     struct pier__iocp_listener *listener;
     pier_descriptor socket; /* -1: none */
     bool armed;
+    struct pier__pipe_accept pipe; /* while armed, of a pipe */
     unsigned char storage[2 * PIER__ACCEPT_ADDRESS];
 };
 
@@ -53,12 +63,20 @@ struct pier__iocp_poll {
     struct pier__iocp_poll *next;     /* in the free list */
 };
 
+/* A wait for a pipe to be connectable, for one pier_connect(). */
+struct pier__iocp_wait {
+    OVERLAPPED request;           /* first: packets lead here */
+    struct pier_op *op;           /* NULL: cancelled, its packet is still to come */
+    struct pier__iocp_wait *next; /* in the free list */
+};
+
 struct pier__iocp {
     pier_descriptor port;
     pier_descriptor afd,
         afd_now;  /* for polls, and to be asked at once; -1 until needed, or when there is none */
     HANDLE event; /* for calls that wait */
     struct pier__iocp_poll *polls_free;
+    struct pier__iocp_wait *waits_free;
     unsigned orphans;         /* requests in the system that belong to no op or handle any more */
     uint16_t id;              /* tells loops apart, never 0 */
     bool shares;              /* two handles were of the same object once */
@@ -81,6 +99,22 @@ static inline OVERLAPPED *pier__iocp_request(struct pier_op *op)
 static inline bool pier__iocp_skips(const struct pier_handle *handle)
 {
     return (handle->ready_ & PIER__SKIPS) != 0;
+}
+
+static inline bool pier__iocp_is_pipe(const struct pier_handle *handle)
+{
+    return handle->kind_ == PIER__KIND_PIPE || handle->kind_ == PIER__KIND_PIPE_STREAM;
+}
+
+/* PIER__PIPE_* of a connected handle; 0 of any other kind. */
+static inline unsigned pier__iocp_pipe_flags(const struct pier_handle *handle)
+{
+    return handle->kind_ == PIER__KIND_PIPE_STREAM ? (unsigned)(uintptr_t)handle->extra_ : 0;
+}
+
+static inline void pier__iocp_pipe_note(struct pier_handle *handle, unsigned flag)
+{
+    handle->extra_ = (void *)((uintptr_t)handle->extra_ | flag);
 }
 
 /* The error of the call before: ends an op with it, inside start. */
@@ -114,6 +148,8 @@ void pier__iocp_lent_completed(struct pier_loop *loop, struct pier_handle *handl
 void pier__iocp_serve_lent(struct pier_loop *loop, struct pier_handle *handle);
 
 /* iocp_accept.c */
+/* The struct in handle->extra_; false without memory for it. */
+bool pier__iocp_make_listener(struct pier_loop *loop, struct pier_handle *handle);
 void pier__iocp_start_accept(struct pier_loop *loop, struct pier_handle *handle,
                              struct pier_op *op);
 void pier__iocp_serve_accept(struct pier_loop *loop, struct pier_handle *handle);
@@ -130,5 +166,23 @@ void pier__iocp_poll_pause(struct pier_loop *loop, struct pier_op *op);
 void pier__iocp_poll_resume(struct pier_loop *loop, struct pier_op *op);
 void pier__iocp_polled(struct pier_loop *loop, OVERLAPPED *request);
 void pier__iocp_polls_close(struct pier_loop *loop);
+
+/* iocp_pipe.c */
+/* Makes the ends that clients find before anybody accepts. 0 or an error. */
+int pier__iocp_pipe_listen(struct pier_loop *loop, struct pier_handle *handle);
+/* One end to accept with. */
+pier_descriptor pier__iocp_pipe_end(struct pier_loop *loop, struct pier_handle *handle);
+/* The handle is a connection now: notes what sort of pipe it is. */
+void pier__iocp_pipe_connected(struct pier_loop *loop, struct pier_handle *handle);
+void pier__iocp_pipe_connect(struct pier_loop *loop, struct pier_handle *handle,
+                             struct pier_op *op);
+/* The connect is being ended: its wait, if there is one, is nobody's from now on. */
+void pier__iocp_pipe_forget(struct pier_loop *loop, struct pier_handle *handle);
+void pier__iocp_pipe_waited(struct pier_loop *loop, OVERLAPPED *request);
+void pier__iocp_pipe_shutdown(struct pier_loop *loop, struct pier_handle *handle,
+                              struct pier_op *op);
+void pier__iocp_pipe_shut(struct pier_loop *loop, struct pier_handle *handle, struct pier_op *op,
+                          int error);
+void pier__iocp_waits_close(struct pier_loop *loop);
 
 #endif

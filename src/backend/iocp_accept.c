@@ -5,31 +5,41 @@
  * it's cancelled. What was accepted meanwhile waits, in order, for the op that takes it next, be
  * that a paused one or a later one. A multishot accept keeps several outstanding, a single one one.
  * A listener that is closed, or leaves the loop, has them cancelled; its struct lives until the
- * last packet. */
+ * last packet.
+ *
+ * Of a named pipe the socket is an end of the pipe and the request ConnectNamedPipe's, on that end:
+ * iocp_pipe.c makes both. */
 
 #include "backend/iocp.h"
 
 static struct pier__iocp_listener *listener_of(const struct pier_handle *handle)
 {
-    return handle->kind_ == PIER__KIND_LISTENER ? handle->extra_ : NULL;
+    return pier__handle_listens(handle) ? handle->extra_ : NULL;
 }
 
-static struct pier__iocp_listener *make_listener(struct pier_loop *loop, struct pier_handle *handle)
+static bool is_pipe(const struct pier_handle *handle)
+{
+    return handle->kind_ == PIER__KIND_PIPE_LISTENER;
+}
+
+bool pier__iocp_make_listener(struct pier_loop *loop, struct pier_handle *handle)
 {
     struct pier__iocp_listener *listener = pier__allocate(loop, sizeof(*listener));
     if (listener == NULL) {
-        return NULL;
+        return false;
     }
     memset(listener, 0, sizeof(*listener));
     listener->handle = handle;
-    loop->stats.system_calls++;
-    listener->no_delay = pier__sys_has_no_delay(handle->descriptor_);
+    if (!is_pipe(handle)) {
+        loop->stats.system_calls++;
+        listener->no_delay = pier__sys_has_no_delay(handle->descriptor_);
+    }
     for (unsigned i = 0; i < PIER__IOCP_ACCEPTS; i++) {
         listener->accepts[i].listener = listener;
         listener->accepts[i].socket = -1;
     }
     handle->extra_ = listener;
-    return listener;
+    return true;
 }
 
 static bool is_waiting(const struct pier__iocp_listener *listener, unsigned index)
@@ -71,14 +81,19 @@ static int arm_one(struct pier_loop *loop, struct pier_handle *handle,
     struct pier__iocp_listener *listener = accept->listener;
     if (accept->socket < 0) {
         loop->stats.system_calls++;
-        accept->socket = pier__sys_socket(handle->family_, true);
+        accept->socket = is_pipe(handle) ? pier__iocp_pipe_end(loop, handle)
+                                         : pier__sys_socket(handle->family_, true);
         if (accept->socket < 0) {
             return (int)accept->socket;
         }
     }
     loop->stats.system_calls++;
-    int64_t result = pier__sys_start_accept(handle->descriptor_, accept->socket, accept->storage,
-                                            &accept->request, pier__iocp_skips(handle));
+    int64_t result = is_pipe(handle)
+                         ? pier__sys_start_pipe_accept(accept->socket, pier__iocp_of(loop)->port,
+                                                       &accept->pipe, &accept->request)
+                         : pier__sys_start_accept(handle->descriptor_, accept->socket,
+                                                  accept->storage, &accept->request,
+                                                  pier__iocp_skips(handle));
     if (result < 0) {
         int code = pier__sys_code();
         drop_socket(loop, accept);
@@ -94,11 +109,12 @@ static int arm_one(struct pier_loop *loop, struct pier_handle *handle,
     return 0;
 }
 
-/* Keeps as many outstanding as the op is good for. 0, or the error when there is none at all. */
+/* Keeps as many outstanding as the op is good for. 0, or the error when there is none at all. Of
+ * pipes all: a client takes any of them. */
 static int arm(struct pier_loop *loop, struct pier_handle *handle, const struct pier_op *op)
 {
     struct pier__iocp_listener *listener = listener_of(handle);
-    unsigned wanted = op->bits_ & PIER__MULTISHOT ? PIER__IOCP_ACCEPTS : 1;
+    unsigned wanted = (op->bits_ & PIER__MULTISHOT) || is_pipe(handle) ? PIER__IOCP_ACCEPTS : 1;
     int error = 0;
     for (unsigned i = 0; i < PIER__IOCP_ACCEPTS && listener->armed + listener->ready < wanted;
          i++) {
@@ -128,7 +144,7 @@ static void cannot_accept(struct pier_loop *loop, struct pier_handle *handle, st
 
 static void ask(struct pier_loop *loop, struct pier_handle *handle, struct pier_op *op)
 {
-    int error = pier__iocp_associate(handle);
+    int error = is_pipe(handle) ? 0 : pier__iocp_associate(handle);
     if (error == 0) {
         error = arm(loop, handle, op);
     }
@@ -141,7 +157,7 @@ static void ask(struct pier_loop *loop, struct pier_handle *handle, struct pier_
 
 void pier__iocp_start_accept(struct pier_loop *loop, struct pier_handle *handle, struct pier_op *op)
 {
-    if (listener_of(handle) == NULL && make_listener(loop, handle) == NULL) {
+    if (listener_of(handle) == NULL && !pier__iocp_make_listener(loop, handle)) {
         cannot_accept(loop, handle, op, PIER_ENOMEM);
     } else if (handle->bits_ & PIER__STARVED) {
         loop->retry_now = true;
@@ -157,8 +173,11 @@ static void deliver_one(struct pier_loop *loop, struct pier_handle *handle, stru
     struct pier__iocp_accept *accept = pop_ready(listener);
     pier_descriptor socket = accept->socket;
     accept->socket = -1;
-    loop->stats.system_calls += listener->no_delay ? 2 : 1;
-    int error = pier__sys_finish_accept(handle->descriptor_, socket, listener->no_delay);
+    int error = 0;
+    if (!is_pipe(handle)) {
+        loop->stats.system_calls += listener->no_delay ? 2 : 1;
+        error = pier__sys_finish_accept(handle->descriptor_, socket, listener->no_delay);
+    }
     if (error < 0) {
         pier__sys_close(socket); /* the connection is gone already */
     } else if (op->bits_ & PIER__MULTISHOT) {
@@ -235,6 +254,9 @@ void pier__iocp_accepted(struct pier_loop *loop, OVERLAPPED *request)
     uint64_t bytes;
     accept->armed = false;
     listener->armed--;
+    if (accept->pipe.event != NULL) {
+        pier__sys_finish_pipe_accept(&accept->pipe);
+    }
     if (listener->handle == NULL || listener->shut) {
         outlived(loop, listener);
         return;
@@ -246,6 +268,19 @@ void pier__iocp_accepted(struct pier_loop *loop, OVERLAPPED *request)
         push_ready(listener, accept);
     }
     pier__iocp_serve_accept(loop, handle);
+}
+
+static void cancel_all_accepts(struct pier_handle *handle, struct pier__iocp_listener *listener)
+{
+    if (!is_pipe(handle)) {
+        pier__sys_cancel(handle->descriptor_, NULL);
+        return;
+    }
+    for (unsigned i = 0; i < PIER__IOCP_ACCEPTS; i++) {
+        if (listener->accepts[i].armed) {
+            pier__sys_cancel(listener->accepts[i].socket, &listener->accepts[i].request);
+        }
+    }
 }
 
 void pier__iocp_detach_listener(struct pier_loop *loop, struct pier_handle *handle)
@@ -260,7 +295,7 @@ void pier__iocp_detach_listener(struct pier_loop *loop, struct pier_handle *hand
         free_listener(loop, listener);
     } else {
         pier__iocp_of(loop)->orphans += listener->armed;
-        pier__sys_cancel(handle->descriptor_, NULL);
+        cancel_all_accepts(handle, listener);
     }
 }
 
@@ -276,6 +311,6 @@ bool pier__iocp_shut_listener(struct pier_loop *loop, struct pier_handle *handle
         return true;
     }
     listener->shut = true;
-    pier__sys_cancel(handle->descriptor_, NULL);
+    cancel_all_accepts(handle, listener);
     return false;
 }

@@ -58,12 +58,15 @@ static int64_t request_send(struct pier_handle *handle, struct pier_op *op,
     if (PIER__LIKELY(handle->kind_ == PIER__KIND_STREAM)) {
         return pier__sys_start_send(handle->descriptor_, vectors, count, request, skips);
     }
+    if (pier__iocp_pipe_flags(handle) & PIER__PIPE_SHUT) {
+        return pier__sys_map(WSAESHUTDOWN);
+    }
     if (handle->ready_ & PIER__SYNCHRONOUS) {
         return pier__sys_write_at(handle->descriptor_, vectors[0].data, vectors[0].size,
                                   offset_of(handle), NULL);
     }
     size_t size = vectors[0].size;
-    if (handle->kind_ == PIER__KIND_PIPE && size > PIPE_WRITE) {
+    if (pier__iocp_is_pipe(handle) && size > PIPE_WRITE) {
         size = PIPE_WRITE;
     }
     return pier__sys_start_write(handle->descriptor_, vectors[0].data, size, offset_of(handle),
@@ -224,18 +227,41 @@ static void connected(struct pier_loop *loop, struct pier_handle *handle, struct
     pier__op_finish(loop, op, error);
 }
 
+/* ConnectEx() of Winsock writes over its own stack when it's given an address of this family
+ * (libuv #4636), and there is nothing to wait for but a full backlog. */
+static void connect_unix(struct pier_loop *loop, struct pier_handle *handle, struct pier_op *op)
+{
+    const struct pier__address_block *block = op->extra_.pointer;
+    loop->stats.system_calls++;
+    int error = pier__sys_connect(handle->descriptor_, &block->address);
+    if (error == PIER_EAGAIN) {
+        pier__loop_starve(loop, handle);
+        return;
+    }
+    op->os_error = error < 0 ? pier__sys_code() : 0;
+    pier__op_finish(loop, op, error);
+}
+
 static void start_connect(struct pier_loop *loop, struct pier_handle *handle, struct pier_op *op)
 {
     const struct pier__address_block *block = op->extra_.pointer;
-    if (block == NULL || handle->kind_ != PIER__KIND_STREAM ||
-        !(handle->bits_ & PIER__UNCONNECTED)) {
+    bool is_stream = pier__handle_has_half_close(handle);
+    if (block == NULL || !is_stream || !(handle->bits_ & PIER__UNCONNECTED)) {
         pier__op_finish(loop, op,
-                        block == NULL                        ? PIER_ENOMEM
-                        : handle->kind_ == PIER__KIND_STREAM ? PIER_EISCONN
-                                                             : PIER_ENOTSUP);
+                        block == NULL ? PIER_ENOMEM
+                        : is_stream   ? PIER_EISCONN
+                                      : PIER_ENOTSUP);
         return;
     }
     handle->bits_ |= PIER__CONNECTING;
+    if (handle->kind_ == PIER__KIND_PIPE_STREAM) {
+        pier__iocp_pipe_connect(loop, handle, op);
+        return;
+    }
+    if (handle->family_ == PIER_ADDRESS_UNIX) {
+        connect_unix(loop, handle, op);
+        return;
+    }
     int64_t result = pier__iocp_associate(handle);
     if (result == 0) {
         loop->stats.system_calls += 2;
@@ -251,6 +277,10 @@ static void start_connect(struct pier_loop *loop, struct pier_handle *handle, st
 
 static void start_shutdown(struct pier_loop *loop, struct pier_handle *handle, struct pier_op *op)
 {
+    if (handle->kind_ == PIER__KIND_PIPE_STREAM) {
+        pier__iocp_pipe_shutdown(loop, handle, op);
+        return;
+    }
     if (handle->kind_ != PIER__KIND_STREAM) {
         pier__op_finish(loop, op, PIER_ENOTSUP);
         return;
@@ -265,7 +295,7 @@ static void start_shutdown(struct pier_loop *loop, struct pier_handle *handle, s
 
 int64_t pier__iocp_read_end(struct pier_loop *loop, struct pier_handle *handle, int64_t result)
 {
-    if (result == PIER_EPIPE && handle->kind_ == PIER__KIND_PIPE) {
+    if (result == PIER_EPIPE && pier__iocp_is_pipe(handle)) {
         return 0;
     }
     if (result == 0 && handle->kind_ == PIER__KIND_STREAM) {
@@ -301,6 +331,13 @@ static void received(struct pier_loop *loop, struct pier_handle *handle, struct 
         }
         return;
     }
+    if (result == 0 && handle->kind_ == PIER__KIND_PIPE_STREAM) {
+        if (!(pier__iocp_pipe_flags(handle) & PIER__PIPE_MESSAGES)) {
+            start_receive(loop, handle, op); /* somebody wrote nothing */
+            return;
+        }
+        pier__iocp_pipe_note(handle, PIER__PIPE_ENDED);
+    }
     result = pier__iocp_read_end(loop, handle, result);
     op->os_error = result < 0 ? pier__sys_code() : 0;
     op->flags |= result == 0 ? PIER_EOF : 0;
@@ -316,6 +353,10 @@ static void start_receive(struct pier_loop *loop, struct pier_handle *handle, st
     }
     if (PIER__UNLIKELY(pier__iocp_has_had_share(loop, handle))) {
         pier__handle_serve_later(loop, handle);
+        return;
+    }
+    if (PIER__UNLIKELY(pier__iocp_pipe_flags(handle) & PIER__PIPE_ENDED)) {
+        received(loop, handle, op, 0, pier__op_finish);
         return;
     }
     OVERLAPPED *request = pier__iocp_request(op);
@@ -357,6 +398,9 @@ void pier__iocp_cancel(struct pier_handle *handle, struct pier_op *op)
 {
     struct pier_loop *loop = handle->loop_;
     bool sending = pier__op_direction(op) == PIER__SENDING;
+    if (op->kind_ == PIER__OP_CONNECT && handle->kind_ == PIER__KIND_PIPE_STREAM) {
+        pier__iocp_pipe_forget(loop, handle);
+    }
     if (!(handle->ready_ & (sending ? PIER__SEND_BUSY : PIER__RECEIVE_BUSY))) {
         pier__op_finish(loop, op, pier__op_reason(op));
         return;
@@ -414,6 +458,8 @@ void pier__iocp_completed(struct pier_loop *loop, struct pier_op *op)
         handle->ready_ &= (uint8_t)~PIER__SEND_BUSY;
         if (pier__op_is_send(op)) {
             sent(loop, handle, op, bytes, error);
+        } else if (op->kind_ == PIER__OP_SHUTDOWN) {
+            pier__iocp_pipe_shut(loop, handle, op, error);
         } else {
             connected(loop, handle, op, error);
         }

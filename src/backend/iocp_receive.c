@@ -19,7 +19,7 @@ static int64_t receive_now(struct pier_loop *loop, struct pier_handle *handle, v
 {
     const struct pier__iocp *iocp = pier__iocp_of(loop);
     loop->stats.system_calls++;
-    if (PIER__UNLIKELY(handle->kind_ == PIER__KIND_PIPE)) {
+    if (PIER__UNLIKELY(pier__iocp_is_pipe(handle))) {
         return pier__sys_read_pipe(handle->descriptor_, memory, size, iocp->event);
     }
     if (PIER__UNLIKELY(handle->kind_ == PIER__KIND_FILE)) {
@@ -82,6 +82,11 @@ static void receive_one(struct pier_loop *loop, struct pier_handle *handle, stru
  * in the system. */
 static void wait_for_data(struct pier_loop *loop, struct pier_handle *handle, struct pier_op *op)
 {
+    if (PIER__UNLIKELY(pier__iocp_pipe_flags(handle) & PIER__PIPE_ENDED)) {
+        op->flags |= PIER_EOF;
+        pier__op_finish(loop, op, 0);
+        return;
+    }
     int64_t result = pier__iocp_associate(handle);
     if (result == 0) {
         loop->stats.system_calls++;
@@ -157,8 +162,13 @@ void pier__iocp_lent_completed(struct pier_loop *loop, struct pier_handle *handl
 {
     if (error == PIER_EMSGSIZE) {
         error = 0; /* a message has come, and is longer than nothing */
+    } else if (error == 0 && (pier__iocp_pipe_flags(handle) & PIER__PIPE_MESSAGES)) {
+        loop->stats.system_calls++;
+        if (pier__sys_pipe_is_empty(handle->descriptor_)) {
+            pier__iocp_pipe_note(handle, PIER__PIPE_ENDED); /* so the message was the empty one */
+        }
     }
-    if (error == 0) {
+    if (error == 0 && !(pier__iocp_pipe_flags(handle) & PIER__PIPE_ENDED)) {
         handle->ready_ |= PIER__READABLE;
     }
     if (op->reason_ != PIER__REASON_NONE) {

@@ -143,7 +143,7 @@ int pier__handle_open(struct pier_loop *loop, struct pier_handle *handle,
     handle->kind_ = (uint8_t)kind;
     handle->family_ = family;
     handle->bits_ = bits;
-    if (kind == PIER__KIND_LISTENER ||
+    if (pier__handle_listens(handle) ||
         (bits & (PIER__READ_ONLY | PIER__WRITE_ONLY | PIER__UNCONNECTED))) {
         handle->bits_ |= PIER__RESTRICTED;
     }
@@ -224,7 +224,8 @@ int pier_attach(struct pier_handle *handle, struct pier_loop *loop)
                  "called from another thread than the loop's");
     /* A loop on a completion backend may have opened it; receives and sends don't mind, the rest
      * would block. */
-    bool may_block = handle->kind_ == PIER__KIND_LISTENER || (handle->bits_ & PIER__UNCONNECTED);
+    bool may_block = handle->kind_ == PIER__KIND_LISTENER ||
+                     (handle->kind_ == PIER__KIND_STREAM && (handle->bits_ & PIER__UNCONNECTED));
     if (may_block && loop->backend->nonblocking && !(handle->bits_ & PIER__ADOPTED)) {
         int error = pier__sys_set_nonblocking(handle->descriptor_);
         if (error < 0) {
@@ -411,7 +412,7 @@ void pier_close_gracefully(struct pier_handle *handle, uint64_t timeout_ns, pier
     }
     PIER_REQUIRE(pier__loop_on_thread(loop), "pier_close_gracefully",
                  "called from another thread than the loop's");
-    bool has_half_close = handle->kind_ == PIER__KIND_STREAM;
+    bool has_half_close = pier__handle_has_half_close(handle);
     bool polite = !(handle->bits_ & (PIER__UNCONNECTED | PIER__CONNECTING | PIER__FAILED)) &&
                   (has_half_close || handle->head_[PIER__SENDING] != NULL);
     struct graceful *graceful = polite ? pier__allocate(loop, sizeof(*graceful)) : NULL;

@@ -430,6 +430,15 @@ void pier__handle_closed(struct pier_handle *handle);
 void pier__handle_try_close(struct pier_handle *handle);
 /* Cancels everything and closes; handles_closing and closed_ are set already. */
 void pier__handle_close_now(struct pier_handle *handle);
+static inline bool pier__handle_listens(const struct pier_handle *handle)
+{
+    return handle->kind_ == PIER__KIND_LISTENER || handle->kind_ == PIER__KIND_PIPE_LISTENER;
+}
+/* Whether a stream's two directions end one at a time. */
+static inline bool pier__handle_has_half_close(const struct pier_handle *handle)
+{
+    return handle->kind_ == PIER__KIND_STREAM || handle->kind_ == PIER__KIND_PIPE_STREAM;
+}
 /* Misuse unless it is open. */
 void pier__handle_require_open(const struct pier_handle *handle, const char *function);
 

@@ -96,7 +96,7 @@ static bool is_empty(struct pier_op *op)
 /* What a handle of this kind can't do, which not every backend would find out: 0 if it can. */
 PIER__COLD static int refusal(const struct pier_handle *handle, const struct pier_op *op)
 {
-    bool listens = handle->kind_ == PIER__KIND_LISTENER;
+    bool listens = pier__handle_listens(handle);
     if (op->kind_ == PIER__OP_ACCEPT) {
         return listens ? 0 : PIER_EINVAL;
     }

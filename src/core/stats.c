@@ -57,8 +57,8 @@ static const char *const kind_names[] = {"none",         "accept", "connect",   
                                          "receive lent", "send",   "send vectored", "shutdown",
                                          "poll",         "timer",  "post",          "notify"};
 static const char *const state_names[] = {"idle", "queued", "active", "posted", "completed"};
-static const char *const handle_names[] = {"none", "stream",   "listener",
-                                           "pipe", "terminal", "file"};
+static const char *const handle_names[] = {"none",     "stream", "listener",    "pipe",
+                                           "terminal", "file",   "pipe stream", "pipe listener"};
 
 static void dump_op(struct pier_loop *loop, const struct pier_op *op, pier_dump_fn *fn,
                     void *context)

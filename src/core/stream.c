@@ -122,6 +122,27 @@ static bool lacks_ipv6(pier_descriptor error)
     return error == PIER_EAFNOSUPPORT || error == PIER_EADDRNOTAVAIL;
 }
 
+static bool is_pipe_for_unix(const struct pier_handle *handle)
+{
+    return handle->kind_ == PIER__KIND_PIPE_STREAM || handle->kind_ == PIER__KIND_PIPE_LISTENER;
+}
+
+/* A listener that is a named pipe. */
+static int listen_by_pipe(struct pier_loop *loop, struct pier_handle *handle,
+                          const struct pier_address *address,
+                          const struct pier_listen_options *options)
+{
+    pier_descriptor pipe = options->reuse_port ? PIER_ENOTSUP : pier__sys_pipe_open(address, true);
+    if (pipe < 0) {
+        return fail_opening((int)pipe, "listen on", address);
+    }
+    int error = pier__handle_open(loop, handle, pipe, PIER__KIND_PIPE_LISTENER, address->family, 0);
+    if (error < 0) {
+        pier__sys_close(pipe);
+    }
+    return error;
+}
+
 int pier_listen(struct pier_loop *loop, struct pier_handle *handle,
                 const struct pier_address *address, const struct pier_listen_options *options)
 {
@@ -138,6 +159,9 @@ int pier_listen(struct pier_loop *loop, struct pier_handle *handle,
             PIER_EINVAL,
             "pier_listen: backlog is %d: give 0 for the default (%d) or a positive number",
             options->backlog, BACKLOG);
+    }
+    if (pier__sys_uses_pipe(address)) {
+        return listen_by_pipe(loop, handle, address, options);
     }
     pier_descriptor socket = open_listener(loop, address, options);
     const struct pier_address every_ipv4 = {.family = PIER_ADDRESS_IPV4, .port = address->port};
@@ -165,7 +189,10 @@ int pier_open_socket(struct pier_loop *loop, struct pier_handle *handle,
     if (error < 0) {
         return error;
     }
-    pier_descriptor socket = pier__sys_socket(address->family, loop->backend->nonblocking);
+    bool is_pipe = pier__sys_uses_pipe(address);
+    pier_descriptor socket = is_pipe
+                                 ? pier__sys_pipe_open(address, false)
+                                 : pier__sys_socket(address->family, loop->backend->nonblocking);
     if (socket < 0) {
         return fail_opening((int)socket, "open a socket for", address);
     }
@@ -174,8 +201,9 @@ int pier_open_socket(struct pier_loop *loop, struct pier_handle *handle,
         fail_opening(error, "set TCP_NODELAY on a socket for", address);
     }
     if (error == 0) {
-        error = pier__handle_open(loop, handle, socket, PIER__KIND_STREAM, address->family,
-                                  PIER__UNCONNECTED);
+        error = pier__handle_open(loop, handle, socket,
+                                  is_pipe ? PIER__KIND_PIPE_STREAM : PIER__KIND_STREAM,
+                                  address->family, PIER__UNCONNECTED);
     }
     if (error < 0) {
         pier__sys_close(socket);
@@ -187,10 +215,12 @@ int pier_bind(struct pier_handle *handle, const struct pier_address *address)
 {
     pier__handle_require_open(handle, "pier_bind");
     int error = check_address("pier_bind", address);
-    if (error == 0 && (error = pier__sys_bind(handle->descriptor_, address)) < 0) {
-        return fail_opening(error, "bind to", address);
+    if (error < 0) {
+        return error;
     }
-    return error;
+    error = is_pipe_for_unix(handle) ? PIER_ENOTSUP /* a pipe's client has no name */
+                                     : pier__sys_bind(handle->descriptor_, address);
+    return error < 0 ? fail_opening(error, "bind to", address) : error;
 }
 
 int pier_adopt(struct pier_loop *loop, struct pier_handle *handle, pier_descriptor descriptor)
@@ -278,6 +308,12 @@ int pier_pipe(struct pier_loop *loop, struct pier_handle *read, struct pier_hand
 
 /* ---- options and names */
 
+/* A pipe in place of a socket has none of a socket's options. */
+static int without_options(const struct pier_handle *handle)
+{
+    return is_pipe_for_unix(handle) ? PIER_ENOTSUP : 0;
+}
+
 static int explain(int error, const struct pier_handle *handle, const char *what)
 {
     return error >= 0 ? 0
@@ -288,8 +324,9 @@ static int explain(int error, const struct pier_handle *handle, const char *what
 int pier_set_no_delay(struct pier_handle *handle, bool on)
 {
     pier__handle_require_open(handle, "pier_set_no_delay");
-    return explain(pier__sys_set_no_delay(handle->descriptor_, on), handle,
-                   "set the no-delay option");
+    int error = without_options(handle);
+    error = error < 0 ? error : pier__sys_set_no_delay(handle->descriptor_, on);
+    return explain(error, handle, "set the no-delay option");
 }
 
 int pier_set_keep_alive(struct pier_handle *handle, unsigned idle_s, unsigned interval_s,
@@ -308,15 +345,18 @@ int pier_set_keep_alive(struct pier_handle *handle, unsigned idle_s, unsigned in
             "keep-alive with idle %u, interval %u, count %u: at most 32767 s, 32767 s, 127", idle_s,
             interval_s, count);
     }
-    return explain(pier__sys_set_keep_alive(handle->descriptor_, idle_s, interval_s, count), handle,
-                   "set keep-alive");
+    int error = without_options(handle);
+    error = error < 0 ? error
+                      : pier__sys_set_keep_alive(handle->descriptor_, idle_s, interval_s, count);
+    return explain(error, handle, "set keep-alive");
 }
 
 int pier_set_buffer_sizes(struct pier_handle *handle, size_t receive, size_t send)
 {
     pier__handle_require_open(handle, "pier_set_buffer_sizes");
-    return explain(pier__sys_set_buffer_sizes(handle->descriptor_, receive, send), handle,
-                   "set the buffer sizes");
+    int error = without_options(handle);
+    error = error < 0 ? error : pier__sys_set_buffer_sizes(handle->descriptor_, receive, send);
+    return explain(error, handle, "set the buffer sizes");
 }
 
 int pier_set_linger(struct pier_handle *handle, int seconds)
@@ -327,21 +367,28 @@ int pier_set_linger(struct pier_handle *handle, int seconds)
                           "linger of %d seconds would block the loop: use pier_close_gracefully()",
                           seconds);
     }
-    return explain(pier__sys_set_linger(handle->descriptor_, seconds), handle, "set linger");
+    int error = without_options(handle);
+    error = error < 0 ? error : pier__sys_set_linger(handle->descriptor_, seconds);
+    return explain(error, handle, "set linger");
 }
 
 int pier_local_address(const struct pier_handle *handle, struct pier_address *address)
 {
     pier__handle_require_open(handle, "pier_local_address");
-    return explain(pier__sys_local_address(handle->descriptor_, address), handle,
-                   "get the local address");
+    int error = is_pipe_for_unix(handle)
+                    ? pier__sys_pipe_address(handle->descriptor_, false, address)
+                    : pier__sys_local_address(handle->descriptor_, address);
+    return explain(error, handle, "get the local address");
 }
 
 int pier_peer_address(const struct pier_handle *handle, struct pier_address *address)
 {
     pier__handle_require_open(handle, "pier_peer_address");
-    return explain(pier__sys_peer_address(handle->descriptor_, address), handle,
-                   "get the peer's address");
+    int error = !is_pipe_for_unix(handle) ? pier__sys_peer_address(handle->descriptor_, address)
+                : handle->kind_ == PIER__KIND_PIPE_LISTENER || (handle->bits_ & PIER__UNCONNECTED)
+                    ? PIER_ENOTCONN
+                    : pier__sys_pipe_address(handle->descriptor_, true, address);
+    return explain(error, handle, "get the peer's address");
 }
 
 /* ---- operations */
@@ -364,13 +411,15 @@ void pier_accept_each(struct pier_handle *listener, struct pier_op *op, pier_op_
 }
 
 /* The socket of the accept callback that is running, now the caller's. */
-static pier_descriptor take_accepted(struct pier_op *op, uint8_t *family)
+static pier_descriptor take_accepted(struct pier_op *op, uint8_t *family, unsigned *kind)
 {
     struct pier_loop *loop = NULL;
     if (op->kind_ == PIER__OP_ACCEPT && op->owner_ != NULL) {
         struct pier_handle *listener = op->owner_;
         loop = listener->loop_;
         *family = listener->family_;
+        *kind = listener->kind_ == PIER__KIND_PIPE_LISTENER ? PIER__KIND_PIPE_STREAM
+                                                            : PIER__KIND_STREAM;
     }
     if (loop == NULL || loop->accepted_op != op || loop->accepted < 0) {
         return pier__fail(
@@ -385,15 +434,16 @@ static pier_descriptor take_accepted(struct pier_op *op, uint8_t *family)
 int pier_accept_take(struct pier_op *op, struct pier_loop *loop, struct pier_handle *handle)
 {
     uint8_t family = PIER_ADDRESS_NONE;
+    unsigned kind = PIER__KIND_STREAM;
     PIER_REQUIRE(handle->loop_ == NULL, "pier_accept_take", "the handle is open already");
-    pier_descriptor socket = take_accepted(op, &family);
+    pier_descriptor socket = take_accepted(op, &family, &kind);
     if (socket < 0) {
         return (int)socket;
     }
     struct pier_loop *home = ((struct pier_handle *)op->owner_)->loop_;
     PIER_REQUIRE(loop == NULL || loop == home, "pier_accept_take",
                  "the loop isn't the listener's: use pier_accept_detach() and pier_attach()");
-    int error = pier__handle_open(home, handle, socket, PIER__KIND_STREAM, family, 0);
+    int error = pier__handle_open(home, handle, socket, kind, family, 0);
     if (error < 0) {
         pier__sys_close(socket);
     }
@@ -403,14 +453,15 @@ int pier_accept_take(struct pier_op *op, struct pier_loop *loop, struct pier_han
 int pier_accept_detach(struct pier_op *op, struct pier_handle *handle)
 {
     uint8_t family = PIER_ADDRESS_NONE;
+    unsigned kind = PIER__KIND_STREAM;
     PIER_REQUIRE(handle->loop_ == NULL, "pier_accept_detach", "the handle is open already");
-    pier_descriptor socket = take_accepted(op, &family);
+    pier_descriptor socket = take_accepted(op, &family, &kind);
     if (socket < 0) {
         return (int)socket;
     }
     memset(handle, 0, sizeof(*handle));
     handle->descriptor_ = socket;
-    handle->kind_ = PIER__KIND_STREAM;
+    handle->kind_ = (uint8_t)kind;
     handle->family_ = family;
     if (family == PIER_ADDRESS_IPV4 || family == PIER_ADDRESS_IPV6) {
         handle->bits_ = PIER__IS_TCP;

@@ -86,7 +86,10 @@ enum pier__sys_kind {
     PIER__KIND_LISTENER, /* a listening stream socket */
     PIER__KIND_PIPE,
     PIER__KIND_TERMINAL, /* and other character devices that can be waited for */
-    PIER__KIND_FILE      /* always ready */
+    PIER__KIND_FILE,     /* always ready */
+    /* Streams over named pipes, which stand for Unix-domain sockets where pier__sys_uses_pipe(). */
+    PIER__KIND_PIPE_STREAM,
+    PIER__KIND_PIPE_LISTENER
 };
 
 struct pier__sys_description {
@@ -144,6 +147,37 @@ int pier__sys_set_dual_stack(pier_descriptor socket, bool on);
 /* Removes the socket file at a Unix address if no one listens on it. */
 int pier__sys_unlink_stale(const struct pier_address *address);
 int pier__sys_socket_pair(pier_descriptor pair[2], bool nonblocking);
+
+/* Named pipes in place of Unix-domain sockets, where a system has no such sockets for the address.
+ * What listens has the name for itself and accepts nothing; what is to connect is no more than a
+ * place for the pipe. pier__sys_pipe_address() tells the address of either end of a connection. */
+#ifdef _WIN32
+bool pier__sys_uses_pipe(const struct pier_address *address);
+pier_descriptor pier__sys_pipe_open(const struct pier_address *address, bool listens);
+int pier__sys_pipe_address(pier_descriptor pipe, bool of_peer, struct pier_address *address);
+#else
+static inline bool pier__sys_uses_pipe(const struct pier_address *address)
+{
+    (void)address;
+    return false;
+}
+
+static inline pier_descriptor pier__sys_pipe_open(const struct pier_address *address, bool listens)
+{
+    (void)address;
+    (void)listens;
+    return PIER_EAFNOSUPPORT;
+}
+
+static inline int pier__sys_pipe_address(pier_descriptor pipe, bool of_peer,
+                                         struct pier_address *address)
+{
+    (void)pipe;
+    (void)of_peer;
+    (void)address;
+    return PIER_EBADF;
+}
+#endif
 
 /* Pipes, terminals, files. A read or write never blocks: on descriptors without O_NONBLOCK that
  * others may share, readiness is asked first and a write is cut to what can't block (`cautious`).

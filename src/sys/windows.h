@@ -12,6 +12,7 @@
 
 #include <winsock2.h>
 #include <ws2tcpip.h>
+#include <afunix.h>
 #include <mswsock.h>
 #include <windows.h>
 
@@ -45,12 +46,25 @@ FARPROC pier__sys_native(const char *name);
 
 /* windows_socket.c */
 int pier__sys_start_winsock(void);
-/* Length of the native form, 0 when there is none. `native` has room for a struct sockaddr_in6. */
-int pier__sys_native_address(const struct pier_address *address, struct sockaddr_in6 *native);
+union pier__native_address {
+    struct sockaddr any;
+    struct sockaddr_in ipv4;
+    struct sockaddr_in6 ipv6;
+    struct sockaddr_un path;
+};
+/* Length of the native form, 0 when there is none. */
+int pier__sys_native_address(const struct pier_address *address,
+                             union pier__native_address *native);
 
 /* ---- windows_port.c: the completion port */
 
-enum pier__port_key { PIER__KEY_WAKE, PIER__KEY_OP, PIER__KEY_ACCEPT, PIER__KEY_POLL };
+enum pier__port_key {
+    PIER__KEY_WAKE,
+    PIER__KEY_OP,
+    PIER__KEY_ACCEPT,
+    PIER__KEY_POLL,
+    PIER__KEY_PIPE_WAIT /* of pier__sys_start_pipe_wait() */
+};
 
 pier_descriptor pier__sys_port_open(void);
 /* Sends the packets of a descriptor's requests to the port, for as long as the descriptor is open.
@@ -82,7 +96,7 @@ int64_t pier__sys_start_connect(pier_descriptor socket, const struct pier_addres
                                 OVERLAPPED *request, bool skips);
 /* After the packet: makes the socket a full one. */
 int pier__sys_finish_connect(pier_descriptor socket);
-#define PIER__ACCEPT_ADDRESS (sizeof(struct sockaddr_in6) + 16)
+#define PIER__ACCEPT_ADDRESS (sizeof(union pier__native_address) + 16)
 /* `storage` has room for two of the above. */
 int64_t pier__sys_start_accept(pier_descriptor listener, pier_descriptor socket, void *storage,
                                OVERLAPPED *request, bool skips);
@@ -112,6 +126,33 @@ bool pier__sys_is_synchronous(pier_descriptor descriptor);
 bool pier__sys_is_same(pier_descriptor a, pier_descriptor b);
 /* Where the next read or write of a synchronous file goes. */
 uint64_t pier__sys_file_position(pier_descriptor descriptor);
+
+/* ---- windows_pipe.c: named pipes in place of Unix-domain sockets */
+
+/* One more end to accept with, of the name that `listener` has. */
+pier_descriptor pier__sys_pipe_instance(pier_descriptor listener);
+/* What waits for a client of such an end. */
+struct pier__pipe_accept {
+    HANDLE event, wait, port;
+    OVERLAPPED *request;
+};
+/* The packet, with PIER__KEY_ACCEPT, comes to `port` though the end isn't attached to it: so the
+ * connection can go to any port. */
+int64_t pier__sys_start_pipe_accept(pier_descriptor instance, pier_descriptor port,
+                                    struct pier__pipe_accept *accept, OVERLAPPED *request);
+/* After the packet. */
+void pier__sys_finish_pipe_accept(struct pier__pipe_accept *accept);
+/* Whether a connected pipe's end ends streams by an empty message. */
+bool pier__sys_pipe_has_messages(pier_descriptor pipe);
+/* Connects at once: the client's end, or PIER_EBUSY when no end is listening just now. */
+pier_descriptor pier__sys_pipe_connect(const struct pier_address *address);
+/* Waits, for that long at the most, until connecting is worth another try. */
+int64_t pier__sys_start_pipe_wait(pier_descriptor unconnected, const struct pier_address *address,
+                                  uint64_t timeout_ns, OVERLAPPED *request);
+/* Sends the empty message. */
+int64_t pier__sys_start_pipe_shutdown(pier_descriptor pipe, OVERLAPPED *request);
+/* Whether there is nothing to read, besides an empty message perhaps. */
+bool pier__sys_pipe_is_empty(pier_descriptor pipe);
 
 /* ---- windows_poll.c: readiness of sockets, by the driver below Winsock */
 

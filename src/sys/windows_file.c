@@ -111,7 +111,7 @@ int pier__sys_is_file(pier_descriptor descriptor)
 static int describe_socket(pier_descriptor socket, int type,
                            struct pier__sys_description *description)
 {
-    struct sockaddr_in6 native;
+    union pier__native_address native;
     DWORD listens = 0;
     int size = sizeof(listens);
     if (type != SOCK_STREAM) {
@@ -121,10 +121,11 @@ static int describe_socket(pier_descriptor socket, int type,
         listens = 0;
     }
     size = sizeof(native);
-    if (getsockname((SOCKET)socket, (struct sockaddr *)&native, &size) == 0) {
-        description->family = native.sin6_family == AF_INET    ? PIER_ADDRESS_IPV4
-                              : native.sin6_family == AF_INET6 ? PIER_ADDRESS_IPV6
-                                                               : PIER_ADDRESS_NONE;
+    if (getsockname((SOCKET)socket, &native.any, &size) == 0) {
+        description->family = native.any.sa_family == AF_INET    ? PIER_ADDRESS_IPV4
+                              : native.any.sa_family == AF_INET6 ? PIER_ADDRESS_IPV6
+                              : native.any.sa_family == AF_UNIX  ? PIER_ADDRESS_UNIX
+                                                                 : PIER_ADDRESS_NONE;
     }
     description->kind = listens != 0 ? PIER__KIND_LISTENER : PIER__KIND_STREAM;
     return 0;

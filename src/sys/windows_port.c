@@ -49,7 +49,7 @@ int pier__sys_port_detach(pier_descriptor descriptor)
     return 0;
 }
 
-static bool reads_messages(pier_descriptor descriptor)
+bool pier__sys_pipe_has_messages(pier_descriptor descriptor)
 {
     DWORD state;
     return GetNamedPipeHandleStateW(pier__sys_handle(descriptor), &state, NULL, NULL, NULL, NULL,
@@ -69,7 +69,7 @@ bool pier__sys_port_skip(pier_descriptor descriptor, bool is_socket)
             (info.dwServiceFlags1 & XP1_IFS_HANDLES) == 0) {
             return false;
         }
-    } else if (reads_messages(descriptor)) {
+    } else if (pier__sys_pipe_has_messages(descriptor)) {
         return false; /* a part of a message isn't quite a success: Wine sends no packet for it */
     }
     return SetFileCompletionNotificationModes(pier__sys_handle(descriptor),
@@ -201,10 +201,10 @@ int64_t pier__sys_start_connect(pier_descriptor socket, const struct pier_addres
                                 OVERLAPPED *request, bool skips)
 {
     PIER__FAULT(CONNECT);
-    struct sockaddr_in6 native, any;
+    union pier__native_address native, any;
     struct pier_address nowhere = {.family = address->family};
     int size = pier__sys_native_address(&nowhere, &any);
-    if (size == 0) {
+    if (size == 0 || address->family == PIER_ADDRESS_UNIX) {
         return pier__sys_map(WSAEAFNOSUPPORT);
     }
     LPFN_CONNECTEX connect_ex = find_connect((SOCKET)socket);
@@ -212,16 +212,14 @@ int64_t pier__sys_start_connect(pier_descriptor socket, const struct pier_addres
         return pier__sys_socket_error();
     }
     /* The socket must be bound. WSAEINVAL: it is, by the program. */
-    if (bind((SOCKET)socket, (const struct sockaddr *)&any, size) != 0 &&
-        WSAGetLastError() != WSAEINVAL) {
+    if (bind((SOCKET)socket, &any.any, size) != 0 && WSAGetLastError() != WSAEINVAL) {
         return pier__sys_socket_error();
     }
     struct pier_address target = without_any(address);
     pier__sys_native_address(&target, &native);
     DWORD bytes = 0;
     memset(request, 0, sizeof(*request));
-    bool done = connect_ex((SOCKET)socket, (const struct sockaddr *)&native, size, NULL, 0, &bytes,
-                           request);
+    bool done = connect_ex((SOCKET)socket, &native.any, size, NULL, 0, &bytes, request);
     return started(done, true, 0, skips);
 }
 

@@ -1,8 +1,11 @@
 /* windows_socket.c - sockets on Windows, but for requests to the completion port (windows_port.c).
  *
  * Sockets that pier makes are non-blocking, which requests don't mind, and aren't inherited by
- * child processes. A pair is made of TCP over the loopback, since Windows has no other; Unix-domain
- * sockets, which Windows has since 10.0.17063, aren't made. */
+ * child processes. A pair is made of TCP over the loopback, since Windows has no other.
+ *
+ * Unix-domain sockets, which Windows has since 10.0.17063 and Wine 8.0 hasn't, are sockets like the
+ * others but for their names and for connecting. They have no abstract names that work:
+ * windows_pipe.c has those, and paths where there are no such sockets. */
 
 #include "sys/windows.h"
 
@@ -25,39 +28,48 @@ int pier__sys_start_winsock(void)
     return InitOnceExecuteOnce(&once, start_once, &code, NULL) ? 0 : pier__sys_map(code);
 }
 
-int pier__sys_native_address(const struct pier_address *address, struct sockaddr_in6 *native)
+int pier__sys_native_address(const struct pier_address *address, union pier__native_address *native)
 {
     memset(native, 0, sizeof(*native));
     if (address->family == PIER_ADDRESS_IPV4) {
-        struct sockaddr_in *ipv4 = (struct sockaddr_in *)(void *)native;
-        ipv4->sin_family = AF_INET;
-        ipv4->sin_port = htons(address->port);
-        memcpy(&ipv4->sin_addr, address->u.ip, 4);
-        return sizeof(*ipv4);
+        native->ipv4.sin_family = AF_INET;
+        native->ipv4.sin_port = htons(address->port);
+        memcpy(&native->ipv4.sin_addr, address->u.ip, 4);
+        return sizeof(native->ipv4);
     }
     if (address->family == PIER_ADDRESS_IPV6) {
-        native->sin6_family = AF_INET6;
-        native->sin6_port = htons(address->port);
-        native->sin6_scope_id = address->scope;
-        memcpy(&native->sin6_addr, address->u.ip, 16);
-        return sizeof(*native);
+        native->ipv6.sin6_family = AF_INET6;
+        native->ipv6.sin6_port = htons(address->port);
+        native->ipv6.sin6_scope_id = address->scope;
+        memcpy(&native->ipv6.sin6_addr, address->u.ip, 16);
+        return sizeof(native->ipv6);
+    }
+    if (address->family == PIER_ADDRESS_UNIX && !pier__sys_uses_pipe(address)) {
+        native->path.sun_family = AF_UNIX;
+        memcpy(native->path.sun_path, address->u.path, address->path_length);
+        return sizeof(native->path);
     }
     return 0;
 }
 
-static void from_native_address(const struct sockaddr_in6 *native, struct pier_address *address)
+static void from_native_address(const union pier__native_address *native,
+                                struct pier_address *address)
 {
     memset(address, 0, sizeof(*address));
-    if (native->sin6_family == AF_INET) {
-        const struct sockaddr_in *ipv4 = (const struct sockaddr_in *)(const void *)native;
+    if (native->any.sa_family == AF_INET) {
         address->family = PIER_ADDRESS_IPV4;
-        address->port = ntohs(ipv4->sin_port);
-        memcpy(address->u.ip, &ipv4->sin_addr, 4);
-    } else if (native->sin6_family == AF_INET6) {
+        address->port = ntohs(native->ipv4.sin_port);
+        memcpy(address->u.ip, &native->ipv4.sin_addr, 4);
+    } else if (native->any.sa_family == AF_INET6) {
         address->family = PIER_ADDRESS_IPV6;
-        address->port = ntohs(native->sin6_port);
-        address->scope = native->sin6_scope_id;
-        memcpy(address->u.ip, &native->sin6_addr, 16);
+        address->port = ntohs(native->ipv6.sin6_port);
+        address->scope = native->ipv6.sin6_scope_id;
+        memcpy(address->u.ip, &native->ipv6.sin6_addr, 16);
+    } else if (native->any.sa_family == AF_UNIX) {
+        size_t length = strnlen(native->path.sun_path, PIER_PATH_MAX);
+        address->family = PIER_ADDRESS_UNIX;
+        address->path_length = (uint8_t)length;
+        memcpy(address->u.path, native->path.sun_path, length);
     }
 }
 
@@ -86,11 +98,12 @@ pier_descriptor pier__sys_socket(uint8_t family, bool nonblocking)
     if (error < 0) {
         return error;
     }
-    if (family != PIER_ADDRESS_IPV4 && family != PIER_ADDRESS_IPV6) {
+    static const int families[] = {AF_UNSPEC, AF_INET, AF_INET6, AF_UNIX};
+    if (family < PIER_ADDRESS_IPV4 || family > PIER_ADDRESS_UNIX) {
         return pier__sys_map(WSAEAFNOSUPPORT);
     }
-    SOCKET made = WSASocketW(family == PIER_ADDRESS_IPV4 ? AF_INET : AF_INET6, SOCK_STREAM,
-                             IPPROTO_TCP, NULL, 0,
+    SOCKET made = WSASocketW(families[family], SOCK_STREAM,
+                             family == PIER_ADDRESS_UNIX ? 0 : IPPROTO_TCP, NULL, 0,
                              WSA_FLAG_OVERLAPPED | WSA_FLAG_NO_HANDLE_INHERIT);
     if (made == INVALID_SOCKET) {
         return pier__sys_socket_error();
@@ -105,15 +118,46 @@ pier_descriptor pier__sys_socket(uint8_t family, bool nonblocking)
 int pier__sys_bind(pier_descriptor socket, const struct pier_address *address)
 {
     PIER__FAULT(BIND);
-    struct sockaddr_in6 native;
+    union pier__native_address native;
     int size = pier__sys_native_address(address, &native);
     if (size == 0) {
         return pier__sys_map(WSAEAFNOSUPPORT);
     }
-    int error = socket_result(bind((SOCKET)socket, (const struct sockaddr *)&native, size));
+    int error = socket_result(bind((SOCKET)socket, &native.any, size));
     /* No port is privileged: the right that is missing is to a port that another socket has for
      * itself. */
-    return error == PIER_EACCES ? PIER_EADDRINUSE : error;
+    return error == PIER_EACCES && address->family != PIER_ADDRESS_UNIX ? PIER_EADDRINUSE : error;
+}
+
+static bool path_exists(const char *path)
+{
+    wchar_t wide[PIER_PATH_MAX + 1];
+    return MultiByteToWideChar(CP_UTF8, 0, path, -1, wide, PIER_PATH_MAX + 1) > 0 &&
+           GetFileAttributesW(wide) != INVALID_FILE_ATTRIBUTES;
+}
+
+/* Of Unix-domain sockets only: TCP connects by request. Called again after PIER_EAGAIN. */
+int pier__sys_connect(pier_descriptor socket, const struct pier_address *address)
+{
+    PIER__FAULT(CONNECT);
+    union pier__native_address native;
+    int size = pier__sys_native_address(address, &native);
+    if (size == 0 || native.any.sa_family != AF_UNIX) {
+        return pier__sys_map(WSAEAFNOSUPPORT);
+    }
+    if (connect((SOCKET)socket, &native.any, size) == 0) {
+        return 0;
+    }
+    int code = WSAGetLastError();
+    if (code == WSAEISCONN) {
+        return 0;
+    }
+    if (code == WSAEWOULDBLOCK || code == WSAEALREADY || code == WSAEINPROGRESS) {
+        return pier__sys_map(WSAEWOULDBLOCK);
+    }
+    /* Windows has one code for both: */
+    bool is_missing = code == WSAECONNREFUSED && !path_exists(native.path.sun_path);
+    return pier__sys_map(is_missing ? ERROR_FILE_NOT_FOUND : code);
 }
 
 int pier__sys_listen(pier_descriptor socket, int backlog)
@@ -145,7 +189,7 @@ int pier__sys_shutdown(pier_descriptor socket)
 }
 
 /* A socket that isn't bound yet has no name for Windows; elsewhere it's any address and port 0. */
-static int name_of_unbound(pier_descriptor socket, struct sockaddr_in6 *native)
+static int name_of_unbound(pier_descriptor socket, union pier__native_address *native)
 {
     WSAPROTOCOL_INFOW info;
     int size = sizeof(info);
@@ -153,7 +197,7 @@ static int name_of_unbound(pier_descriptor socket, struct sockaddr_in6 *native)
         getsockopt((SOCKET)socket, SOL_SOCKET, SO_PROTOCOL_INFOW, (char *)&info, &size));
     if (error == 0) {
         memset(native, 0, sizeof(*native));
-        native->sin6_family = (short)info.iAddressFamily;
+        native->any.sa_family = (ADDRESS_FAMILY)info.iAddressFamily;
     }
     return error;
 }
@@ -161,9 +205,9 @@ static int name_of_unbound(pier_descriptor socket, struct sockaddr_in6 *native)
 int pier__sys_local_address(pier_descriptor socket, struct pier_address *address)
 {
     PIER__FAULT(NAME);
-    struct sockaddr_in6 native;
+    union pier__native_address native = {.any = {0}};
     int size = sizeof(native);
-    int error = socket_result(getsockname((SOCKET)socket, (struct sockaddr *)&native, &size));
+    int error = socket_result(getsockname((SOCKET)socket, &native.any, &size));
     if (error == PIER_EINVAL) {
         error = name_of_unbound(socket, &native);
     }
@@ -176,9 +220,9 @@ int pier__sys_local_address(pier_descriptor socket, struct pier_address *address
 int pier__sys_peer_address(pier_descriptor socket, struct pier_address *address)
 {
     PIER__FAULT(NAME);
-    struct sockaddr_in6 native;
+    union pier__native_address native = {.any = {0}};
     int size = sizeof(native);
-    int error = socket_result(getpeername((SOCKET)socket, (struct sockaddr *)&native, &size));
+    int error = socket_result(getpeername((SOCKET)socket, &native.any, &size));
     if (error == 0) {
         from_native_address(&native, address);
     }
@@ -246,10 +290,35 @@ int pier__sys_set_dual_stack(pier_descriptor socket, bool on)
     return set_socket_option(socket, IPPROTO_IPV6, IPV6_V6ONLY, !on);
 }
 
+/* Whether there is a socket at the path that refuses connections. */
+static bool is_stale(const struct pier_address *address)
+{
+    pier_descriptor probe = pier__sys_socket(PIER_ADDRESS_UNIX, false);
+    bool stale = probe >= 0 && pier__sys_connect(probe, address) == PIER_ECONNREFUSED;
+    if (probe >= 0) {
+        closesocket((SOCKET)probe);
+    }
+    return stale;
+}
+
+/* Of pipes nothing is left over. */
 int pier__sys_unlink_stale(const struct pier_address *address)
 {
-    (void)address;
-    return 0;
+    const DWORD tag = 0x80000023; /* IO_REPARSE_TAG_AF_UNIX: the file of a socket */
+    wchar_t wide[PIER_PATH_MAX + 1];
+    WIN32_FIND_DATAW found;
+    if (address->family != PIER_ADDRESS_UNIX || pier__sys_uses_pipe(address) ||
+        MultiByteToWideChar(CP_UTF8, 0, address->u.path, -1, wide, PIER_PATH_MAX + 1) <= 0) {
+        return 0;
+    }
+    HANDLE search = FindFirstFileW(wide, &found);
+    if (search == INVALID_HANDLE_VALUE) {
+        return 0;
+    }
+    FindClose(search);
+    bool is_socket = (found.dwFileAttributes & FILE_ATTRIBUTE_REPARSE_POINT) != 0 &&
+                     found.dwReserved0 == tag;
+    return !is_socket || !is_stale(address) || DeleteFileW(wide) ? 0 : pier__sys_last_error();
 }
 
 static bool same_address(const struct pier_address *a, const struct pier_address *b)
@@ -262,14 +331,14 @@ static bool same_address(const struct pier_address *a, const struct pier_address
 static int make_pair(pier_descriptor listener, pier_descriptor pair[2])
 {
     struct pier_address here = {.family = PIER_ADDRESS_IPV4, .u.ip = {127, 0, 0, 1}}, there;
-    struct sockaddr_in6 native;
+    union pier__native_address native;
     int error = pier__sys_bind(listener, &here);
     if (error < 0 || (error = pier__sys_listen(listener, 1)) < 0 ||
         (error = pier__sys_local_address(listener, &here)) < 0) {
         return error;
     }
     int size = pier__sys_native_address(&here, &native);
-    if (connect((SOCKET)pair[0], (const struct sockaddr *)&native, size) != 0) {
+    if (connect((SOCKET)pair[0], &native.any, size) != 0) {
         return pier__sys_socket_error();
     }
     SOCKET accepted = accept((SOCKET)listener, NULL, NULL);

@@ -86,6 +86,10 @@ enum { RAW_AGAIN = -1, RAW_RESET = -2, RAW_PIPE = -3, RAW_FAILED = -4 };
 /* Whether raw sockets of this family can be had: IPv6 may be switched off. */
 bool raw_has_family(int family);
 
+/* Whether streams of this address are named pipes: those are left over nowhere, and have no buffer
+ * sizes to set. */
+bool raw_is_pipe_address(const struct pier_address *address);
+
 /* Listens; a port 0 is replaced by the one that the system chose. */
 pier_descriptor raw_listen(struct pier_address *address, int backlog);
 

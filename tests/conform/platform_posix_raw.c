@@ -127,6 +127,12 @@ bool raw_has_family(int family)
     return has;
 }
 
+bool raw_is_pipe_address(const struct pier_address *address)
+{
+    (void)address;
+    return false;
+}
+
 pier_descriptor raw_listen(struct pier_address *address, int backlog)
 {
     const pier_descriptor descriptor = raw_socket(address->family);

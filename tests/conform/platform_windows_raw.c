@@ -1,16 +1,15 @@
 /* platform_windows_raw.c - the raw peer of platform.h on Windows.
  *
  * Raw sockets stay in blocking mode; what must not wait asks select() first, or leaves that mode
- * for the call. A raw pipe is a named one opened for overlapped calls, since pier can adopt no
- * other; each call here waits for its own event, marked so that no completion port hears of it. */
+ * for the call. Pipes, also those in place of Unix-domain sockets, are in platform_windows_pipes.c.
+ */
 
-#include "harness.h"
+#include "platform_windows.h"
 
 #include <winsock2.h>
 #include <ws2tcpip.h>
+#include <afunix.h>
 #include <windows.h>
-
-#define PIPE_PIECE 4096
 
 _Noreturn static void system_failed(const char *what)
 {
@@ -21,6 +20,7 @@ union socket_address {
     struct sockaddr any;
     struct sockaddr_in ipv4;
     struct sockaddr_in6 ipv6;
+    struct sockaddr_un path;
 };
 
 static void start_winsock(void)
@@ -46,6 +46,10 @@ static int to_system(const struct pier_address *address, union socket_address *o
         out->ipv4.sin_port = htons(address->port);
         memcpy(&out->ipv4.sin_addr, address->u.ip, 4);
         return sizeof(out->ipv4);
+    }
+    if (address->family == PIER_ADDRESS_UNIX) {
+        memcpy(out->path.sun_path, address->u.path, address->path_length);
+        return sizeof(out->path);
     }
     out->ipv6.sin6_port = htons(address->port);
     out->ipv6.sin6_scope_id = address->scope;
@@ -172,9 +176,6 @@ void raw_local_address(pier_descriptor descriptor, struct pier_address *address)
 
 bool raw_has_family(int family)
 {
-    if (family == PIER_ADDRESS_UNIX) {
-        return false;
-    }
     struct pier_address address = address_of(family == PIER_ADDRESS_IPV6 ? "[::1]:0"
                                                                          : "127.0.0.1:0");
     union socket_address name;
@@ -189,6 +190,9 @@ bool raw_has_family(int family)
 
 pier_descriptor raw_listen(struct pier_address *address, int backlog)
 {
+    if (raw_is_pipe_address(address)) {
+        return raw_pipe_listen(address, backlog);
+    }
     const pier_descriptor descriptor = raw_socket(address->family);
     union socket_address name;
     const int length = to_system(address, &name);
@@ -198,12 +202,17 @@ pier_descriptor raw_listen(struct pier_address *address, int backlog)
     if (listen((SOCKET)descriptor, backlog) != 0) {
         system_failed("listen");
     }
-    raw_local_address(descriptor, address);
+    if (address->family != PIER_ADDRESS_UNIX) {
+        raw_local_address(descriptor, address);
+    }
     return descriptor;
 }
 
 pier_descriptor raw_connect(const struct pier_address *address)
 {
+    if (raw_is_pipe_address(address)) {
+        return raw_pipe_connect(address);
+    }
     const pier_descriptor descriptor = raw_socket(address->family);
     union socket_address name;
     const int length = to_system(address, &name);
@@ -236,6 +245,9 @@ pier_descriptor raw_connect_begin(const struct pier_address *address)
 
 pier_descriptor raw_accept(pier_descriptor listener)
 {
+    if (raw_pipe_listens(listener)) {
+        return raw_pipe_accept(listener);
+    }
     const SOCKET accepted = accept((SOCKET)listener, NULL, NULL);
     if (accepted == INVALID_SOCKET) {
         system_failed("accept");
@@ -260,24 +272,7 @@ void raw_pair(pier_descriptor ends[2])
     }
 }
 
-void raw_pipe(pier_descriptor ends[2])
-{
-    static unsigned serial;
-    char name[80];
-    snprintf(name, sizeof(name), "\\\\.\\pipe\\pier-conform.%lx.%u",
-             (unsigned long)GetCurrentProcessId(), ++serial);
-    HANDLE reader = CreateNamedPipeA(name, PIPE_ACCESS_INBOUND | FILE_FLAG_OVERLAPPED,
-                                     PIPE_TYPE_BYTE | PIPE_WAIT, 1, 65536, 65536, 0, NULL);
-    HANDLE writer = CreateFileA(name, GENERIC_WRITE | FILE_READ_ATTRIBUTES, 0, NULL, OPEN_EXISTING,
-                                FILE_FLAG_OVERLAPPED, NULL);
-    if (reader == INVALID_HANDLE_VALUE || writer == INVALID_HANDLE_VALUE) {
-        FAIL("a pipe: error %lu", (unsigned long)GetLastError());
-    }
-    ends[0] = (pier_descriptor)reader;
-    ends[1] = (pier_descriptor)writer;
-}
-
-static int64_t failure(int code)
+int64_t raw_failure(int code)
 {
     switch (code) {
     case WSAEWOULDBLOCK: return RAW_AGAIN;
@@ -289,57 +284,14 @@ static int64_t failure(int code)
     }
 }
 
-/* What an overlapped call on a pipe came to; one that would wait for the peer is taken back if it
- * may not. */
-static int64_t finish_call(HANDLE handle, OVERLAPPED *call, bool done, bool may_wait)
-{
-    DWORD moved = 0;
-    if (done || GetLastError() == ERROR_IO_PENDING) {
-        if (!done && !may_wait) {
-            CancelIoEx(handle, call);
-        }
-        done = GetOverlappedResult(handle, call, &moved, TRUE);
-    }
-    const DWORD code = done ? 0 : GetLastError();
-    CloseHandle((HANDLE)((uintptr_t)call->hEvent & ~(uintptr_t)1));
-    return code == 0                         ? (int64_t)moved
-           : code == ERROR_OPERATION_ABORTED ? RAW_AGAIN
-                                             : failure((int)code);
-}
-
-static OVERLAPPED prepare_call(void)
-{
-    HANDLE event = CreateEventA(NULL, TRUE, FALSE, NULL);
-    CHECK(event != NULL);
-    return (OVERLAPPED){.hEvent = (HANDLE)((uintptr_t)event | 1)};
-}
-
-static int64_t write_pipe(pier_descriptor descriptor, const void *memory, size_t size,
-                          bool may_wait)
-{
-    OVERLAPPED call = prepare_call();
-    const DWORD piece = (DWORD)(size < PIPE_PIECE ? size : PIPE_PIECE);
-    const bool done = WriteFile((HANDLE)descriptor, memory, piece, NULL, &call);
-    return finish_call((HANDLE)descriptor, &call, done, may_wait);
-}
-
-static int64_t read_pipe(pier_descriptor descriptor, void *memory, size_t size, bool may_wait)
-{
-    OVERLAPPED call = prepare_call();
-    const bool done = ReadFile((HANDLE)descriptor, memory, (DWORD)(size < 65536 ? size : 65536),
-                               NULL, &call);
-    const int64_t result = finish_call((HANDLE)descriptor, &call, done, may_wait);
-    return result == RAW_PIPE ? 0 : result;
-}
-
 int64_t raw_send_now(pier_descriptor descriptor, const void *memory, size_t size)
 {
     if (is_pipe(descriptor)) {
-        return write_pipe(descriptor, memory, size, false);
+        return raw_pipe_write(descriptor, memory, size, false);
     }
     set_mode(descriptor, true);
     const int sent = send((SOCKET)descriptor, memory, (int)size, 0);
-    const int64_t result = sent >= 0 ? sent : failure(WSAGetLastError());
+    const int64_t result = sent >= 0 ? sent : raw_failure(WSAGetLastError());
     set_mode(descriptor, raw_is_nonblocking(descriptor));
     return result;
 }
@@ -365,11 +317,11 @@ static bool was_reset(pier_descriptor descriptor)
 int64_t raw_receive_now(pier_descriptor descriptor, void *memory, size_t size)
 {
     if (is_pipe(descriptor)) {
-        return read_pipe(descriptor, memory, size, false);
+        return raw_pipe_read(descriptor, memory, size, false);
     }
     set_mode(descriptor, true);
     const int got = recv((SOCKET)descriptor, memory, (int)size, 0);
-    int64_t result = got >= 0 ? got : failure(WSAGetLastError());
+    int64_t result = got >= 0 ? got : raw_failure(WSAGetLastError());
     set_mode(descriptor, raw_is_nonblocking(descriptor));
     if (got == 0 && size > 0 && was_reset(descriptor)) {
         result = RAW_RESET;
@@ -391,7 +343,7 @@ void raw_send(pier_descriptor descriptor, const void *memory, size_t size)
     for (size_t sent = 0; sent < size;) {
         int64_t result;
         if (pipe) {
-            result = write_pipe(descriptor, (const char *)memory + sent, size - sent, true);
+            result = raw_pipe_write(descriptor, (const char *)memory + sent, size - sent, true);
         } else {
             wait_ready(descriptor, true);
             result = raw_send_now(descriptor, (const char *)memory + sent, size - sent);
@@ -412,7 +364,7 @@ void raw_send_urgent(pier_descriptor socket, char byte)
 static int64_t receive_some(pier_descriptor descriptor, void *memory, size_t size)
 {
     if (is_pipe(descriptor)) {
-        return read_pipe(descriptor, memory, size, true);
+        return raw_pipe_read(descriptor, memory, size, true);
     }
     wait_ready(descriptor, false);
     return raw_receive_now(descriptor, memory, size);
@@ -467,6 +419,10 @@ size_t raw_available(pier_descriptor descriptor)
 
 void raw_shutdown(pier_descriptor descriptor)
 {
+    if (is_pipe(descriptor)) {
+        raw_pipe_shutdown(descriptor);
+        return;
+    }
     if (shutdown((SOCKET)descriptor, SD_SEND) != 0) {
         system_failed("shutdown");
     }
@@ -475,6 +431,7 @@ void raw_shutdown(pier_descriptor descriptor)
 void raw_close(pier_descriptor descriptor)
 {
     note_mode(descriptor, false);
+    raw_pipe_forget(descriptor);
     if (closesocket((SOCKET)descriptor) != 0 && !CloseHandle((HANDLE)descriptor)) {
         system_failed("close");
     }
@@ -533,9 +490,30 @@ pier_descriptor raw_refusing_address(struct pier_address *address)
     return holder;
 }
 
+/* Of a pipe, whose backlog is known; AF_UNIX refuses when it's full. */
+static bool open_pipe_hole(struct raw_black_hole *hole)
+{
+    char path[PIER_PATH_MAX];
+    platform_temporary_path(path, sizeof(path));
+    hole->address.family = PIER_ADDRESS_UNIX;
+    hole->address.path_length = (uint8_t)strlen(path);
+    memcpy(hole->address.u.path, path, strlen(path));
+    if (!raw_is_pipe_address(&hole->address)) {
+        return false;
+    }
+    hole->listener = raw_listen(&hole->address, 1);
+    for (hole->count = 0; hole->count < 2; hole->count++) {
+        hole->fillers[hole->count] = raw_connect(&hole->address);
+    }
+    return true;
+}
+
 bool raw_black_hole_open(struct raw_black_hole *hole, int family)
 {
     memset(hole, 0, sizeof(*hole));
+    if (family == PIER_ADDRESS_UNIX) {
+        return open_pipe_hole(hole);
+    }
     hole->address = address_of("127.0.0.1:0");
     hole->listener = raw_listen(&hole->address, 1);
     while (hole->count < 16) {

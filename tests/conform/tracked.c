@@ -208,17 +208,17 @@ bool stream_available(enum stream stream)
 
 struct pier_address stream_address(enum stream stream)
 {
-    char path[PIER_PATH_MAX], text[PIER_ADDRESS_TEXT_MAX];
+    struct pier_address address = {.family = PIER_ADDRESS_UNIX};
     switch (stream) {
     case STREAM_TCP6: return address_of("[::1]:0");
     case STREAM_UNIX:
-        platform_temporary_path(path, sizeof(path));
-        snprintf(text, sizeof(text), "unix:%s", path);
-        return address_of(text);
     case STREAM_ABSTRACT:
-        platform_temporary_path(path, sizeof(path));
-        snprintf(text, sizeof(text), "unix:@%s", path + 1);
-        return address_of(text);
+        platform_temporary_path(address.u.path, sizeof(address.u.path));
+        address.path_length = (uint8_t)strlen(address.u.path);
+        if (stream == STREAM_ABSTRACT) {
+            address.u.path[0] = '\0';
+        }
+        return address;
     default: return address_of("127.0.0.1:0");
     }
 }

@@ -1,6 +1,7 @@
 /* fault_test.c - makes each system call of pier fail, one at a time.
  *
- *   fault-test --backend NAME [--trigger edge|level|oneshot] [--call NAME] [--all|--few]
+ *   fault-test --backend NAME [--trigger edge|level|oneshot] [--address ADDRESS] [--call NAME]
+ *              [--all|--few]
  *
  * A first pass of the scenario counts the calls of each kind. Then, for each kind, each plausible
  * error and the Nth call for N from 1 to that count, a pass fails that call, and another one that
@@ -155,6 +156,10 @@ static bool parse(int count, char **words)
                 right = right || strcmp(kinds[call].name, value) == 0;
             }
             i++;
+        } else if (strcmp(words[i], "--address") == 0) {
+            scenario.address = value;
+            right = true;
+            i++;
         } else if (strcmp(words[i], "--trigger") == 0) {
             for (int trigger = 0; trigger < 3; trigger++) {
                 if (strcmp(triggers[trigger], value) == 0) {
@@ -178,7 +183,7 @@ int main(int count, char **words)
     uint64_t counts[PIER__CALL_COUNT] = {0};
     if (!parse(count, words)) {
         fprintf(stderr, "usage: fault-test --backend NAME [--trigger edge|level|oneshot] "
-                        "[--call NAME] [--all|--few]\n");
+                        "[--address ADDRESS] [--call NAME] [--all|--few]\n");
         return 1;
     }
     system_continue();

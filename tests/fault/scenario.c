@@ -1,10 +1,11 @@
 /* scenario.c - the program that runs while system calls fail.
  *
- * An echo server with two clients over TCP and its listener; a pair, a writer and a pipe; timers, a
- * post and notifications from another thread; readiness of a descriptor that pier doesn't own;
- * cancels, time-outs and both ways to close. Every part goes as far as the failures let it and
- * closes what it opened. Ops are counted when submitted and when they end: at the end the numbers
- * must be equal, descriptors and memory as before, and the loop must have run one more exchange. */
+ * An echo server with two clients and its listener, over TCP unless told otherwise; a pair, a
+ * writer and a pipe; timers, a post and notifications from another thread; readiness of a
+ * descriptor that pier doesn't own; cancels, time-outs and both ways to close. Every part goes as
+ * far as the failures let it and closes what it opened. Ops are counted when submitted and when
+ * they end: at the end the numbers must be equal, descriptors and memory as before, and the loop
+ * must have run one more exchange. */
 
 #include "scenario.h"
 
@@ -244,8 +245,10 @@ static void start_client(struct client *self, const struct pier_address *address
         return;
     }
     self->connect.owner = self->send.owner = self->receive.owner = self->shutdown.owner = self;
-    set_up("pier_set_no_delay", pier_set_no_delay(&self->handle, true));
-    set_up("pier_set_keep_alive", pier_set_keep_alive(&self->handle, 60, 10, 3));
+    if (address->family != PIER_ADDRESS_UNIX) {
+        set_up("pier_set_no_delay", pier_set_no_delay(&self->handle, true));
+        set_up("pier_set_keep_alive", pier_set_keep_alive(&self->handle, 60, 10, 3));
+    }
     pier_connect(&self->handle, submit(&self->connect), address, on_client_end);
     if (self == &clients[0]) {
         pier_send_vectored(&self->handle, submit(&self->send), vectors, 3, on_client_end);
@@ -259,7 +262,8 @@ static void start_client(struct client *self, const struct pier_address *address
 static void start_echo(void)
 {
     struct pier_address address;
-    if (pier_address_parse(&address, "127.0.0.1:0") < 0 ||
+    const char *text = current->address != NULL ? current->address : "127.0.0.1:0";
+    if (pier_address_parse(&address, text) < 0 ||
         !set_up("pier_listen", pier_listen(loop, &listener, &address, NULL))) {
         return;
     }

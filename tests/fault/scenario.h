@@ -10,6 +10,7 @@
 struct scenario {
     const char *backend;
     enum pier_trigger trigger;
+    const char *address;  /* of the echo server; NULL: 127.0.0.1:0 */
     uint64_t patience_ns; /* how long its ops may take before they are given up */
     bool must_finish;     /* running out of patience is a failure */
     bool must_succeed;    /* so is each error: nothing is made to fail */
