@@ -313,15 +313,20 @@ TEST(echo_server_returns_what_it_is_sent)
 TEST(echo_server_listens_on_a_path)
 {
     need_backend();
-    if (for_windows)
-        SKIP("no Unix-domain addresses on Windows");
-    struct program server;
+    struct program server, proxy;
     char directory[] = "/tmp/pier-examples-XXXXXX", address[64];
     REQUIRE(mkdtemp(directory) != NULL);
     snprintf(address, sizeof address, "unix:%s/echo", directory);
     start_server(&server, "echo_server", address, NULL);
     CHECK_STR(server.text, address);
-    exercise_echo(&server);
+    if (for_windows) {
+        /* Out of reach for this program: by way of one that connects to it there. */
+        start_server(&proxy, "tcp_proxy", address, "127.0.0.1:0");
+        exercise_echo(&proxy);
+        end_program(&proxy, SIGTERM);
+    } else {
+        exercise_echo(&server);
+    }
     end_program(&server, SIGTERM);
     unlink(address + 5);
     rmdir(directory);

@@ -248,7 +248,7 @@ PIER_API const char *pier_loop_backend(const struct pier_loop *loop);
 enum {
     PIER_CAN_COMPLETE = 1 << 0,   /* the kernel runs operations itself (uring, iocp) */
     PIER_CAN_BIND_LATE = 1 << 1,  /* idle receives hold no buffer */
-    PIER_CAN_UNIX = 1 << 2,       /* Unix-domain sockets */
+    PIER_CAN_UNIX = 1 << 2,       /* Unix-domain addresses; on Windows named pipes, perhaps */
     PIER_CAN_ABSTRACT = 1 << 3,   /* abstract Unix-domain addresses */
     PIER_CAN_SHARE_PORT = 1 << 4, /* SO_REUSEPORT balances connections between listeners */
     PIER_CAN_EXCLUSIVE = 1 << 5,  /* a shared listener wakes one waiter only */

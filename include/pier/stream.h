@@ -37,7 +37,7 @@ struct pier_listen_options {
     bool delay; /* leave Nagle's algorithm on; by default accepted TCP sockets have TCP_NODELAY set
                  */
     bool unlink_path; /* remove a Unix-domain socket file left over at the path before binding, if
-                         nobody listens on it */
+                         nobody listens on it; named pipes leave none */
 };
 
 /* Opens a listening stream socket. `options` may be NULL. The IPv6 address for all, as in ":8080",
@@ -55,7 +55,8 @@ PIER_API int pier_listen(struct pier_loop *loop, struct pier_handle *handle,
 PIER_API int pier_open_socket(struct pier_loop *loop, struct pier_handle *handle,
                               const struct pier_address *address);
 
-/* Binds an unconnected socket to a local address, before pier_connect(). */
+/* Binds an unconnected socket to a local address, before pier_connect(). PIER_ENOTSUP where a named
+ * pipe stands for the socket (Windows). */
 PIER_API int pier_bind(struct pier_handle *handle, const struct pier_address *address);
 
 /* Takes over an open descriptor: a stream socket (also a listening one), pipe, FIFO, terminal,
@@ -72,7 +73,8 @@ PIER_API int pier_socket_pair(struct pier_loop *loop, struct pier_handle *a, str
 /* Makes a pipe: what is written to `write` comes out of `read`. */
 PIER_API int pier_pipe(struct pier_loop *loop, struct pier_handle *read, struct pier_handle *write);
 
-/* The system's descriptor of a handle; it stays pier's. -1 when the handle isn't open. */
+/* The system's descriptor of a handle; it stays pier's. -1 when the handle isn't open. Where a
+ * named pipe stands for a Unix-domain socket (Windows), connecting gives the handle another one. */
 PIER_API pier_descriptor pier_handle_descriptor(const struct pier_handle *handle);
 
 /* The loop of a handle, NULL when it is closed or detached. */
@@ -158,7 +160,8 @@ static inline void pier_write(struct pier_handle *handle, struct pier_op *op, co
 }
 
 /* Ends the sending direction once all sends before it are done; the peer reads end of stream.
- * result 0. PIER_ENOTSUP on what has no half-close (files, pipes, terminals). */
+ * result 0. PIER_ENOTSUP on what has no half-close (files, pipes, terminals; on Windows a pipe of
+ * bytes that another program serves at a unix:@ address). */
 PIER_API void pier_shutdown(struct pier_handle *handle, struct pier_op *op, pier_op_fn *fn);
 
 /* Closes a handle. Its ops complete with PIER_ECLOSED (or their real outcome), then the descriptor
@@ -185,7 +188,8 @@ PIER_API int pier_set_no_delay(struct pier_handle *handle, bool on);
 PIER_API int pier_set_keep_alive(struct pier_handle *handle, unsigned idle_s, unsigned interval_s,
                                  unsigned count);
 
-/* Kernel buffer sizes in bytes; 0 leaves one as it is. The system may double or cut them. */
+/* Kernel buffer sizes in bytes; 0 leaves one as it is. The system may double or cut them. This and
+ * the other options of sockets are PIER_ENOTSUP where a named pipe stands for one (Windows). */
 PIER_API int pier_set_buffer_sizes(struct pier_handle *handle, size_t receive, size_t send);
 
 /* What closing does with unsent data: seconds < 0 sends it in the background (the default), 0

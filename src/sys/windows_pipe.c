@@ -20,6 +20,7 @@
 #include <stdio.h>
 #include <string.h>
 #include <winioctl.h>
+#include <winternl.h>
 
 #include "core/atomic.h"
 
@@ -73,8 +74,8 @@ bool pier__sys_uses_pipe(const struct pier_address *address)
 
 /* ---- names */
 
-/* Whether a byte stands for itself. A dot or space at the end, and components that are dots only,
- * Windows would take away; a slash it makes a backslash. Of paths a backslash isn't kept either:
+/* Whether a byte stands for itself. A dot or space at the end of a component Windows would take
+ * away; a slash it makes a backslash. Of paths a backslash isn't kept either:
  * it needn't be the name of a directory of pipes. */
 static bool is_kept(const char *text, size_t length, size_t i, bool is_path)
 {
@@ -85,7 +86,7 @@ static bool is_kept(const char *text, size_t length, size_t i, bool is_path)
     }
     switch (byte) {
     case '.':
-    case ' ': return !is_last && (i == 0 || text[i - 1] != '\\');
+    case ' ': return !is_last && text[i + 1] != '\\';
     case '\\': return !is_path && i > 0 && !is_last && text[i - 1] != '\\';
     case '!': return !is_path;
     default: return true;
@@ -389,7 +390,8 @@ pier_descriptor pier__sys_pipe_connect(const struct pier_address *address)
     return (pier_descriptor)opened;
 }
 
-/* What WaitNamedPipe() does, but as a request. */
+/* What WaitNamedPipe() does, but as a request. DeviceIoControl() would hand this code to the driver
+ * as one of another sort. */
 int64_t pier__sys_start_pipe_wait(pier_descriptor unconnected, const struct pier_address *address,
                                   uint64_t timeout_ns, OVERLAPPED *request)
 {
@@ -401,9 +403,11 @@ int64_t pier__sys_start_pipe_wait(pier_descriptor unconnected, const struct pier
         BOOLEAN has_timeout;
         wchar_t name[NAME_MAX];
     } wait = {.has_timeout = TRUE};
+    typedef NTSTATUS NTAPI control_fn(HANDLE, HANDLE, PIO_APC_ROUTINE, void *, IO_STATUS_BLOCK *,
+                                      ULONG, void *, ULONG, void *, ULONG);
+    control_fn *control = (control_fn *)(void *)pier__sys_native("NtFsControlFile");
     wchar_t name[NAME_MAX + 1];
-    DWORD unused;
-    int length = native_name(address, name);
+    int length = control != NULL ? native_name(address, name) : pier__sys_map(ERROR_NOT_SUPPORTED);
     if (length < 0) {
         return length;
     }
@@ -412,10 +416,10 @@ int64_t pier__sys_start_pipe_wait(pier_descriptor unconnected, const struct pier
     wait.length = (ULONG)((size_t)length * sizeof(*name));
     memcpy(wait.name, name + PREFIX_LENGTH, wait.length);
     memset(request, 0, sizeof(*request));
-    bool done = DeviceIoControl(pier__sys_handle(unconnected), FSCTL_PIPE_WAIT, &wait,
-                                (DWORD)((char *)wait.name - (char *)&wait) + wait.length, NULL, 0,
-                                &unused, request);
-    return done || GetLastError() == ERROR_IO_PENDING ? PIER__PACKET : pier__sys_last_error();
+    NTSTATUS result = control(pier__sys_handle(unconnected), NULL, NULL, request,
+                              (IO_STATUS_BLOCK *)(void *)request, FSCTL_PIPE_WAIT, &wait,
+                              (ULONG)((char *)wait.name - (char *)&wait) + wait.length, NULL, 0);
+    return result >= 0 ? PIER__PACKET : pier__sys_map(pier__sys_status_code(result));
 }
 
 /* ---- connections */

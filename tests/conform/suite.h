@@ -37,7 +37,7 @@ extern const struct test fork_tests[];
 extern const struct test signals_tests[];
 
 /* windows_*.c */
-extern const struct test windows_tests[];
+extern const struct test windows_tests[], windows_unix_tests[];
 
 extern const struct test *const suite_areas[];
 

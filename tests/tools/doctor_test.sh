@@ -94,7 +94,7 @@ if [ $windows -eq 1 ]; then
         '^  uring *no: only on Linux' 'memory of the machine: [0-9.]* GiB' \
         'committed memory of the machine: [0-9.]* GiB' 'local ports of clients'
     if [ -n "${PIER_EMULATOR:-}" ]; then
-        has text-wine '(Wine [0-9.]*)'
+        has text-wine '(Wine [0-9.]*)' 'unix:, named pipes here'
     fi
     processors=$(sed -n 's/^pier .*, \([0-9]*\) CPUs\{0,1\}$/\1/p' "$out")
     if [ "$processors" = "$(nproc)" ]; then

@@ -51,6 +51,9 @@ bool doctor_read_memory(bool group, uint64_t *bytes);
  * nobody has measured it. */
 uint64_t doctor_connection_memory(void);
 
+/* What addresses that begin with unix: are on this system. */
+const char *doctor_unix_form(void);
+
 /* ---- backends ---- */
 
 struct doctor_feature {

@@ -15,7 +15,7 @@ static const struct {
     {PIER_CAN_COMPLETE, "completion",
      "the kernel carries out operations; else pier, when told of readiness"},
     {PIER_CAN_BIND_LATE, "late binding", "an idle receive holds no buffer"},
-    {PIER_CAN_UNIX, "unix sockets", "addresses that begin with unix:"},
+    {PIER_CAN_UNIX, "unix sockets", NULL}, /* doctor_unix_form() */
     {PIER_CAN_ABSTRACT, "abstract names", "addresses that begin with unix:@"},
     {PIER_CAN_SHARE_PORT, "shared port", "the kernel balances listeners on one port"},
     {PIER_CAN_EXCLUSIVE, "exclusive wake-up",
@@ -90,8 +90,9 @@ static void examine(struct doctor_backend *backend, const struct doctor_system *
         return;
     }
     for (size_t i = 0; i < sizeof(capabilities) / sizeof(capabilities[0]); i++) {
+        bool is_unix = capabilities[i].bit == PIER_CAN_UNIX;
         add_feature(backend, capabilities[i].name, ((unsigned)bits & capabilities[i].bit) != 0,
-                    capabilities[i].text);
+                    is_unix ? doctor_unix_form() : capabilities[i].text);
     }
     add_feature(backend, "edge, level, one-shot", strcmp(backend->name, "epoll") == 0,
                 "pier_loop_options.trigger chooses; others have one way");

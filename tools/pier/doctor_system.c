@@ -217,6 +217,11 @@ uint64_t doctor_connection_memory(void)
     return 4608;
 }
 
+const char *doctor_unix_form(void)
+{
+    return "addresses that begin with unix:";
+}
+
 /* ---- the machine ---- */
 
 #if defined(__linux__)

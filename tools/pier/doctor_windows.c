@@ -9,6 +9,7 @@
 #include <stdio.h>
 #include <string.h>
 
+#include <winsock2.h>
 #include <windows.h>
 
 /* ---- settings ---- */
@@ -96,6 +97,23 @@ bool doctor_read_memory(bool group, uint64_t *bytes)
 uint64_t doctor_connection_memory(void)
 {
     return 0;
+}
+
+/* Asked as pier itself does. */
+const char *doctor_unix_form(void)
+{
+    WSADATA data;
+    if (WSAStartup(MAKEWORD(2, 2), &data) != 0) {
+        return "addresses that begin with unix:";
+    }
+    SOCKET made = socket(AF_UNIX, SOCK_STREAM, 0);
+    if (made != INVALID_SOCKET) {
+        closesocket(made);
+    }
+    WSACleanup();
+    return made != INVALID_SOCKET
+               ? "addresses that begin with unix:, AF_UNIX here, and named pipes with unix:@"
+               : "addresses that begin with unix:, named pipes here, which has no AF_UNIX";
 }
 
 /* ---- the machine ---- */
