@@ -8,11 +8,14 @@
  * again.
  *
  * Pipes and files take one buffer at a time. A write to a pipe that is cancelled is withdrawn
- * whole, even if the peer has read some of it: so such writes are short. */
+ * whole, even if the peer has read some of it: so such writes are short. Pipes that stand for
+ * sockets have room for 64 KiB, and a write that fits is never read in part before it's over:
+ * theirs may be longer, but a quarter of that, so that the reader goes on meanwhile. */
 
 #include "backend/iocp.h"
 
 #define PIPE_WRITE 4096
+#define PIPE_STREAM_WRITE 16384
 #define SENDS_PER_TURN 16
 
 bool pier__iocp_has_had_share(struct pier_loop *loop, struct pier_handle *handle)
@@ -66,9 +69,10 @@ static int64_t request_send(struct pier_handle *handle, struct pier_op *op,
                                   offset_of(handle), NULL);
     }
     size_t size = vectors[0].size;
-    if (pier__iocp_is_pipe(handle) && size > PIPE_WRITE) {
-        size = PIPE_WRITE;
-    }
+    size_t most = handle->kind_ == PIER__KIND_PIPE          ? PIPE_WRITE
+                  : handle->kind_ == PIER__KIND_PIPE_STREAM ? PIPE_STREAM_WRITE
+                                                            : SIZE_MAX;
+    size = size < most ? size : most;
     return pier__sys_start_write(handle->descriptor_, vectors[0].data, size, offset_of(handle),
                                  request, skips);
 }
@@ -355,15 +359,13 @@ static void start_receive(struct pier_loop *loop, struct pier_handle *handle, st
         pier__handle_serve_later(loop, handle);
         return;
     }
-    if (PIER__UNLIKELY(pier__iocp_pipe_flags(handle) & PIER__PIPE_ENDED)) {
-        received(loop, handle, op, 0, pier__op_finish);
-        return;
-    }
     OVERLAPPED *request = pier__iocp_request(op);
     loop->stats.system_calls++;
     if (PIER__LIKELY(handle->kind_ == PIER__KIND_STREAM)) {
         result = pier__sys_start_receive(handle->descriptor_, op->data, op->size, request,
                                          pier__iocp_skips(handle));
+    } else if (pier__iocp_pipe_flags(handle) & PIER__PIPE_ENDED) {
+        result = 0;
     } else if (handle->ready_ & PIER__SYNCHRONOUS) {
         result = pier__sys_read_at(handle->descriptor_, op->data, op->size, offset_of(handle),
                                    NULL);

@@ -40,6 +40,9 @@ static int64_t receive_now(struct pier_loop *loop, struct pier_handle *handle, v
 static void end_lent(struct pier_loop *loop, struct pier_handle *handle, struct pier_op *op,
                      int64_t result)
 {
+    if (result == 0 && (pier__iocp_pipe_flags(handle) & PIER__PIPE_MESSAGES)) {
+        pier__iocp_pipe_note(handle, PIER__PIPE_ENDED);
+    }
     result = pier__iocp_read_end(loop, handle, result);
     op->flags = (op->flags & PIER_BACKGROUND) | (result == 0 ? PIER_EOF : 0);
     op->os_error = result < 0 ? pier__sys_code() : 0;
@@ -157,19 +160,29 @@ void pier__iocp_start_lent(struct pier_loop *loop, struct pier_handle *handle, s
     }
 }
 
+/* A request of nothing succeeded on a pipe. Windows says so of any message; of one that isn't empty
+ * there is something to be seen. */
+static void look_for_end(struct pier_loop *loop, struct pier_handle *handle)
+{
+    if (pier__iocp_pipe_flags(handle) & PIER__PIPE_MESSAGES) {
+        loop->stats.system_calls++;
+        if (pier__sys_pipe_is_empty(handle->descriptor_)) {
+            pier__iocp_pipe_note(handle, PIER__PIPE_ENDED);
+            handle->ready_ &= (uint8_t)~PIER__READABLE;
+        }
+    }
+}
+
 void pier__iocp_lent_completed(struct pier_loop *loop, struct pier_handle *handle,
                                struct pier_op *op, int error)
 {
-    if (error == PIER_EMSGSIZE) {
-        error = 0; /* a message has come, and is longer than nothing */
-    } else if (error == 0 && (pier__iocp_pipe_flags(handle) & PIER__PIPE_MESSAGES)) {
-        loop->stats.system_calls++;
-        if (pier__sys_pipe_is_empty(handle->descriptor_)) {
-            pier__iocp_pipe_note(handle, PIER__PIPE_ENDED); /* so the message was the empty one */
-        }
-    }
-    if (error == 0 && !(pier__iocp_pipe_flags(handle) & PIER__PIPE_ENDED)) {
+    bool is_message = error == PIER_EMSGSIZE; /* one has come, and is longer than nothing */
+    if (error == 0 || is_message) {
+        error = 0;
         handle->ready_ |= PIER__READABLE;
+        if (PIER__UNLIKELY(handle->kind_ == PIER__KIND_PIPE_STREAM) && !is_message) {
+            look_for_end(loop, handle);
+        }
     }
     if (op->reason_ != PIER__REASON_NONE) {
         pier__op_finish(loop, op, pier__op_reason(op));

@@ -287,7 +287,7 @@ int64_t raw_failure(int code)
 int64_t raw_send_now(pier_descriptor descriptor, const void *memory, size_t size)
 {
     if (is_pipe(descriptor)) {
-        return raw_pipe_write(descriptor, memory, size, false);
+        return size == 0 ? 0 : raw_pipe_write(descriptor, memory, size, false);
     }
     set_mode(descriptor, true);
     const int sent = send((SOCKET)descriptor, memory, (int)size, 0);
@@ -439,6 +439,10 @@ void raw_close(pier_descriptor descriptor)
 
 void raw_reset(pier_descriptor descriptor)
 {
+    if (is_pipe(descriptor)) { /* has none */
+        raw_close(descriptor);
+        return;
+    }
     const struct linger linger = {.l_onoff = 1, .l_linger = 0};
     if (setsockopt((SOCKET)descriptor, SOL_SOCKET, SO_LINGER, (const char *)&linger,
                    sizeof(linger)) != 0) {

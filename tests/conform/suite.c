@@ -33,7 +33,7 @@ const struct test *const suite_areas[] = {
     fork_tests,
     signals_tests,
 #else
-    windows_tests, windows_unix_tests,
+    windows_tests,  windows_unix_tests,
 #endif
     NULL,
 };

@@ -241,6 +241,41 @@ static void client_that_came_and_went(void)
     close_and_wait(&listener);
 }
 
+/* op->done says how much the peer will read, though it has read parts of messages before. */
+static void cancelled_send_is_exact(void)
+{
+    static unsigned char data[300000], got[300000];
+    struct pier_loop *loop = test_loop();
+    struct tracked_handle client = {0};
+    struct tracked send = {0};
+    struct pier_address address = stream_address(STREAM_ABSTRACT);
+    const pier_descriptor listener = raw_listen(&address, 0);
+    size_t sent = 0, read = 0;
+    pattern_fill(data, sizeof(data), 63, 0);
+    connect_to(loop, &client, &address, 0);
+    const pier_descriptor peer = raw_accept(listener);
+    for (int i = 0; i < 8; i++) {
+        tracked_send(&client, &send, data + sent, sizeof(data) - sent, NULL);
+        run_quietly(loop, 3);
+        raw_receive(peer, got + read, 5000);
+        read += 5000;
+        if (i % 2 == 0) {
+            run_quietly(loop, 3);
+        }
+        tracked_cancel(&send);
+        CHECK_INT(wait_for(&send), ==, PIER_ECANCELED);
+        sent += send.done;
+        CHECK_INT(sent, >=, read);
+        CHECK_INT(sent, <, sizeof(data));
+    }
+    raw_receive(peer, got + read, sent - read);
+    CHECK_PATTERN(got, sent, 63, 0);
+    close_and_wait(&client);
+    raw_receive_end(peer);
+    raw_close(peer);
+    raw_close(listener);
+}
+
 /* Those that find no end listening wait until there is one. */
 static void more_clients_than_ends(void)
 {
@@ -299,6 +334,7 @@ const struct test windows_unix_tests[] = {
     TEST(windows, foreign_server_of_bytes),
     TEST(windows, foreign_server_of_messages),
     TEST(windows, client_that_came_and_went),
+    TEST(windows, cancelled_send_is_exact),
     TEST(windows, more_clients_than_ends),
     TEST(windows, connect_waits_until_the_listener_goes),
     TEST_END,

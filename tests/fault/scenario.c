@@ -16,7 +16,7 @@
 #include "account.h"
 #include "system.h"
 
-enum { CLIENTS = 2, SERVED = 6, ECHOES = 24, PARCEL = 3000 };
+enum { CLIENTS = 2, VISITORS = 10, SERVED = 6, ECHOES = 24, PARCEL = 3000 };
 
 struct task {
     struct pier_op op; /* first: a task is found by its op */
@@ -38,6 +38,11 @@ struct client {
     size_t received;
 };
 
+struct visitor {
+    struct pier_handle handle;
+    struct task connect;
+};
+
 static const struct scenario *current;
 static struct pier_loop *loop;
 static unsigned tasks_count;
@@ -47,6 +52,7 @@ static char parcel[PARCEL];
 static struct pier_handle listener, pair[2], pipe_ends[2], adopted;
 static struct served served[SERVED];
 static struct client clients[CLIENTS];
+static struct visitor visitors[VISITORS];
 static struct task accept_task, guard, timer, ticker, post, notification, readiness, watch;
 static struct task pair_receive, pair_late, pair_finish, pipe_write, pipe_read, check_timer;
 static struct task check_send, check_receive, adopted_write;
@@ -259,6 +265,26 @@ static void start_client(struct client *self, const struct pier_address *address
     receive_some(self);
 }
 
+/* Some that only connect: more at once than a named pipe has ends, so that the last ones wait. */
+
+static void on_visited(struct pier_op *op)
+{
+    struct visitor *self = ((struct task *)(void *)op)->owner;
+    ended(op, false);
+    pier_close(&self->handle, NULL);
+}
+
+static void start_visitors(const struct pier_address *address)
+{
+    for (int i = 0; i < VISITORS; i++) {
+        struct visitor *self = &visitors[i];
+        if (set_up("pier_open_socket", pier_open_socket(loop, &self->handle, address))) {
+            self->connect.owner = self;
+            pier_connect(&self->handle, submit(&self->connect), address, on_visited);
+        }
+    }
+}
+
 static void start_echo(void)
 {
     struct pier_address address;
@@ -275,6 +301,9 @@ static void start_echo(void)
     pier_accept_each(&listener, submit(&accept_task), on_accepted);
     for (int i = 0; i < CLIENTS; i++) {
         start_client(&clients[i], &address);
+    }
+    if (address.family == PIER_ADDRESS_UNIX) {
+        start_visitors(&address);
     }
 }
 

@@ -146,6 +146,25 @@ static void on_accepted(struct tracked *tracked)
 
 /* ---- instructions on lanes */
 
+/* Where the stream of an abstract name is a named pipe, connecting succeeds at once: so the peer
+ * can be accepted without running the loop. */
+static bool open_named_pipe(struct lane *lane)
+{
+    struct slot *slot = free_slot();
+    struct pier_address address = stream_address(STREAM_ABSTRACT);
+    if (slot == NULL || !raw_is_pipe_address(&address)) {
+        return false;
+    }
+    const pier_descriptor listener = raw_listen(&address, 0);
+    lane->kind = LANE_STREAM;
+    slot->lane = lane;
+    tracked_open_socket(fuzz.loop, &lane->handle, &address);
+    tracked_connect(&lane->handle, &slot->tracked, &address, on_other);
+    lane->peer = raw_accept(listener);
+    raw_close(listener);
+    return true;
+}
+
 static void open_lane(struct lane *lane, unsigned kind)
 {
     pier_descriptor ends[2];
@@ -185,6 +204,9 @@ static void open_lane(struct lane *lane, unsigned kind)
         return;
     }
     default:
+        if (kind % 8 == 4 && open_named_pipe(lane)) {
+            return;
+        }
         lane->kind = LANE_STREAM;
         raw_pair(ends);
         raw_set_nonblocking(ends[0], kind % 2 == 0);
