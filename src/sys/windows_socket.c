@@ -293,7 +293,7 @@ int pier__sys_set_dual_stack(pier_descriptor socket, bool on)
 /* Whether there is a socket at the path that refuses connections. */
 static bool is_stale(const struct pier_address *address)
 {
-    pier_descriptor probe = pier__sys_socket(PIER_ADDRESS_UNIX, false);
+    pier_descriptor probe = pier__sys_socket(PIER_ADDRESS_UNIX, true);
     bool stale = probe >= 0 && pier__sys_connect(probe, address) == PIER_ECONNREFUSED;
     if (probe >= 0) {
         closesocket((SOCKET)probe);

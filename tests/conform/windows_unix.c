@@ -326,6 +326,32 @@ static void connect_waits_until_the_listener_goes(void)
     }
 }
 
+/* With its ends waiting for clients: no port has them, so that a system which can't take a handle
+ * off its port can move it too. */
+static void listener_moves_between_loops(void)
+{
+    struct pier_loop *loops[2] = {test_loop(), test_loop()};
+    struct tracked_handle listener = {0};
+    struct tracked accept = {0};
+    const struct pier_address address = tracked_listen(loops[0], &listener, STREAM_ABSTRACT, NULL);
+    struct pier_handle second = {0};
+    for (int i = 0; i < 2; i++) {
+        tracked_accept(&listener, &accept, NULL);
+        const pier_descriptor client = raw_connect(&address);
+        CHECK_INT(wait_for(&accept), ==, 1);
+        raw_receive_end(client); /* nobody took it */
+        raw_close(client);
+        if (i == 0) {
+            CHECK_OK(pier_detach(&listener.handle));
+            test_loop_free(loops[0]);
+            CHECK_REFUSED(pier_listen(loops[1], &second, &address, NULL), PIER_EADDRINUSE);
+            CHECK_OK(pier_attach(&listener.handle, loops[1]));
+            listener.loop = loops[1];
+        }
+    }
+    close_and_wait(&listener);
+}
+
 const struct test windows_unix_tests[] = {
     TEST(windows, abstract_names_are_pipes),
     TEST(windows, paths_are_pipes),
@@ -337,5 +363,6 @@ const struct test windows_unix_tests[] = {
     TEST(windows, cancelled_send_is_exact),
     TEST(windows, more_clients_than_ends),
     TEST(windows, connect_waits_until_the_listener_goes),
+    TEST(windows, listener_moves_between_loops),
     TEST_END,
 };
