@@ -302,11 +302,13 @@ static void more_clients_than_ends(void)
     CHECK_INT(each.result, ==, PIER_ECLOSED);
 }
 
-static void connect_waits_until_the_listener_goes(void)
+/* A connection that it has accepted holds the name. */
+static void connect_waits_until_the_name_goes(void)
 {
     struct pier_loop *loop = test_loop();
-    struct tracked_handle listener = {.loop = loop}, clients[12] = {0};
-    struct tracked connects[12] = {0};
+    struct tracked_handle listener = {.loop = loop}, server = {0}, clients[12] = {0};
+    struct tracked accept = {.context = &server}, connects[12] = {0};
+    struct pier_handle again = {0};
     const struct pier_address address = address_with_id("unix:@pier-leaves-#");
     CHECK_OK(pier_listen(loop, &listener.handle, &address, NULL));
     for (int i = 0; i < 12; i++) {
@@ -315,8 +317,14 @@ static void connect_waits_until_the_listener_goes(void)
     }
     run_quietly(loop, 5);
     CHECK(connects[11].in_flight);
+    tracked_accept(&listener, &accept, take_into_context);
+    CHECK_INT(wait_for(&accept), ==, 1);
     close_and_wait(&listener);
-    for (int i = 0; i < 8; i++) { /* whose ends keep the name */
+    run_quietly(loop, 5);
+    CHECK(connects[11].in_flight);
+    CHECK_REFUSED(pier_listen(loop, &again, &address, NULL), PIER_EADDRINUSE);
+    close_and_wait(&server);
+    for (int i = 0; i < 8; i++) {
         CHECK_INT(connects[i].result, ==, 0);
         close_and_wait(&clients[i]);
     }
@@ -353,16 +361,10 @@ static void listener_moves_between_loops(void)
 }
 
 const struct test windows_unix_tests[] = {
-    TEST(windows, abstract_names_are_pipes),
-    TEST(windows, paths_are_pipes),
-    TEST(windows, names_that_cant_be),
-    TEST(windows, name_of_a_foreign_pipe_is_taken),
-    TEST(windows, foreign_server_of_bytes),
-    TEST(windows, foreign_server_of_messages),
-    TEST(windows, client_that_came_and_went),
-    TEST(windows, cancelled_send_is_exact),
-    TEST(windows, more_clients_than_ends),
-    TEST(windows, connect_waits_until_the_listener_goes),
-    TEST(windows, listener_moves_between_loops),
-    TEST_END,
+    TEST(windows, abstract_names_are_pipes),     TEST(windows, paths_are_pipes),
+    TEST(windows, names_that_cant_be),           TEST(windows, name_of_a_foreign_pipe_is_taken),
+    TEST(windows, foreign_server_of_bytes),      TEST(windows, foreign_server_of_messages),
+    TEST(windows, client_that_came_and_went),    TEST(windows, cancelled_send_is_exact),
+    TEST(windows, more_clients_than_ends),       TEST(windows, connect_waits_until_the_name_goes),
+    TEST(windows, listener_moves_between_loops), TEST_END,
 };
