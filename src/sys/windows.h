@@ -12,7 +12,6 @@
 
 #include <winsock2.h>
 #include <ws2tcpip.h>
-#include <afunix.h>
 #include <mswsock.h>
 #include <windows.h>
 
@@ -46,11 +45,16 @@ FARPROC pier__sys_native(const char *name);
 
 /* windows_socket.c */
 int pier__sys_start_winsock(void);
+/* The sockaddr_un of <afunix.h>, which not every set of headers has. */
+struct pier__native_path {
+    ADDRESS_FAMILY sun_family;
+    char sun_path[PIER_PATH_MAX + 1];
+};
 union pier__native_address {
     struct sockaddr any;
     struct sockaddr_in ipv4;
     struct sockaddr_in6 ipv6;
-    struct sockaddr_un path;
+    struct pier__native_path path;
 };
 /* Length of the native form, 0 when there is none. */
 int pier__sys_native_address(const struct pier_address *address,
