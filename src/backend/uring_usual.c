@@ -294,10 +294,9 @@ void pier__uring_take_completions(struct pier_loop *loop)
                     called = false;
                     continue;
                 }
-            } else if (word == fill && PIER__LIKELY(filled_usual(loop, op, completion->res))) {
-                continue;
-            } else if (word == lent && PIER__LIKELY(lent_usual(loop, uring, op, completion->res,
-                                                               completion->flags))) {
+            } else if ((word == fill && filled_usual(loop, op, completion->res)) ||
+                       (word == lent &&
+                        lent_usual(loop, uring, op, completion->res, completion->flags))) {
                 continue;
             }
         }

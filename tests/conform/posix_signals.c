@@ -83,6 +83,7 @@ static void storm_of_signals(void)
     handler_calls = 0;
     install(SIGUSR1, count_only, 0);
     platform_thread_start(&thread, send_signals, &pest);
+    SPIN_UNTIL(loop, handler_calls > 0, {}); /* a busy machine may start the thread late */
     for (int i = 0; i < 20; i++) {
         struct tracked_handle a = {0}, b = {0};
         struct tracked timer = {0}, receive = {0};
@@ -99,7 +100,6 @@ static void storm_of_signals(void)
     }
     atomic_store(&pest.done, true);
     platform_thread_join(&thread);
-    CHECK_INT(handler_calls, >, 0);
 }
 
 static void call_pier(int number)
