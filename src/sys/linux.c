@@ -46,6 +46,25 @@ static int wait_nanoseconds(int epoll, struct epoll_event *events, int most, uin
     return (int)syscall(SYS_epoll_pwait2, epoll, events, most, &limit, NULL, 0);
 }
 
+/* The C library's own is a cancellation point, which takes four atomic steps in a program with
+ * threads, and cancelling a thread inside pier is not supported anyway. The newer kernel interfaces
+ * (aarch64, riscv64) have only epoll_pwait. */
+static int wait_milliseconds(int epoll, struct epoll_event *events, int most, int limit)
+{
+#ifdef SYS_epoll_wait
+    return (int)syscall(SYS_epoll_wait, epoll, events, most, limit);
+#else
+    return (int)syscall(SYS_epoll_pwait, epoll, events, most, limit, NULL, 0);
+#endif
+}
+
+static int to_milliseconds(uint64_t timeout_ns)
+{
+    /* Less than a millisecond must become one, never none: that would be a busy wait. */
+    uint64_t milliseconds = timeout_ns / PIER_MILLISECOND + (timeout_ns % PIER_MILLISECOND != 0);
+    return milliseconds > INT_MAX ? INT_MAX : (int)milliseconds;
+}
+
 int pier__sys_epoll_wait(pier_descriptor epoll, struct epoll_event *events, int most,
                          uint64_t timeout_ns)
 {
@@ -53,9 +72,11 @@ int pier__sys_epoll_wait(pier_descriptor epoll, struct epoll_event *events, int 
     if (fault != 0) {
         return fault == PIER_EINTR ? 0 : fault;
     }
-    int result;
-    if (timeout_ns != 0 && timeout_ns != PIER_FOREVER &&
-        !pier__atomic_load_relaxed(&pwait2_missing)) {
+    int result, limit = timeout_ns == PIER_FOREVER ? -1 : 0;
+    if (timeout_ns != 0 && timeout_ns != PIER_FOREVER) {
+        limit = to_milliseconds(timeout_ns);
+    }
+    if (limit > 0 && !pier__atomic_load_relaxed(&pwait2_missing)) {
         result = wait_nanoseconds((int)epoll, events, most, timeout_ns);
         if (result >= 0 || errno == EINTR) {
             return result >= 0 ? result : 0;
@@ -65,15 +86,8 @@ int pier__sys_epoll_wait(pier_descriptor epoll, struct epoll_event *events, int 
         }
         pier__atomic_store(&pwait2_missing, 1);
     }
-    /* Less than a millisecond must become one, never none: that would be a busy wait. */
-    uint64_t milliseconds = timeout_ns / PIER_MILLISECOND + (timeout_ns % PIER_MILLISECOND != 0);
-    int limit = timeout_ns == PIER_FOREVER ? -1
-                : milliseconds > INT_MAX   ? INT_MAX
-                                           : (int)milliseconds;
-    /* By its number: the C library's function is a cancellation point, which costs two locked
-     * instructions in a program with threads. */
-    result = (int)syscall(SYS_epoll_pwait, (int)epoll, events, most, limit, NULL, 0);
-    return result >= 0 ? result : errno == EINTR ? 0 : pier__sys_errno();
+    result = wait_milliseconds((int)epoll, events, most, limit);
+    return PIER__LIKELY(result >= 0) ? result : errno == EINTR ? 0 : pier__sys_errno();
 }
 
 pier_descriptor pier__sys_eventfd(void)
@@ -87,10 +101,10 @@ void pier__sys_eventfd_signal(pier_descriptor descriptor)
 {
     int saved = errno;
     uint64_t one = 1;
-    /* A full counter is a signal already. */
-    long written = syscall(SYS_write, (int)descriptor, &one, sizeof(one));
-    (void)written;
-    errno = saved;
+    /* A full counter is a signal already. Not write(), which is a cancellation point as well. */
+    if (PIER__UNLIKELY(syscall(SYS_write, (int)descriptor, &one, sizeof(one)) < 0)) {
+        errno = saved;
+    }
 }
 
 void pier__sys_eventfd_drain(pier_descriptor descriptor)
