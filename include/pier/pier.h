@@ -111,11 +111,12 @@ struct pier_op {
     uint32_t flags;      /* PIER_BACKGROUND in; PIER_MORE, PIER_EOF, PIER_LENT out */
     int32_t os_error;    /* the system's own code behind a negative result, 0 where there is none */
 
+    struct pier_timer_link timer_;
+    /* These together, since they are what another thread touches in a notification. */
     struct pier_op *next_;
     void *owner_; /* the handle, or for ops without one the loop */
     uint8_t kind_, state_, reason_, bits_;
     uint32_t token_;
-    struct pier_timer_link timer_;
     union {
         uint64_t number;
         void *pointer;

@@ -60,9 +60,11 @@ struct pier_backend {
     /* Runs what the kernel has, sleeping up to timeout_ns (0: not at all) if there is nothing. */
     void (*wait)(struct pier_loop *loop, uint64_t timeout_ns);
     /* Ends a sleep of wait(). From any thread and from signal handlers; called only when the loop
-     * sleeps or is about to. */
+     * sleeps or is about to. open() may set loop->wake to something shorter, and
+     * loop->wake_descriptor for it: all else in the loop is in cache lines that its thread writes.
+     */
     void (*wake)(struct pier_loop *loop);
-    /* Whether there is work that wait() must not sleep on. */
+    /* Whether there is work that wait() must not sleep on, besides loop->ready. May be NULL. */
     bool (*busy)(struct pier_loop *loop);
 
     /* Hands over what is still on its way to the kernel: the loop won't wait, a foreign one does.

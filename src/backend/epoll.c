@@ -18,7 +18,7 @@ static_assert((int)EPOLLIN == PIER__READ && (int)EPOLLPRI == PIER__PRIORITY &&
 #define WAKE_KEY UINT64_MAX
 
 struct poller {
-    pier_descriptor epoll, wake;
+    pier_descriptor epoll;
     int size;
     bool level, one_shot;
     struct epoll_event events[];
@@ -41,25 +41,26 @@ static int probe(void)
            PIER_CAN_EXCLUSIVE | PIER_CAN_POLL | PIER_CAN_EMBED | PIER_CAN_FORK;
 }
 
-static int open_descriptors(struct poller *poller)
+static int open_descriptors(struct pier_loop *loop, struct poller *poller)
 {
     poller->epoll = pier__sys_epoll_create();
     if (poller->epoll < 0) {
         return pier__fail((int)poller->epoll, "epoll_create1: %s", pier_error_text(poller->epoll));
     }
-    poller->wake = pier__sys_eventfd();
-    int error = poller->wake < 0 ? (int)poller->wake : 0;
+    pier_descriptor eventfd = pier__sys_eventfd();
+    int error = eventfd < 0 ? (int)eventfd : 0;
     if (error == 0) {
         struct epoll_event event = {.events = EPOLLIN | EPOLLET, .data.u64 = WAKE_KEY};
-        error = pier__sys_epoll_control(poller->epoll, PIER__EPOLL_ADD, poller->wake, &event);
+        error = pier__sys_epoll_control(poller->epoll, PIER__EPOLL_ADD, eventfd, &event);
         if (error < 0) {
-            pier__sys_close(poller->wake);
+            pier__sys_close(eventfd);
         }
     }
     if (error < 0) {
         pier__sys_close(poller->epoll);
         return pier__fail(error, "the epoll backend's eventfd: %s", pier_error_text(error));
     }
+    loop->wake_descriptor = eventfd;
     return 0;
 }
 
@@ -74,7 +75,7 @@ static int open_poller(struct pier_loop *loop, const struct pier_loop_options *o
     poller->size = (int)options->queue_size;
     poller->level = options->trigger == PIER_LEVEL_TRIGGERED;
     poller->one_shot = options->trigger == PIER_ONE_SHOT;
-    int error = open_descriptors(poller);
+    int error = open_descriptors(loop, poller);
     if (error < 0) {
         pier__free(loop, poller, bytes);
         return error;
@@ -86,7 +87,7 @@ static int open_poller(struct pier_loop *loop, const struct pier_loop_options *o
 static void close_poller(struct pier_loop *loop)
 {
     struct poller *poller = poller_of(loop);
-    pier__sys_close(poller->wake);
+    pier__sys_close(loop->wake_descriptor);
     pier__sys_close(poller->epoll);
     pier__free(loop, poller, sizeof(*poller) + (size_t)poller->size * sizeof(struct epoll_event));
 }
@@ -162,7 +163,7 @@ static void wait(struct pier_loop *loop, uint64_t timeout_ns)
 
 static void wake(struct pier_loop *loop)
 {
-    pier__sys_eventfd_signal(poller_of(loop)->wake);
+    pier__sys_eventfd_signal(loop->wake_descriptor);
 }
 
 static pier_descriptor descriptor(struct pier_loop *loop)
@@ -173,9 +174,9 @@ static pier_descriptor descriptor(struct pier_loop *loop)
 static int after_fork(struct pier_loop *loop)
 {
     struct poller *poller = poller_of(loop);
-    pier__sys_close(poller->wake);
+    pier__sys_close(loop->wake_descriptor);
     pier__sys_close(poller->epoll);
-    return open_descriptors(poller);
+    return open_descriptors(loop, poller);
 }
 
 static const struct pier__poller epoll_poller = {

@@ -163,7 +163,7 @@ static void wait_iocp(struct pier_loop *loop, uint64_t timeout_ns)
 static bool is_busy_iocp(struct pier_loop *loop)
 {
     const struct pier__iocp *iocp = pier__iocp_of(loop);
-    return loop->ready.head != NULL || iocp->position < iocp->count;
+    return iocp->position < iocp->count;
 }
 
 static void wake_iocp(struct pier_loop *loop)

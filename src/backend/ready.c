@@ -196,14 +196,18 @@ void pier__ready_wait(struct pier_loop *loop, uint64_t timeout_ns)
     if (PIER__UNLIKELY(ready->foreign_changed != NULL)) {
         pier__foreign_settle(loop);
     }
-    loop->serving = loop->ready;
-    loop->ready.head = NULL;
-    if (PIER__UNLIKELY(ready->left_over)) {
-        serve_listed(loop);
-        timeout_ns = 0;
+    if (PIER__UNLIKELY(loop->ready.head != NULL)) {
+        loop->serving = loop->ready;
+        loop->ready.head = NULL;
+        if (PIER__UNLIKELY(ready->left_over)) {
+            serve_listed(loop);
+            timeout_ns = 0;
+        }
     }
     ready->poller->wait(loop, timeout_ns);
-    serve_listed(loop);
+    if (loop->serving.head != NULL) {
+        serve_listed(loop);
+    }
     ready->left_over = loop->budget <= 0 && loop->ready.head != NULL;
 }
 
@@ -280,11 +284,6 @@ void pier__ready_retry(struct pier_handle *handle)
     }
 }
 
-bool pier__ready_busy(struct pier_loop *loop)
-{
-    return loop->ready.head != NULL;
-}
-
 void pier__ready_flush(struct pier_loop *loop)
 {
     const struct pier__poller *poller = pier__ready_of(loop)->poller;
@@ -292,11 +291,6 @@ void pier__ready_flush(struct pier_loop *loop)
     if (poller->flush != NULL) {
         poller->flush(loop);
     }
-}
-
-void pier__ready_wake(struct pier_loop *loop)
-{
-    pier__ready_of(loop)->poller->wake(loop);
 }
 
 bool pier__ready_buffer_returned(struct pier_loop *loop, uint32_t index)
@@ -321,7 +315,7 @@ int pier__ready_attach(struct pier_handle *handle)
         handle->bits_ |= PIER__PLAIN_SENDS;
         if ((handle->bits_ & PIER__IS_TCP) &&
             pier__ready_of(handle->loop_)->mode != PIER__POLLER_ONE_SHOT &&
-            handle->loop_->options.slow_callback_ns == 0) {
+            !handle->loop_->callbacks_timed) {
             handle->bits_ |= PIER__QUICK;
         }
     }

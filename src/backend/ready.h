@@ -75,8 +75,6 @@ int pier__ready_attach(struct pier_handle *handle);
 void pier__ready_detach(struct pier_handle *handle);
 void pier__ready_shut(struct pier_handle *handle);
 void pier__ready_wait(struct pier_loop *loop, uint64_t timeout_ns);
-void pier__ready_wake(struct pier_loop *loop);
-bool pier__ready_busy(struct pier_loop *loop);
 void pier__ready_flush(struct pier_loop *loop);
 void pier__ready_retry(struct pier_handle *handle);
 bool pier__ready_buffer_returned(struct pier_loop *loop, uint32_t index);
@@ -100,8 +98,7 @@ void pier__ready_resume(struct pier_handle *handle, struct pier_op *op);
         .detach = pier__ready_detach, \
         .shut = pier__ready_shut, \
         .wait = pier__ready_wait, \
-        .wake = pier__ready_wake, \
-        .busy = pier__ready_busy, \
+        .wake = wake, \
         .flush = pier__ready_flush, \
         .poll_start = pier__foreign_start, \
         .poll_cancel = pier__foreign_cancel, \

@@ -156,6 +156,7 @@ PIER__NOINLINE static void over(struct pier_op *op, int64_t result)
 {
     struct pier_handle *handle = op->owner_;
     struct pier_loop *loop = handle->loop_;
+    pier__loop_clock_about(loop);
     pier__op_set_up(loop, op, PIER__OP_SEND, 0, op->fn, handle);
     op->result = result;
     op->done = (uint64_t)result;

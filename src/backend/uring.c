@@ -205,6 +205,7 @@ static void wait(struct pier_loop *loop, uint64_t timeout_ns)
     if (PIER__UNLIKELY(!uring->enabled)) {
         enable(loop);
         if (loop->failure != 0) {
+            pier__loop_awake(loop);
             return;
         }
     }
@@ -217,8 +218,10 @@ static void wait(struct pier_loop *loop, uint64_t timeout_ns)
     if (PIER__UNLIKELY(uring->embed >= 0)) {
         pier__sys_eventfd_drain(uring->embed);
     }
-    loop->serving = loop->ready;
-    loop->ready.head = NULL;
+    if (loop->ready.head != NULL) {
+        loop->serving = loop->ready;
+        loop->ready.head = NULL;
+    }
     uring->turn = (uint16_t)loop->stats.turns;
     if (PIER__UNLIKELY(*uring->ring.sq.kflags & IORING_SQ_CQ_OVERFLOW)) {
         loop->stats.queue_overflows++;
@@ -241,14 +244,15 @@ static void wait(struct pier_loop *loop, uint64_t timeout_ns)
         pier__uring_take_completions(loop);
     } else {
         pier__uring_take_completions(loop);
-        uring->serves_first = !serve_handles(loop);
+        if (loop->serving.head != NULL) {
+            uring->serves_first = !serve_handles(loop);
+        }
     }
 }
 
 static bool busy(struct pier_loop *loop)
 {
-    const struct pier__uring *uring = pier__uring_of(loop);
-    return loop->ready.head != NULL || has_completions(uring);
+    return has_completions(pier__uring_of(loop));
 }
 
 static void flush(struct pier_loop *loop)
@@ -259,18 +263,21 @@ static void flush(struct pier_loop *loop)
     }
 }
 
-static void wake(struct pier_loop *loop)
+static void wake_by_eventfd(struct pier_loop *loop)
 {
     struct pier__uring *uring = pier__uring_of(loop);
-    if (uring->features.message &&
-        pier__sys_uring_message(uring->descriptor, PIER__TAG_WAKE) == 0) {
-        return;
-    }
     if (uring->wake >= 0) {
         pier__sys_eventfd_signal(uring->wake);
     }
     if (uring->embed >= 0) {
         pier__sys_eventfd_signal(uring->embed); /* the ring may not have been enabled yet */
+    }
+}
+
+static void wake_by_message(struct pier_loop *loop)
+{
+    if (PIER__UNLIKELY(pier__sys_uring_message((int)loop->wake_descriptor, PIER__TAG_WAKE) < 0)) {
+        wake_by_eventfd(loop);
     }
 }
 
@@ -300,10 +307,13 @@ static int open_ring(struct pier_loop *loop, struct pier__uring *uring)
     if (error < 0) {
         return error;
     }
-    uring->descriptor = uring->ring.ring_fd;
+    loop->wake_descriptor = uring->ring.ring_fd;
     uring->room = uring->ring.sq.ring_entries;
     try_features(&uring->features);
-    if (!uring->features.message) {
+    if (uring->features.message) {
+        loop->wake = wake_by_message;
+    } else {
+        loop->wake = wake_by_eventfd;
         uring->wake = pier__sys_eventfd();
         if (uring->wake < 0) {
             pier__sys_uring_close(&uring->ring);
@@ -455,7 +465,7 @@ const struct pier_backend pier__uring_backend = {
     .detach = detach,
     .shut = shut,
     .wait = wait,
-    .wake = wake,
+    .wake = wake_by_eventfd,
     .busy = busy,
     .flush = flush,
     .poll_start = pier__uring_poll_start,

@@ -60,31 +60,32 @@ struct pier__uring_accepted {
 
 struct pier__uring {
     struct io_uring ring;
-    struct pier__uring_features features;
+    /* What each turn looks at, together. */
     unsigned room;  /* entries that the submission queue has room for */
     unsigned quick; /* unsubmitted ones that usually complete at once */
     bool enabled, eventfd_armed;
-    int descriptor;              /* of the ring: for messages from other threads */
-    pier_descriptor wake, embed; /* eventfds: -1 when not in use */
-    struct pier__uring_scratch *scratch;
-    bool cancels_unsent;                              /* and cancels of polls */
-    struct pier_op *polls_unsent, *polls_unsent_last; /* polls that found the queue full */
-    bool serves_first; /* handles that the last turn's events left no budget come before events */
-    struct pier__uring_accepted *accepted_free;
-
+    bool cancels_unsent; /* like polls_unsent, but cancels of polls */
+    bool serves_first;   /* handles that the last turn's events left no budget come before events */
+    uint16_t turn;       /* its number */
+    uint8_t receives_max;              /* the option, as far as it fits */
+    pier_descriptor wake, embed;       /* eventfds: -1 when not in use */
+    struct pier_op *polls_unsent;      /* polls that found the queue full */
     struct io_uring_buf_ring *buffers; /* NULL before the first lent receive */
-    unsigned buffers_mask;             /* entries, a power of two, less 1 */
-    unsigned target, missing; /* buffers that the kernel should have; that it hasn't of these */
-    unsigned target_max;
-    uint64_t grew; /* the turn in which target grew last */
+    unsigned buffers_tail;
+    unsigned missing; /* of `target` */
+
+    unsigned char *current_memory; /* of pool.current_out */
+    unsigned buffers_mask;         /* entries, a power of two, less 1 */
+    unsigned target, target_max;   /* buffers that the kernel should have */
     /* A receive in the kernel may bring up to `ahead` buffers of data that can't be stopped any
      * more; so it's asked for as long as its handle has less than lent_max. */
     uint32_t ahead, lent_max;
-    unsigned char *current_memory; /* of pool.current_out */
-    uint16_t turn;                 /* its number */
-    uint8_t receives_max;          /* the option, as far as it fits */
-    unsigned buffers_tail;
+    uint64_t grew;        /* the turn in which target grew last */
     bool buffers_refused; /* the kernel has no buffer rings */
+    struct pier__uring_features features;
+    struct pier__uring_scratch *scratch;
+    struct pier_op *polls_unsent_last;
+    struct pier__uring_accepted *accepted_free;
 };
 
 static inline struct pier__uring *pier__uring_of(const struct pier_loop *loop)

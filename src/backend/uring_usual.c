@@ -222,17 +222,25 @@ static inline void begin_usual(struct pier_loop *loop, struct pier_handle *handl
     loop->in_flight++;
 }
 
+/* Apart, so that what it needs of the processor's registers isn't saved in the usual case. */
+PIER__NOINLINE static void send_otherwise(struct pier_loop *loop, struct pier_handle *handle,
+                                          struct pier_op *op)
+{
+    pier__op_begin_send(loop, handle, op);
+    pier__uring_start(handle, op);
+}
+
 void pier__uring_send(struct pier_handle *handle, struct pier_op *op)
 {
     struct pier_loop *loop = handle->loop_;
     struct pier__uring *uring = pier__uring_of(loop);
     unsigned bits = PIER__NOT_USUAL;
-    if (PIER__LIKELY(op->flags == 0 && op->size <= PIER__URING_MOST && uring->room != 0)) {
+    if (PIER__LIKELY(op->flags == 0 && op->size <= PIER__URING_MOST && uring->room != 0 &&
+                     !loop->now_is_old)) {
         bits = hold_usual(loop, uring, op);
     }
     if (PIER__UNLIKELY(bits == PIER__NOT_USUAL)) {
-        pier__op_begin_send(loop, handle, op);
-        pier__uring_start(handle, op);
+        send_otherwise(loop, handle, op);
         return;
     }
     pier__uring_fill_send(pier__uring_take_entry(uring), handle, op, op->data, (uint32_t)op->size);
@@ -268,6 +276,9 @@ void pier__uring_take_completions(struct pier_loop *loop)
     unsigned tail = __atomic_load_n(queue->ktail, __ATOMIC_ACQUIRE);
     bool called = true; /* a callback, since the last look at what it may have left */
     loop->stats.events += tail - head;
+    if (loop->now_is_old && head != tail && entries[head & mask].user_data != PIER__TAG_WAKE) {
+        pier__loop_clock_about(loop); /* sends want it */
+    }
     while (head != tail) {
         const struct io_uring_cqe *completion = &entries[head & mask];
         uint64_t key = completion->user_data;
@@ -300,7 +311,9 @@ void pier__uring_take_completions(struct pier_loop *loop)
                 continue;
             }
         }
-        pier__uring_other_completion(loop, key, completion->res, completion->flags);
+        if (PIER__UNLIKELY(key != PIER__TAG_WAKE)) {
+            pier__uring_other_completion(loop, key, completion->res, completion->flags);
+        }
     }
     loop->stats.events -= tail - head;
     __atomic_store_n(queue->khead, head, __ATOMIC_RELEASE);

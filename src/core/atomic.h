@@ -14,10 +14,10 @@
 #define pier__atomic_load(field) __atomic_load_n((field), __ATOMIC_SEQ_CST)
 #define pier__atomic_load_relaxed(field) __atomic_load_n((field), __ATOMIC_RELAXED)
 #define pier__atomic_store(field, value) __atomic_store_n((field), (value), __ATOMIC_SEQ_CST)
-#define pier__atomic_store_relaxed(field, value) \
-    __atomic_store_n((field), (value), __ATOMIC_RELAXED)
 #define pier__atomic_exchange(field, value) __atomic_exchange_n((field), (value), __ATOMIC_SEQ_CST)
 #define pier__atomic_add(field, value) __atomic_fetch_add((field), (value), __ATOMIC_SEQ_CST)
+#define pier__atomic_or(field, bits) __atomic_fetch_or((field), (bits), __ATOMIC_SEQ_CST)
+#define pier__atomic_and(field, bits) __atomic_fetch_and((field), (bits), __ATOMIC_SEQ_CST)
 #define pier__atomic_compare_exchange(field, expected, value) \
     __atomic_compare_exchange_n((field), (expected), (value), 0, __ATOMIC_SEQ_CST, __ATOMIC_SEQ_CST)
 
@@ -59,21 +59,6 @@ static inline void *pier__peek_pointer(const volatile void *field)
     return *(void *const volatile *)field;
 }
 
-static inline void pier__poke_32(volatile void *field, uint32_t value)
-{
-    *(volatile uint32_t *)field = value;
-}
-
-static inline void pier__poke_64(volatile void *field, uint64_t value)
-{
-    *(volatile uint64_t *)field = value;
-}
-
-static inline void pier__poke_pointer(volatile void *field, void *value)
-{
-    *(void *volatile *)field = value;
-}
-
 static inline uint32_t pier__exchange_32(volatile void *field, uint32_t value)
 {
     return (uint32_t)_InterlockedExchange((volatile long *)field, (long)value);
@@ -97,6 +82,16 @@ static inline uint32_t pier__add_32(volatile void *field, uint32_t value)
 static inline uint64_t pier__add_64(volatile void *field, uint64_t value)
 {
     return (uint64_t)_InterlockedExchangeAdd64((volatile long long *)field, (long long)value);
+}
+
+static inline uint32_t pier__or_32(volatile void *field, uint32_t bits)
+{
+    return (uint32_t)_InterlockedOr((volatile long *)field, (long)bits);
+}
+
+static inline uint32_t pier__and_32(volatile void *field, uint32_t bits)
+{
+    return (uint32_t)_InterlockedAnd((volatile long *)field, (long)bits);
 }
 
 static inline int pier__swap_32(volatile void *field, void *expected, uint32_t value)
@@ -133,10 +128,11 @@ static inline int pier__swap_pointer(volatile void *field, void *expected, void 
 #define pier__atomic_load(field) PIER__BY_SIZE(pier__load, field)(field)
 #define pier__atomic_load_relaxed(field) PIER__BY_SIZE(pier__peek, field)(field)
 #define pier__atomic_store(field, value) ((void)pier__atomic_exchange(field, value))
-#define pier__atomic_store_relaxed(field, value) PIER__BY_SIZE(pier__poke, field)(field, value)
 #define pier__atomic_exchange(field, value) PIER__BY_SIZE(pier__exchange, field)(field, value)
 #define pier__atomic_add(field, value) \
     _Generic((field), uint32_t * : pier__add_32, uint64_t * : pier__add_64)(field, value)
+#define pier__atomic_or(field, bits) pier__or_32(field, bits) /* of a uint32_t */
+#define pier__atomic_and(field, bits) pier__and_32(field, bits)
 #define pier__atomic_compare_exchange(field, expected, value) \
     PIER__BY_SIZE(pier__swap, field)(field, expected, value)
 

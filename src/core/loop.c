@@ -14,7 +14,8 @@ static PIER__THREAD_LOCAL char thread_mark __attribute__((tls_model("initial-exe
 static PIER__THREAD_LOCAL char thread_mark;
 #endif
 
-#define SLOTS_MIN 64
+/* With room for aligning it. */
+#define LOOP_BYTES (sizeof(struct pier_loop) + PIER__APART - 1)
 
 const void *pier__thread(void)
 {
@@ -119,18 +120,25 @@ int pier_loop_new_for(struct pier_loop **result, const struct pier_loop_options 
         (error = pier__backend_choose(options.backend, &backend)) < 0) {
         return error;
     }
-    struct pier_loop *loop = NULL;
+    void *memory = NULL;
     if (pier__fault(PIER__CALL_ALLOCATE) == 0) {
-        loop = options.allocate(options.allocate_context, NULL, 0, sizeof(*loop));
+        memory = options.allocate(options.allocate_context, NULL, 0, LOOP_BYTES);
     }
-    if (loop == NULL) {
+    if (memory == NULL) {
         return pier__fail(PIER_ENOMEM, "no memory for a loop (%lu bytes)",
-                          (unsigned long)sizeof(*loop));
+                          (unsigned long)LOOP_BYTES);
     }
+    struct pier_loop *loop = (void *)(((uintptr_t)memory + PIER__APART - 1) &
+                                      ~(uintptr_t)(PIER__APART - 1));
     memset(loop, 0, sizeof(*loop));
+    loop->memory = memory;
     loop->options = options;
     loop->options.backend = backend->name;
     loop->backend = backend;
+    loop->wake = backend->wake;
+    loop->callbacks_timed = options.slow_callback_ns != 0;
+    loop->budget_full = (int32_t)options.callbacks_max;
+    loop->sleep_most_ns = PIER_FOREVER;
     loop->accepted = -1;
     loop->slots_free = UINT32_MAX;
     loop->tokens_free = UINT32_MAX;
@@ -142,7 +150,7 @@ int pier_loop_new_for(struct pier_loop **result, const struct pier_loop_options 
     pier__pool_open(loop);
     error = backend->open(loop, &loop->options);
     if (error < 0) {
-        options.allocate(options.allocate_context, loop, sizeof(*loop), 0);
+        options.allocate(options.allocate_context, memory, LOOP_BYTES, 0);
         return error;
     }
     *result = loop;
@@ -180,7 +188,7 @@ void pier_loop_free(struct pier_loop *loop)
     pier__free(loop, loop->slots, loop->slots_size * sizeof(*loop->slots));
     pier__free(loop, loop->by_descriptor, loop->by_descriptor_size * sizeof(*loop->by_descriptor));
     struct pier_loop_options options = loop->options;
-    options.allocate(options.allocate_context, loop, sizeof(*loop), 0);
+    options.allocate(options.allocate_context, loop->memory, LOOP_BYTES, 0);
 }
 
 /* ---- turning */
@@ -334,16 +342,19 @@ static bool is_alive(struct pier_loop *loop)
            pier__remote_pending(loop) || loop->completed.head != NULL;
 }
 
-/* How long the backend may sleep. */
-static uint64_t sleep_time(struct pier_loop *loop)
+/* How long the backend may sleep if nobody posts. */
+static inline uint64_t sleep_time(struct pier_loop *loop)
 {
-    if (loop->completed.head != NULL || loop->closing.head != NULL || loop->retry_now ||
-        pier__remote_pending(loop) || loop->backend->busy(loop)) {
+    /* Together, since none is what one finds. */
+    uintptr_t lists = (uintptr_t)loop->completed.head | (uintptr_t)loop->closing.head |
+                      (uintptr_t)loop->ready.head | (uintptr_t)loop->posted.head;
+    if (lists != 0 || loop->retry_now ||
+        (loop->backend->busy != NULL && loop->backend->busy(loop))) {
         return 0;
     }
     uint64_t next = pier__timers_next(&loop->timers);
-    uint64_t most = loop->sleep_most_ns != 0 ? loop->sleep_most_ns : PIER_FOREVER;
-    if (next == UINT64_MAX) {
+    uint64_t most = loop->sleep_most_ns;
+    if (PIER__LIKELY(next == UINT64_MAX)) {
         return most;
     }
     uint64_t now = pier__sys_clock();
@@ -351,74 +362,109 @@ static uint64_t sleep_time(struct pier_loop *loop)
     return left < most ? left : most;
 }
 
-/* Waits; other threads wake a loop whose `sleeping` is set. Set, look again, sleep: the store must
- * be seen before the look, see post.c. A weaker order loses wake-ups, on ARM first. */
-static void wait_in_backend(struct pier_loop *loop, uint64_t timeout_ns)
+static void read_clock(struct pier_loop *loop)
 {
-    if (timeout_ns != 0) {
-        pier__atomic_store(&loop->sleeping, PIER__ASLEEP);
-        if (pier__remote_pending(loop) || pier__atomic_load(&loop->stop) ||
-            pier__atomic_load(&loop->wake)) {
-            timeout_ns = 0;
-        }
+    loop->now = pier__sys_clock();
+    loop->now_is_old = false;
+    loop->clock_budget = loop->budget;
+}
+
+static void serve_timers(struct pier_loop *loop)
+{
+    if (pier__timers_count(&loop->timers) != 0) {
+        fire_timers(loop);
     }
-    loop->stats.waits++;
-    loop->backend->wait(loop, timeout_ns);
+}
+
+static inline void serve_posts(struct pier_loop *loop)
+{
+    if (pier__remote_pending(loop) && loop->budget > 0) {
+        pier__remote_deliver(loop);
+    }
+}
+
+static inline void serve_completed(struct pier_loop *loop)
+{
+    if (loop->completed.head != NULL || loop->closing.head != NULL) {
+        deliver_closed(loop);
+    }
 }
 
 /* What a turn serves besides the backend's events: timers, posts, completed ops. A small budget may
  * not do for all three, so the first to be served changes after a turn that ran out. */
-static void serve_others(struct pier_loop *loop)
+PIER__NOINLINE static void serve_others(struct pier_loop *loop)
 {
-    for (unsigned i = 0, which = loop->first_served; i < 3;
-         i++, which = which == 2 ? 0 : which + 1) {
+    unsigned first = loop->first_served;
+    read_clock(loop);
+    for (unsigned i = 0, which = first; i < 3; i++, which = which == 2 ? 0 : which + 1) {
         if (which == 0) {
-            if (pier__timers_count(&loop->timers) != 0) {
-                fire_timers(loop);
-            }
+            serve_timers(loop);
         } else if (which == 1) {
-            if (pier__remote_pending(loop) && loop->budget > 0) {
-                pier__remote_deliver(loop);
-            }
-        } else if (loop->completed.head != NULL || loop->closing.head != NULL) {
-            deliver_closed(loop);
+            serve_posts(loop);
+        } else {
+            serve_completed(loop);
         }
     }
-    loop->first_served = (uint8_t)(loop->budget > 0 ? 0 : (loop->first_served + 1) % 3);
+    loop->first_served = (uint8_t)(loop->budget > 0 ? 0 : (first + 1) % 3);
 }
 
-static void read_clock(struct pier_loop *loop)
+/* The same in the usual case: no timers, and none of the three was left out in the turn before. */
+static inline void serve_usual(struct pier_loop *loop)
 {
-    loop->now = pier__sys_clock();
-    loop->clock_budget = loop->budget;
+    loop->now_is_old = true; /* perhaps nobody wants to know */
+    serve_posts(loop);
+    serve_completed(loop);
+    if (PIER__UNLIKELY(loop->budget <= 0)) {
+        loop->first_served = 1;
+    }
 }
 
-static void turn(struct pier_loop *loop, bool may_sleep)
+/* What the turn before had to leave. */
+PIER__COLD static void make_up(struct pier_loop *loop)
 {
-    loop->stats.turns++;
-    loop->budget = (int32_t)loop->options.callbacks_max;
-    loop->clock_budget = loop->budget + 1;
     if (loop->retry_now) {
         retry_starved(loop);
     }
-    if (PIER__UNLIKELY(loop->others_owed)) {
-        read_clock(loop);
+    if (loop->others_owed) {
         serve_others(loop);
-        may_sleep = false;
+    }
+}
+
+static inline void turn(struct pier_loop *loop, bool may_sleep)
+{
+    loop->stats.turns++;
+    loop->budget = loop->budget_full;
+    loop->clock_budget = loop->budget + 1;
+    if (PIER__UNLIKELY(loop->retry_now || loop->others_owed)) {
+        may_sleep = may_sleep && !loop->others_owed;
+        make_up(loop);
     }
     int32_t before = loop->budget;
-    wait_in_backend(loop, may_sleep ? sleep_time(loop) : 0);
-    if (pier__atomic_load_relaxed(&loop->wake)) {
-        pier__atomic_store(&loop->wake, 0);
+    uint64_t timeout_ns = may_sleep ? sleep_time(loop) : 0;
+    if (timeout_ns != 0 && !pier__loop_fall_asleep(loop)) {
+        timeout_ns = 0;
+    }
+    loop->stats.waits++;
+    loop->backend->wait(loop, timeout_ns);
+    if (PIER__UNLIKELY(pier__atomic_load_relaxed(&loop->asked) & PIER__ASKED_WAKE)) {
+        pier__atomic_and(&loop->asked, ~(uint32_t)PIER__ASKED_WAKE);
     }
     /* When the events took the rest of the budget, the others come first next time; when the
      * others left the events nothing, the events do. */
-    loop->others_owed = loop->budget <= 0 && before > 0;
-    if (PIER__LIKELY(loop->budget > 0)) {
-        read_clock(loop);
+    loop->others_owed = false;
+    if (PIER__UNLIKELY(loop->budget <= 0)) {
+        loop->others_owed = before > 0;
+    } else if (pier__timers_count(&loop->timers) != 0 || loop->first_served != 0) {
         serve_others(loop);
+    } else {
+        serve_usual(loop);
     }
-    loop->stats.callbacks += (uint64_t)((int32_t)loop->options.callbacks_max - loop->budget);
+    loop->stats.callbacks += (uint64_t)((int64_t)loop->budget_full - loop->budget);
+}
+
+static inline bool is_stopped(const struct pier_loop *loop)
+{
+    return (pier__atomic_load_relaxed(&loop->asked) & PIER__ASKED_STOP) != 0;
 }
 
 int pier_loop_run(struct pier_loop *loop, enum pier_run mode)
@@ -433,40 +479,33 @@ int pier_loop_run(struct pier_loop *loop, enum pier_run mode)
     }
     loop->thread = pier__thread();
     loop->running = true;
+    pier__loop_awake(loop);
     while (loop->failure == 0) {
         bool alive = is_alive(loop);
         if (!alive && mode == PIER_RUN_UNTIL_IDLE) {
             break;
         }
-        turn(loop, mode != PIER_RUN_NO_WAIT && (alive || loop->background > 0) &&
-                       !pier__atomic_load_relaxed(&loop->stop));
-        if (mode != PIER_RUN_UNTIL_IDLE) {
-            break;
-        }
-        if (pier__atomic_load_relaxed(&loop->stop)) {
+        /* When it's told to stop, it doesn't fall asleep. */
+        turn(loop, mode != PIER_RUN_NO_WAIT && (alive || loop->background > 0));
+        if (mode != PIER_RUN_UNTIL_IDLE || is_stopped(loop)) {
             break;
         }
     }
-    pier__atomic_store(&loop->stop, 0);
+    if (is_stopped(loop)) {
+        pier__atomic_and(&loop->asked, ~(uint32_t)PIER__ASKED_STOP);
+    }
     loop->running = false;
     if (loop->embedded) {
         if (loop->backend->flush != NULL) {
             loop->backend->flush(loop);
         }
-        /* What comes now must show at the descriptor. */
-        pier__atomic_store(&loop->sleeping, PIER__ASLEEP);
+        pier__loop_fall_asleep(loop); /* what comes now must show at the descriptor */
     }
     /* The next run tries again: memory may only have been short, and ops in flight must be able to
      * complete (tests/fault). */
     int failure = loop->failure;
     loop->failure = 0;
     return failure != 0 ? failure : is_alive(loop);
-}
-
-void pier_loop_stop(struct pier_loop *loop)
-{
-    pier__atomic_store(&loop->stop, 1);
-    pier__loop_wake(loop);
 }
 
 uint64_t pier_loop_now(struct pier_loop *loop)
@@ -481,7 +520,7 @@ const char *pier_loop_backend(const struct pier_loop *loop)
 
 uint64_t pier_loop_next_timeout(struct pier_loop *loop)
 {
-    return sleep_time(loop);
+    return pier__remote_pending(loop) ? 0 : sleep_time(loop);
 }
 
 pier_descriptor pier_loop_descriptor(struct pier_loop *loop)
@@ -493,7 +532,9 @@ pier_descriptor pier_loop_descriptor(struct pier_loop *loop)
                           loop->backend->name);
     }
     loop->embedded = true;
-    pier__atomic_store(&loop->sleeping, PIER__ASLEEP);
+    if (!loop->running && !loop->asleep) {
+        pier__loop_fall_asleep(loop);
+    }
     return descriptor;
 }
 

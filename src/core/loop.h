@@ -123,67 +123,87 @@ struct pier__address_block {
 struct pier__token;
 #define PIER__TOKEN_CHUNKS 26
 
+/* In loop->remote: no op is there, and the loop sleeps. Who replaces it wakes the loop. */
+#define PIER__ASLEEP ((struct pier_op *)1)
+
+/* loop->asked */
+enum {
+    PIER__ASKED_STOP = 1,   /* pier_loop_stop() */
+    PIER__ASKED_WAKE = 2,   /* pier_wake() */
+    PIER__ASKED_CANCELS = 4 /* there is something in remote_cancels */
+};
+
+/* What other threads write is this far from what the loop writes: two cache lines, since processors
+ * fetch them in pairs. */
+#define PIER__APART 128
+
 struct pier_loop {
-    /* Hot: used for every op. */
+    /* Hot: used for every op, and by every turn. After a sleep each cache line has to come from
+     * afar, so what a turn looks at is together, and the rest is behind. */
     const void *thread; /* pier__thread() of the thread it's bound to, NULL before the first run */
     const struct pier_backend *backend;
     void *backend_data;
     struct pier__queue completed;
     int32_t budget;       /* callbacks left in this turn, <= 0 when it is used up */
     int32_t clock_budget; /* budget when `now` was read: equal means it is fresh enough */
-    uint64_t now;
-    uint64_t in_flight;  /* ops between submit and terminal callback */
-    uint64_t background; /* of which don't keep the loop running */
+    uint64_t now;         /* see pier__loop_clock() and pier__loop_clock_about() */
+    bool now_is_old;      /* the last turn didn't read the clock */
+    bool running;
+    bool asleep; /* others find PIER__ASLEEP, or have replaced it */
+    bool retry_now;
+    bool others_owed;     /* the last turn's events left nothing of the budget for timers, posts and
+                             completed ops */
+    uint8_t first_served; /* of these three */
+    bool embedded;        /* pier_loop_descriptor() was asked for */
+    bool callbacks_timed; /* options.slow_callback_ns isn't 0 */
+
+    uint64_t in_flight;           /* ops between submit and terminal callback */
+    uint64_t background;          /* of which don't keep the loop running */
+    struct pier__handles ready;   /* to be served in the next turn though no event comes */
+    struct pier__handles closing; /* nothing left in flight: to be closed */
+    struct pier__queue posted;    /* taken from `remote`, to be called back */
+
+    struct pier__handles serving; /* taken from `ready` or `starved`, being gone through */
     struct pier__slot *slots;
-    struct pier__pool pool;
+    uint64_t sleep_most_ns;               /* bounds the next wait */
+    int32_t budget_full;                  /* options.callbacks_max */
+    int failure;                          /* why the backend can't go on, 0 while it can */
     uint64_t quick_sends, quick_receives; /* each one also a system call: added to the counters when
                                              those are asked for */
+    uint64_t handles_closing;             /* between pier_close() and its callback */
+
     struct pier_loop_stats stats;
+    struct pier__pool pool;
 
     uint32_t slots_size, slots_used, slots_free;
     uint32_t *by_descriptor; /* slot + 1 of the handle with this descriptor, 0 none */
     size_t by_descriptor_size;
 
-    struct pier__handles serving; /* taken from one of the next two, being gone through */
-    struct pier__handles ready;   /* to be served in the next turn though no event comes */
     struct pier__handles starved; /* waiting for buffers, descriptors or memory */
-    struct pier__handles closing; /* nothing left in flight: to be closed */
-    uint64_t handles_closing;     /* between pier_close() and its callback */
-    bool running, retry_now;
-    bool others_owed;     /* the last turn's events left nothing of the budget for timers, posts and
-                             completed ops */
-    uint8_t first_served; /* of these three */
-    bool embedded;        /* pier_loop_descriptor() was asked for */
     struct pier_timer_link retry_link;
     struct pier__timers timers;
     struct pier_timer_link *others; /* polls and notifies without a time limit */
-    uint64_t sleep_most_ns;         /* bounds the next wait, 0: not at all */
-    int failure;                    /* why the backend can't go on, 0 while it can */
-
-    struct pier__queue posted; /* taken from `remote`, to be called back */
 
     /* In an accept callback: the socket, until it is taken. */
     struct pier_op *accepted_op;
     pier_descriptor accepted;
 
     struct pier__address_block *addresses_free;
+    void *memory; /* what the allocator gave for the loop, which is aligned in it */
 
-    /* Written by other threads, and therefore in cache lines of their own. */
-    unsigned char apart_before[64];
-    struct pier_op *remote;
+    /* All that other threads write or read in a post, in one cache line. */
+    _Alignas(PIER__APART) struct pier_op *remote; /* a stack, or PIER__ASLEEP */
     struct pier__token *remote_cancels;
-    uint32_t sleeping, stop, wake;
-    unsigned char apart_behind[64];
+    uint32_t asked;                       /* PIER__ASKED_* */
+    void (*wake)(struct pier_loop *loop); /* the backend's, or a shorter way to it */
+    pier_descriptor wake_descriptor;      /* what that needs, if it is just this */
 
-    struct pier__token *tokens[PIER__TOKEN_CHUNKS];
+    _Alignas(PIER__APART) struct pier__token *tokens[PIER__TOKEN_CHUNKS];
     uint32_t tokens_used, tokens_free;
 
     uint64_t forks;
     struct pier_loop_options options;
 };
-
-/* loop->sleeping */
-enum { PIER__AWAKE, PIER__ASLEEP, PIER__WOKEN /* asleep, and another thread is seeing to that */ };
 
 /* ---- loop.c */
 
@@ -199,16 +219,41 @@ static inline uint64_t pier__loop_clock(struct pier_loop *loop)
     if (loop->clock_budget != loop->budget || !loop->running) {
         loop->clock_budget = loop->budget;
         loop->now = pier__sys_clock();
+        loop->now_is_old = false;
     }
     return loop->now;
 }
-/* For the backends: the wait is over. Who still finds the loop asleep makes a needless call. */
+/* The time for an op to remember when it was submitted: as of this turn, or, where that didn't read
+ * the clock, of the last op that wanted to know. */
+static inline uint64_t pier__loop_clock_about(struct pier_loop *loop)
+{
+    if (PIER__UNLIKELY(loop->now_is_old)) {
+        loop->now_is_old = false;
+        loop->clock_budget = loop->budget;
+        loop->now = pier__sys_clock();
+    }
+    return loop->now;
+}
+/* Makes other threads wake the loop. False when something is there already. */
+static inline bool pier__loop_fall_asleep(struct pier_loop *loop)
+{
+    struct pier_op *none = NULL;
+    PIER_ASSERT(!loop->asleep);
+    loop->asleep = pier__atomic_compare_exchange(&loop->remote, &none, PIER__ASLEEP);
+    /* In this order, and both sequentially consistent: see pier__loop_wake(). */
+    return loop->asleep && pier__atomic_load(&loop->asked) == 0;
+}
+/* The opposite: for a backend, as soon as it's back from the system. */
 static inline void pier__loop_awake(struct pier_loop *loop)
 {
-    if (pier__atomic_load_relaxed(&loop->sleeping) == PIER__WOKEN) {
-        loop->stats.wakeups++;
+    if (loop->asleep) {
+        struct pier_op *asleep = PIER__ASLEEP;
+        loop->asleep = false;
+        if (pier__atomic_load_relaxed(&loop->remote) != PIER__ASLEEP ||
+            !pier__atomic_compare_exchange(&loop->remote, &asleep, NULL)) {
+            loop->stats.wakeups++;
+        }
     }
-    pier__atomic_store_relaxed(&loop->sleeping, PIER__AWAKE);
 }
 /* Runs the callbacks of what has completed up to now. False when the turn's budget ran out. */
 bool pier__loop_deliver(struct pier_loop *loop);
@@ -226,7 +271,7 @@ static inline void pier__loop_call(struct pier_loop *loop, struct pier_op *op)
 {
     PIER_ASSERT(op->fn != NULL);
     loop->budget--;
-    if (PIER__UNLIKELY(loop->options.slow_callback_ns != 0)) {
+    if (PIER__UNLIKELY(loop->callbacks_timed)) {
         pier__loop_call_slow(loop, op, op->fn);
     } else {
         op->fn(op);
@@ -257,7 +302,8 @@ static inline void pier__op_move(struct pier_op *op, enum pier__state to)
     op->state_ = (uint8_t)to;
 }
 
-/* What every submit notes in the op. */
+/* What every submit notes in the op, after pier__loop_clock_about(), or a look whether it has
+ * something to do: that call alone would cost the short ways ten instructions. */
 static inline void pier__op_set_up(struct pier_loop *loop, struct pier_op *op, unsigned kind,
                                    unsigned bits, pier_op_fn *fn, void *owner)
 {
@@ -271,8 +317,9 @@ static inline void pier__op_set_up(struct pier_loop *loop, struct pier_op *op, u
     op->reason_ = 0;
     op->bits_ = (uint8_t)bits;
     op->token_ = 0;
-    op->timer_.deadline_ns =
-        loop->now; /* since when, for the dump, unless a time limit replaces it */
+    /* Since when, for the dump, unless a time limit replaces it. */
+    PIER_ASSERT(!loop->now_is_old);
+    op->timer_.deadline_ns = loop->now;
     loop->in_flight++;
     if (PIER__UNLIKELY(op->flags != 0)) {
         op->bits_ |= PIER__COUNTED_BACKGROUND;
@@ -285,6 +332,7 @@ static inline void pier__op_set_up(struct pier_loop *loop, struct pier_op *op, u
 static inline void pier__op_begin_send(struct pier_loop *loop, struct pier_handle *handle,
                                        struct pier_op *op)
 {
+    pier__loop_clock_about(loop);
     pier__op_set_up(loop, op, PIER__OP_SEND, 0, op->fn, handle);
     op->next_ = NULL;
     handle->head_[PIER__SENDING] = handle->tail_[PIER__SENDING] = op;
@@ -515,13 +563,17 @@ void pier__loop_visit(struct pier_loop *loop,
 
 /* Delivers what other threads have posted, notified and cancelled. */
 void pier__remote_deliver(struct pier_loop *loop);
-bool pier__remote_pending(const struct pier_loop *loop);
+static inline bool pier__remote_pending(const struct pier_loop *loop)
+{
+    return loop->posted.head != NULL ||
+           (uintptr_t)pier__atomic_load_relaxed(&loop->remote) > (uintptr_t)PIER__ASLEEP ||
+           (pier__atomic_load_relaxed(&loop->asked) & PIER__ASKED_CANCELS) != 0;
+}
 /* Delivers what came while the op was paused. */
 void pier__notify_resume(struct pier_op *op);
 /* Ends an armed notify op; false when a notification in flight will end it. */
 bool pier__notify_disarm(struct pier_op *op);
 void pier__token_release(struct pier_loop *loop, struct pier_op *op);
 void pier__tokens_free(struct pier_loop *loop);
-void pier__loop_wake(struct pier_loop *loop);
 
 #endif

@@ -168,6 +168,7 @@ void pier__op_submit(struct pier_handle *handle, struct pier_op *op, unsigned ki
                        loop->thread != pier__thread())) {
         check_submit(handle, op, function);
     }
+    pier__loop_clock_about(loop);
     pier__op_set_up(loop, op, kind, bits, fn, handle);
     if (PIER__UNLIKELY((handle->bits_ & PIER__CLOSED_TO_USER) &&
                        !((handle->bits_ & PIER__GRACEFUL) && (bits & PIER__INTERNAL)))) {
@@ -259,7 +260,7 @@ PIER__NOINLINE static void receive_and_start(struct pier_handle *handle, struct 
     if (PIER__UNLIKELY((handle->bits_ & odd) != 0 || handle->head_[PIER__RECEIVING] != NULL ||
                        handle->loop_->thread != pier__thread() || op->state_ != PIER__IDLE ||
                        (kind == PIER__OP_RECEIVE && op->size == 0) || fn == NULL ||
-                       op->timeout_ns != 0)) {
+                       op->timeout_ns != 0 || handle->loop_->now_is_old)) {
         receive_by_queue(handle, op, kind, fn);
         return;
     }
@@ -278,7 +279,7 @@ static inline bool is_watched(const struct pier_handle *handle, const struct pie
         (handle->bits_ & quick) == PIER__QUICK && handle->head_[PIER__RECEIVING] == NULL &&
         handle->loop_->thread == pier__thread() && op->state_ == PIER__IDLE &&
         (handle->ready_ & PIER__READ) == 0 && (handle->interest_ & PIER__READ) != 0 && fn != NULL &&
-        op->timeout_ns == 0 && (op->flags & PIER_BACKGROUND) == 0);
+        op->timeout_ns == 0 && (op->flags & PIER_BACKGROUND) == 0 && !handle->loop_->now_is_old);
 }
 
 void pier_receive(struct pier_handle *handle, struct pier_op *op, void *memory, size_t size,
@@ -311,6 +312,7 @@ void pier__op_begin(struct pier_loop *loop, struct pier_op *op, unsigned kind, u
                  "called from another thread than the loop's");
     PIER_REQUIRE(op->state_ == PIER__IDLE, function, "the op is in flight already");
     PIER_REQUIRE(fn != NULL, function, "the completion function is NULL");
+    pier__loop_clock_about(loop);
     pier__op_set_up(loop, op, kind, bits, fn, loop);
     pier__op_move(op, PIER__ACTIVE);
     if (op->timeout_ns != 0 && kind != PIER__OP_TIMER) {

@@ -1,11 +1,13 @@
 /* post.c - what other threads and signal handlers may call: post, notify, wake, cancel by token.
  *
  * Ops arrive on a lock-free stack (loop->remote) that the loop takes whole and turns round, so that
- * posts of one thread complete in the order made. A waker pushes, then looks whether the loop
- * sleeps; the loop says that it sleeps, then looks whether something was pushed, in
- * wait_in_backend(). Both are stores followed by loads that must not overtake them: sequentially
- * consistent, all four. A waker makes a system call only if the loop sleeps, and of many one does.
- * Nothing here allocates, locks, or leaves errno changed.
+ * posts of one thread complete in the order made. A loop that is going to sleep puts a mark into
+ * the empty stack; whoever replaces it makes the system call that wakes, so that of many wakers one
+ * calls, and none while the loop is awake. Nothing here allocates, locks, or leaves errno changed.
+ *
+ * A post to a sleeping loop is one atomic step for the poster and three for the loop (sleep, take,
+ * and for notifications the count), all on two cache lines: loop->remote's, where all that the
+ * waking needs is too, and the op's.
  *
  * A token names an op without its address, which another thread might use after the op's memory is
  * gone. Tokens live in chunks that never move, so that another thread may look at one while the
@@ -26,26 +28,39 @@ struct pier__token {
 
 /* ---- waking */
 
-void pier__loop_wake(struct pier_loop *loop)
+/* Asks for something that isn't an op. The loop puts its mark there and then looks at `asked`; here
+ * it's the other way round, and one of the two sees the other. All four are sequentially
+ * consistent: with less, both could miss, on ARM first. */
+static void ask_of_loop(struct pier_loop *loop, uint32_t bit)
 {
-    if (pier__atomic_load(&loop->sleeping) == PIER__ASLEEP &&
-        pier__atomic_exchange(&loop->sleeping, PIER__WOKEN) == PIER__ASLEEP) {
-        loop->backend->wake(loop);
+    struct pier_op *asleep = PIER__ASLEEP;
+    pier__atomic_or(&loop->asked, bit);
+    if (pier__atomic_load(&loop->remote) == PIER__ASLEEP &&
+        pier__atomic_compare_exchange(&loop->remote, &asleep, NULL)) {
+        loop->wake(loop);
     }
 }
 
 void pier_wake(struct pier_loop *loop)
 {
-    pier__atomic_store(&loop->wake, 1);
-    pier__loop_wake(loop);
+    ask_of_loop(loop, PIER__ASKED_WAKE);
 }
 
-static void push(struct pier_loop *loop, struct pier_op *op)
+void pier_loop_stop(struct pier_loop *loop)
+{
+    ask_of_loop(loop, PIER__ASKED_STOP);
+}
+
+/* The op may be gone as soon as it is in the stack. */
+static inline void push(struct pier_loop *loop, struct pier_op *op)
 {
     struct pier_op *head = pier__atomic_load_relaxed(&loop->remote);
     do {
-        op->next_ = head;
+        op->next_ = head == PIER__ASLEEP ? NULL : head;
     } while (!pier__atomic_compare_exchange(&loop->remote, &head, op));
+    if (head == PIER__ASLEEP) {
+        loop->wake(loop);
+    }
 }
 
 /* ---- post and notify */
@@ -65,7 +80,6 @@ void pier_post(struct pier_loop *loop, struct pier_op *op, pier_op_fn *fn)
     op->flags &= PIER_BACKGROUND;
     pier__op_move(op, PIER__REMOTE);
     push(loop, op);
-    pier__loop_wake(loop); /* the op may be gone by now */
 }
 
 void pier_notify_each(struct pier_loop *loop, struct pier_op *op, pier_op_fn *fn)
@@ -82,7 +96,6 @@ void pier_notify(struct pier_op *op)
     struct pier_loop *loop = op->owner_;
     if (pier__atomic_add(&op->extra_.number, 1) == 0) {
         push(loop, op);
-        pier__loop_wake(loop);
     }
 }
 
@@ -92,7 +105,7 @@ bool pier__notify_disarm(struct pier_op *op)
     return pier__atomic_compare_exchange(&op->extra_.number, &none, DISARMED) || none >= DISARMED;
 }
 
-static void deliver_notification(struct pier_loop *loop, struct pier_op *op)
+PIER__NOINLINE static void deliver_notification(struct pier_loop *loop, struct pier_op *op)
 {
     if (op->bits_ & PIER__PAUSED && op->reason_ == PIER__REASON_NONE) {
         pier__atomic_add(&op->extra_.number, DISARMED); /* the count stays, and nobody pushes */
@@ -117,7 +130,7 @@ void pier__notify_resume(struct pier_op *op)
     }
 }
 
-static struct pier_op *in_order(struct pier_op *stack)
+static inline struct pier_op *in_order(struct pier_op *stack)
 {
     struct pier_op *list = NULL;
     while (stack != NULL) {
@@ -129,14 +142,10 @@ static struct pier_op *in_order(struct pier_op *stack)
     return list;
 }
 
-bool pier__remote_pending(const struct pier_loop *loop)
+PIER__COLD static void deliver_cancels(struct pier_loop *loop)
 {
-    return loop->posted.head != NULL || pier__atomic_load(&loop->remote) != NULL ||
-           pier__atomic_load(&loop->remote_cancels) != NULL;
-}
-
-static void deliver_cancels(struct pier_loop *loop)
-{
+    /* First the bit, then the list: what comes between is found here, and again for nothing. */
+    pier__atomic_and(&loop->asked, ~(uint32_t)PIER__ASKED_CANCELS);
     struct pier__token *token = pier__atomic_exchange(&loop->remote_cancels, NULL);
     while (token != NULL) {
         struct pier__token *next = token->next;
@@ -151,7 +160,7 @@ static void deliver_cancels(struct pier_loop *loop)
 /* Posts have a queue of their own, since completed ops are delivered ahead of events: a storm of
  * posts would leave the handles no budget (tests/conform: more_posts_than_budget). Those made by
  * these callbacks wait for the next turn. */
-static void deliver_posted(struct pier_loop *loop)
+static inline void deliver_posted(struct pier_loop *loop)
 {
     struct pier_op *op;
     while (loop->budget > 0 && (op = pier__queue_pop(&loop->posted)) != NULL) {
@@ -161,10 +170,21 @@ static void deliver_posted(struct pier_loop *loop)
 
 void pier__remote_deliver(struct pier_loop *loop)
 {
-    struct pier_op *list = in_order(pier__atomic_exchange(&loop->remote, NULL));
+    const uint32_t notification = pier__word_of(PIER__OP_NOTIFY, PIER__ACTIVE, PIER__MULTISHOT);
+    struct pier_op *list = NULL;
+    if (pier__atomic_load_relaxed(&loop->remote) != NULL) {
+        list = in_order(pier__atomic_exchange(&loop->remote, NULL));
+    }
     while (list != NULL) {
         struct pier_op *op = list;
         list = op->next_; /* read first: a notify op may be pushed again by now */
+        if (PIER__LIKELY(pier__op_word(op) == notification)) {
+            loop->stats.posts++;
+            op->flags = PIER_MORE; /* background ops have another word */
+            op->result = (int64_t)pier__atomic_exchange(&op->extra_.number, 0);
+            pier__loop_call(loop, op);
+            continue;
+        }
         if (op->kind_ == PIER__OP_NOTIFY) {
             deliver_notification(loop, op);
             continue;
@@ -179,7 +199,7 @@ void pier__remote_deliver(struct pier_loop *loop)
         pier__op_move(op, PIER__DONE);
         pier__queue_push(&loop->posted, op);
     }
-    if (PIER__UNLIKELY(pier__atomic_load_relaxed(&loop->remote_cancels) != NULL)) {
+    if (PIER__UNLIKELY(pier__atomic_load_relaxed(&loop->asked) & PIER__ASKED_CANCELS)) {
         deliver_cancels(loop);
     }
     deliver_posted(loop);
@@ -283,7 +303,7 @@ void pier_cancel_remote(struct pier_loop *loop, uint64_t number)
             token->next = head;
         } while (!pier__atomic_compare_exchange(&loop->remote_cancels, &head, token));
     }
-    pier__loop_wake(loop);
+    ask_of_loop(loop, PIER__ASKED_CANCELS);
 }
 
 void pier__tokens_free(struct pier_loop *loop)

@@ -175,10 +175,10 @@ int pier_loop_drain(struct pier_loop *loop, uint64_t timeout_ns)
             return pier__fail(PIER_ETIMEDOUT, "%llu ops are still in flight: see pier_loop_dump()",
                               (unsigned long long)loop->in_flight);
         }
-        loop->sleep_most_ns = timeout_ns == PIER_FOREVER ? 0 : timeout_ns - past;
+        loop->sleep_most_ns = timeout_ns == PIER_FOREVER ? PIER_FOREVER : timeout_ns - past;
         uint64_t before = loop->stats.callbacks + loop->stats.closes;
         int error = pier_loop_run(loop, PIER_RUN_ONCE);
-        loop->sleep_most_ns = 0;
+        loop->sleep_most_ns = PIER_FOREVER;
         /* A turn whose wait failed delivers what needs no kernel: goes on as long as it does. */
         if (error < 0 && loop->stats.callbacks + loop->stats.closes == before) {
             return error;
@@ -198,7 +198,7 @@ int pier_loop_after_fork(struct pier_loop *loop)
     }
     loop->thread = NULL;
     loop->forks = pier__sys_forks();
-    pier__atomic_store(&loop->sleeping, PIER__AWAKE);
+    pier__loop_awake(loop);
     int error = loop->backend->after_fork(loop);
     if (error < 0) {
         return pier__fail(error, "the %s backend can't be made anew in the child: %s",

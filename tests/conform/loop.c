@@ -2,6 +2,8 @@
 
 #include "suite.h"
 
+#include <stdlib.h>
+
 static void run_modes(void)
 {
     struct pier_loop *loop = test_loop();
@@ -431,6 +433,62 @@ static void dump_tells_what_is_pending(void)
     raw_close(peer);
 }
 
+struct aged {
+    struct tracked_handle handle;
+    struct tracked receive;
+    char byte;
+    double age_ms; /* of the receive, as dumped */
+    uint64_t most_ns;
+};
+
+static void take_age(void *context, const char *line)
+{
+    struct aged *aged = context;
+    const char *age = strstr(line, "age ");
+    if (strstr(line, "receive") != NULL && age != NULL) {
+        aged->age_ms = strtod(age + 4, NULL);
+    }
+}
+
+static void submit_late(struct tracked *tracked)
+{
+    struct aged *aged = tracked->context;
+    const uint64_t begin = platform_now();
+    tracked_receive(&aged->handle, &aged->receive, &aged->byte, 1, NULL);
+    pier_loop_dump(tracked->loop, take_age, aged);
+    aged->most_ns = platform_now() - begin;
+}
+
+static void post_after_a_while(void *context)
+{
+    struct tracked *post = context;
+    const uint64_t until = platform_now() + 50 * PIER_MILLISECOND;
+    while (platform_now() < until) {
+        platform_yield();
+    }
+    tracked_post(post->loop, post, submit_late);
+}
+
+/* A turn that only has posts to deliver doesn't read the clock. */
+static void age_counts_from_the_submit_after_an_idle_time(void)
+{
+    struct pier_loop *loop = test_loop();
+    struct aged aged = {.age_ms = -1};
+    struct tracked post = {.context = &aged, .loop = loop}, idle = {0};
+    struct platform_thread thread;
+    const pier_descriptor peer = tracked_raw_pair(loop, STREAM_TCP4, &aged.handle);
+    tracked_notify_each(loop, &idle, NULL);
+    platform_thread_start(&thread, post_after_a_while, &post);
+    RUN_UNTIL(loop, aged.most_ns != 0);
+    platform_thread_join(&thread);
+    CHECK(aged.age_ms >= 0);
+    CHECK(aged.age_ms <= (double)aged.most_ns / 1e6 + 1);
+    tracked_cancel(&idle);
+    CHECK_INT(wait_for(&idle), ==, PIER_ECANCELED);
+    close_and_wait(&aged.handle);
+    raw_close(peer);
+}
+
 const struct test loop_tests[] = {
     TEST(loop, run_modes),
     TEST(loop, background_ops_keep_nothing_running),
@@ -446,5 +504,6 @@ const struct test loop_tests[] = {
     TEST(loop, statistics_add_up),
     TEST(loop, slow_callbacks_are_reported),
     TEST(loop, dump_tells_what_is_pending),
+    TEST(loop, age_counts_from_the_submit_after_an_idle_time),
     TEST_END,
 };

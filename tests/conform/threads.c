@@ -207,6 +207,46 @@ static void wake_ends_a_wait(void)
     CHECK_INT(wait_for(&idle), ==, PIER_ECANCELED);
 }
 
+#define POSTS_AWAKE 100
+
+struct awake {
+    struct pier_loop *loop;
+    struct tracked posts[POSTS_AWAKE];
+};
+
+static void post_while_awake(void *context)
+{
+    struct awake *awake = context;
+    for (unsigned i = 0; i < POSTS_AWAKE; i++) {
+        tracked_post(awake->loop, &awake->posts[i], NULL);
+    }
+    pier_wake(awake->loop);
+}
+
+static void have_others_post(struct tracked *tracked)
+{
+    struct platform_thread thread;
+    platform_thread_start(&thread, post_while_awake, tracked->context);
+    platform_thread_join(&thread);
+}
+
+/* No system call is made for them: the loop's next look at the kernel would find an event. */
+static void posts_while_the_loop_is_awake_wake_nobody(void)
+{
+    struct awake awake = {.loop = test_loop()};
+    struct tracked first = {.context = &awake};
+    tracked_post(awake.loop, &first, have_others_post);
+    wait_for(&first);
+    const struct pier_loop_stats before = stats_of(awake.loop);
+    CHECK_INT(before.wakeups, ==, 0);
+    for (unsigned i = 0; i < POSTS_AWAKE; i++) {
+        CHECK_INT(wait_for(&awake.posts[i]), ==, 0);
+    }
+    run(awake.loop, PIER_RUN_NO_WAIT);
+    CHECK_INT(stats_of(awake.loop).events, ==, before.events);
+    CHECK_INT(stats_of(awake.loop).wakeups, ==, 0);
+}
+
 static void stop_from_outside(void *context)
 {
     pier_loop_stop(context);
@@ -410,6 +450,7 @@ const struct test threads_tests[] = {
     TEST(threads, ping_pong_between_loops),
     TEST(threads, notifications_coalesce_and_none_is_lost),
     TEST(threads, wake_ends_a_wait),
+    TEST(threads, posts_while_the_loop_is_awake_wake_nobody),
     TEST(threads, stop_ends_a_run),
     TEST(threads, cancelled_by_token),
     TEST(threads, stale_tokens_reach_nobody),
