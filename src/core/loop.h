@@ -240,7 +240,7 @@ static inline bool pier__loop_fall_asleep(struct pier_loop *loop)
     struct pier_op *none = NULL;
     PIER_ASSERT(!loop->asleep);
     loop->asleep = pier__atomic_compare_exchange(&loop->remote, &none, PIER__ASLEEP);
-    /* In this order, and both sequentially consistent: see pier__loop_wake(). */
+    /* In this order, and both sequentially consistent: see ask_of_loop(). */
     return loop->asleep && pier__atomic_load(&loop->asked) == 0;
 }
 /* The opposite: for a backend, as soon as it's back from the system. */

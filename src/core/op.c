@@ -167,6 +167,7 @@ void pier__op_submit(struct pier_handle *handle, struct pier_op *op, unsigned ki
     if (PIER__UNLIKELY(loop == NULL || op->state_ != PIER__IDLE ||
                        loop->thread != pier__thread())) {
         check_submit(handle, op, function);
+        PIER__TAKE_FOR_GRANTED(loop != NULL); /* static analysers don't see that it's checked */
     }
     pier__loop_clock_about(loop);
     pier__op_set_up(loop, op, kind, bits, fn, handle);
