@@ -234,7 +234,7 @@ void pier_send(struct pier_handle *handle, struct pier_op *op, const void *memor
     handle->calls_->send(handle, op);
 }
 
-/* fn, and for a receive into the caller's memory data and size, are in the op unless it's in flight
+/* Data and size of a receive into the caller's memory are in the op, unless that is in flight
  * already. */
 PIER__COLD static void receive_by_queue(struct pier_handle *handle, struct pier_op *op,
                                         unsigned kind, pier_op_fn *fn)
