@@ -5,7 +5,8 @@
 # missing); `make DEPS=no ...` leaves that out.
 
 JOBS := $(shell nproc 2>/dev/null || echo 2)
-TEST_JOBS = 2
+# The tests wait for two thirds of their time, so that more of them than processors are of use.
+TEST_JOBS = 4
 PREFIX = /usr/local
 DESTDIR =
 DEPS = yes
