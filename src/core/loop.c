@@ -441,10 +441,12 @@ static inline void turn(struct pier_loop *loop, bool may_sleep)
     }
     int32_t before = loop->budget;
     uint64_t timeout_ns = may_sleep ? sleep_time(loop) : 0;
-    if (timeout_ns != 0 && !pier__loop_fall_asleep(loop)) {
-        timeout_ns = 0;
+    if (timeout_ns != 0) {
+        loop->stats.waits++;
+        if (PIER__UNLIKELY(!pier__loop_fall_asleep(loop))) {
+            timeout_ns = 0;
+        }
     }
-    loop->stats.waits++;
     loop->backend->wait(loop, timeout_ns);
     if (PIER__UNLIKELY(pier__atomic_load_relaxed(&loop->asked) & PIER__ASKED_WAKE)) {
         pier__atomic_and(&loop->asked, ~(uint32_t)PIER__ASKED_WAKE);

@@ -345,7 +345,11 @@ static void statistics_add_up(void)
     CHECK_INT(now.callbacks, <=, 2 + 1 + now.receives + 3 + now.closes);
     CHECK_INT(now.ops_in_flight, ==, 0);
     CHECK_INT(now.turns, >=, 1);
+    CHECK_INT(now.waits, >=, 1); /* for the connection, if for nothing else */
     CHECK_INT(now.waits, <=, now.turns);
+    pier_loop_run(loop, PIER_RUN_NO_WAIT);
+    CHECK_INT(stats_of(loop).turns, ==, now.turns + 1);
+    CHECK_INT(stats_of(loop).waits, ==, now.waits);
     CHECK_INT(now.system_calls, >=, 1);
     CHECK_INT(now.allocations, ==, test_allocations_made());
     CHECK_INT(now.longest_callback_ns, ==, 0);
