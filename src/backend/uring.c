@@ -35,9 +35,9 @@ static int probe(void)
  * them doesn't complete at once, for this long at most. */
 #define LEAST_WAIT_US 50
 
-static int enter(struct pier_loop *loop, unsigned wait, bool get_events, uint64_t timeout_ns)
+static PIER__INLINE int enter(struct pier_loop *loop, struct pier__uring *uring, unsigned wait,
+                              bool get_events, uint64_t timeout_ns)
 {
-    struct pier__uring *uring = pier__uring_of(loop);
     unsigned least_us = 0;
     loop->stats.system_calls++;
     if (wait != 0 && uring->quick != 0 && uring->features.least_wait) {
@@ -58,9 +58,14 @@ static int enter(struct pier_loop *loop, unsigned wait, bool get_events, uint64_
     return result;
 }
 
+PIER__COLD static int enter_without_wait(struct pier_loop *loop, bool get_events)
+{
+    return enter(loop, pier__uring_of(loop), 0, get_events, 0);
+}
+
 void pier__uring_submit(struct pier_loop *loop)
 {
-    enter(loop, 0, true, 0);
+    enter_without_wait(loop, true);
 }
 
 PIER__COLD bool pier__uring_make_room(struct pier_loop *loop)
@@ -68,7 +73,8 @@ PIER__COLD bool pier__uring_make_room(struct pier_loop *loop)
     struct pier__uring *uring = pier__uring_of(loop);
     loop->stats.queue_full++;
     /* Completions may come of it; they wait in their queue for the turn that takes them. */
-    return uring->enabled && loop->running && enter(loop, 0, false, 0) >= 0 && uring->room != 0;
+    return uring->enabled && loop->running && enter_without_wait(loop, false) >= 0 &&
+           uring->room != 0;
 }
 
 struct pier__uring_scratch *pier__uring_scratch_of(struct pier_loop *loop,
@@ -199,24 +205,52 @@ static bool serve_handles(struct pier_loop *loop)
     return true;
 }
 
+/* After an enter that failed: completions to be taken first, or memory short for the moment
+ * (io_uring_enter(2), EBUSY and EAGAIN), and the next turn tries again. */
+PIER__COLD static bool may_go_on(struct pier_loop *loop, int error)
+{
+    if (error == PIER_EBUSY || error == PIER_EAGAIN || error == PIER_ENOMEM) {
+        return true;
+    }
+    loop->failure = pier__fail(error, "io_uring_enter: %s", pier_error_text(error));
+    return false;
+}
+
+/* What a ring that isn't plain needs, or polls that found the queue full. False when the loop
+ * mustn't sleep. */
+PIER__NOINLINE static bool prepare(struct pier_loop *loop)
+{
+    struct pier__uring *uring = pier__uring_of(loop);
+    if (!uring->enabled) {
+        enable(loop);
+        if (loop->failure != 0) {
+            return false;
+        }
+    }
+    if (uring->polls_unsent != NULL || uring->cancels_unsent) {
+        pier__uring_poll_resubmit(loop);
+    }
+    if (uring->wake >= 0 && !uring->eventfd_armed) {
+        arm_eventfd(loop);
+    }
+    if (uring->embed >= 0) {
+        pier__sys_eventfd_drain(uring->embed);
+    }
+    uring->plain = uring->wake < 0 && uring->embed < 0;
+    return uring->polls_unsent == NULL && !uring->cancels_unsent;
+}
+
 static void wait(struct pier_loop *loop, uint64_t timeout_ns)
 {
     struct pier__uring *uring = pier__uring_of(loop);
-    if (PIER__UNLIKELY(!uring->enabled)) {
-        enable(loop);
+    /* Where completions are there already, the loop doesn't want to sleep: it has asked busy(). */
+    bool sleep = timeout_ns != 0;
+    if (PIER__UNLIKELY(!uring->plain || uring->polls_unsent != NULL || uring->cancels_unsent)) {
+        sleep = prepare(loop) && sleep;
         if (loop->failure != 0) {
             pier__loop_awake(loop);
             return;
         }
-    }
-    if (PIER__UNLIKELY(uring->polls_unsent != NULL || uring->cancels_unsent)) {
-        pier__uring_poll_resubmit(loop);
-    }
-    if (PIER__UNLIKELY(uring->wake >= 0 && !uring->eventfd_armed)) {
-        arm_eventfd(loop);
-    }
-    if (PIER__UNLIKELY(uring->embed >= 0)) {
-        pier__sys_eventfd_drain(uring->embed);
     }
     if (loop->ready.head != NULL) {
         loop->serving = loop->ready;
@@ -226,20 +260,13 @@ static void wait(struct pier_loop *loop, uint64_t timeout_ns)
     if (PIER__UNLIKELY(*uring->ring.sq.kflags & IORING_SQ_CQ_OVERFLOW)) {
         loop->stats.queue_overflows++;
     }
-    bool sleep = timeout_ns != 0 && !has_completions(uring) && uring->polls_unsent == NULL &&
-                 !uring->cancels_unsent;
-    int result = enter(loop, sleep, true, timeout_ns);
+    int result = enter(loop, uring, sleep, true, timeout_ns);
     pier__loop_awake(loop);
-    /* Completions to be taken first, or memory short for the moment (io_uring_enter(2), EBUSY
-     * and EAGAIN): the next turn tries again. */
-    if (PIER__UNLIKELY(result < 0 && result != PIER_EBUSY && result != PIER_EAGAIN &&
-                       result != PIER_ENOMEM)) {
-        loop->failure = pier__fail(result, "io_uring_enter: %s", pier_error_text(result));
+    if (PIER__UNLIKELY(result < 0) && !may_go_on(loop, result)) {
         return;
     }
-    bool serves_first = uring->serves_first;
-    uring->serves_first = false;
-    if (PIER__UNLIKELY(serves_first)) {
+    if (PIER__UNLIKELY(uring->serves_first)) {
+        uring->serves_first = false;
         serve_handles(loop);
         pier__uring_take_completions(loop);
     } else {
@@ -259,7 +286,7 @@ static void flush(struct pier_loop *loop)
 {
     struct pier__uring *uring = pier__uring_of(loop);
     if (uring->enabled && pier__uring_unsubmitted(uring) != 0) {
-        enter(loop, 0, true, 0);
+        enter_without_wait(loop, true);
     }
 }
 
@@ -420,6 +447,7 @@ static pier_descriptor descriptor(struct pier_loop *loop)
         return error;
     }
     uring->embed = eventfd;
+    uring->plain = false;
     pier__sys_eventfd_signal(eventfd); /* the first run arms what was submitted before */
     return eventfd;
 }
@@ -432,7 +460,7 @@ static int after_fork(struct pier_loop *loop)
     pier__sys_uring_close(&uring->ring);
     pier__free(loop, uring->scratch, entries * sizeof(*uring->scratch));
     uring->scratch = NULL;
-    uring->enabled = uring->eventfd_armed = false;
+    uring->enabled = uring->plain = uring->eventfd_armed = false;
     uring->polls_unsent = NULL;
     loop->embedded = false;
     int error = open_ring(loop, uring);

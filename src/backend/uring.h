@@ -64,6 +64,7 @@ struct pier__uring {
     unsigned room;  /* entries that the submission queue has room for */
     unsigned quick; /* unsubmitted ones that usually complete at once */
     bool enabled, eventfd_armed;
+    bool plain;          /* enabled, and without an eventfd: nothing to be seen to before a wait */
     bool cancels_unsent; /* like polls_unsent, but cancels of polls */
     bool serves_first;   /* handles that the last turn's events left no budget come before events */
     uint16_t turn;       /* its number */
@@ -74,9 +75,8 @@ struct pier__uring {
     unsigned buffers_tail;
     unsigned missing; /* of `target` */
 
-    unsigned char *current_memory; /* of pool.current_out */
-    unsigned buffers_mask;         /* entries, a power of two, less 1 */
-    unsigned target, target_max;   /* buffers that the kernel should have */
+    unsigned buffers_mask;       /* entries, a power of two, less 1 */
+    unsigned target, target_max; /* buffers that the kernel should have */
     /* A receive in the kernel may bring up to `ahead` buffers of data that can't be stopped any
      * more; so it's asked for as long as its handle has less than lent_max. */
     uint32_t ahead, lent_max;
@@ -159,11 +159,10 @@ bool pier__uring_wait_ready(struct pier_loop *loop, struct pier_op *op, pier_des
 
 /* Hands a buffer to the kernel, which sees it when it's entered next. The length is there since
  * the ring was made. */
-static inline void pier__uring_provide_one(struct pier__uring *uring, struct pier_buffer *buffer,
-                                           unsigned char *memory)
+static inline void pier__uring_provide_one(struct pier__uring *uring, struct pier_buffer *buffer)
 {
     struct io_uring_buf *entry = &uring->buffers->bufs[uring->buffers_tail++ & uring->buffers_mask];
-    entry->addr = (uint64_t)(uintptr_t)memory;
+    entry->addr = (uint64_t)(uintptr_t)buffer->memory;
     entry->bid = (uint16_t)buffer->index;
     buffer->next = PIER__PROVIDED;
     uring->missing--;
@@ -244,7 +243,11 @@ void pier__uring_serve_lent(struct pier_loop *loop, struct pier_handle *handle, 
 void pier__uring_drop_held(struct pier_loop *loop, struct pier_handle *handle);
 /* Data that was read into a buffer of the pool by a system call. */
 void pier__uring_read_lent(struct pier_loop *loop, struct pier_handle *handle, struct pier_op *op);
-bool pier__uring_holds(const struct pier_handle *handle);
+/* The first buffer of data that is held, + 1; 0 when none is. */
+static inline uint32_t pier__uring_held_first(const struct pier_handle *handle)
+{
+    return (uint32_t)(uintptr_t)handle->extra_;
+}
 void pier__uring_buffers_close(struct pier_loop *loop);
 void pier__uring_buffers_after_fork(struct pier_loop *loop);
 bool pier__uring_buffer_returned(struct pier_loop *loop, uint32_t index);

@@ -22,11 +22,6 @@
 
 /* ---- held data: first and last buffer + 1, in handle->extra_ */
 
-static inline uint32_t held_first(const struct pier_handle *handle)
-{
-    return (uint32_t)(uintptr_t)handle->extra_;
-}
-
 static inline uint32_t held_last(const struct pier_handle *handle)
 {
     return (uint32_t)((uint64_t)(uintptr_t)handle->extra_ >> 32);
@@ -35,11 +30,6 @@ static inline uint32_t held_last(const struct pier_handle *handle)
 static inline void set_held(struct pier_handle *handle, uint32_t first, uint32_t last)
 {
     handle->extra_ = (void *)(uintptr_t)((uint64_t)last << 32 | first);
-}
-
-bool pier__uring_holds(const struct pier_handle *handle)
-{
-    return handle->extra_ != NULL;
 }
 
 /* Appends to the data held: into the last buffer as far as that has room, so that what is held is
@@ -67,12 +57,12 @@ static void hold(struct pier_loop *loop, struct pier_handle *handle, uint32_t in
     memmove(memory, memory + moved, buffer->size);
     buffer->next = 0;
     last->next = index + 1;
-    set_held(handle, held_first(handle), index + 1);
+    set_held(handle, pier__uring_held_first(handle), index + 1);
 }
 
 static uint32_t unhold(struct pier_loop *loop, struct pier_handle *handle)
 {
-    uint32_t index = held_first(handle) - 1;
+    uint32_t index = pier__uring_held_first(handle) - 1;
     uint32_t next = loop->pool.buffers[index].next;
     set_held(handle, next, next == 0 ? 0 : held_last(handle));
     return index;
@@ -94,8 +84,7 @@ static void provide(struct pier_loop *loop)
     uint32_t index;
     while (uring->missing > 0 && (index = pier__pool_peek(loop)) != PIER__NO_BUFFER) {
         pier__pool_pop(loop, index);
-        pier__uring_provide_one(uring, &loop->pool.buffers[index],
-                                pier__pool_memory(&loop->pool, index));
+        pier__uring_provide_one(uring, &loop->pool.buffers[index]);
     }
 }
 
@@ -169,8 +158,7 @@ bool pier__uring_buffer_returned(struct pier_loop *loop, uint32_t index)
     if (PIER__UNLIKELY(uring->missing == 0 || uring->buffers == NULL)) {
         return false;
     }
-    pier__uring_provide_one(uring, &loop->pool.buffers[index],
-                            pier__pool_memory(&loop->pool, index));
+    pier__uring_provide_one(uring, &loop->pool.buffers[index]);
     return true;
 }
 

@@ -32,7 +32,7 @@ static inline void give_back(struct pier_loop *loop, struct pier__uring *uring,
                              struct pier_buffer *buffer)
 {
     if (PIER__LIKELY(uring->missing != 0)) {
-        pier__uring_provide_one(uring, buffer, pier__pool_memory(&loop->pool, buffer->index));
+        pier__uring_provide_one(uring, buffer);
     } else {
         pier__pool_put(loop, buffer->index);
     }
@@ -46,16 +46,14 @@ static inline bool received_usual(struct pier_loop *loop, struct pier__uring *ur
     const unsigned expected = IORING_CQE_F_MORE | IORING_CQE_F_BUFFER;
     struct pier_handle *handle = op->owner_;
     struct pier__pool *pool = &loop->pool;
-    if (PIER__UNLIKELY((flags & expected) != expected || handle->extra_ != NULL ||
+    if (PIER__UNLIKELY((flags & expected) != expected || pier__uring_held_first(handle) != 0 ||
                        handle->lent_ >= uring->lent_max || has_had_share(uring, handle))) {
         return false;
     }
     PIER_ASSERT(result > 0); /* it would be the end else, without IORING_CQE_F_MORE */
-    uint32_t index = flags >> IORING_CQE_BUFFER_SHIFT;
-    unsigned char *memory = pier__pool_memory(pool, index);
-    struct pier_buffer *buffer = &pool->buffers[index];
+    struct pier_buffer *buffer = &pool->buffers[flags >> IORING_CQE_BUFFER_SHIFT];
     uring->missing++;
-    op->data = memory;
+    op->data = buffer->memory;
     op->size = (unsigned)result;
     op->done += (unsigned)result;
     op->result = (unsigned)result;
@@ -64,7 +62,6 @@ static inline bool received_usual(struct pier_loop *loop, struct pier__uring *ur
     loop->stats.received_bytes += (unsigned)result;
     buffer->size = (unsigned)result;
     buffer->handle = handle;
-    uring->current_memory = memory;
     pool->current_out = buffer;
     pier__loop_call(loop, op);
     pool->current_out = NULL;
@@ -122,7 +119,8 @@ PIER__NOINLINE static bool lent_usual(struct pier_loop *loop, struct pier__uring
 {
     struct pier_handle *handle = op->owner_;
     if (PIER__UNLIKELY(result <= 0 || (flags & IORING_CQE_F_BUFFER) == 0 || op->next_ != NULL ||
-                       (handle->bits_ & PIER__CLOSED_TO_USER) || handle->extra_ != NULL)) {
+                       (handle->bits_ & PIER__CLOSED_TO_USER) ||
+                       pier__uring_held_first(handle) != 0)) {
         return false;
     }
     uint32_t index = flags >> IORING_CQE_BUFFER_SHIFT;
@@ -131,7 +129,7 @@ PIER__NOINLINE static bool lent_usual(struct pier_loop *loop, struct pier__uring
     pier__pool_give(loop, index, handle);
     buffer->size = (unsigned)result;
     buffer->offset = 0;
-    op->data = pier__pool_memory(&loop->pool, index);
+    op->data = buffer->memory;
     op->size = (unsigned)result;
     op->flags = PIER_LENT; /* background ops have another word */
     finish_usual(loop, handle, op, result);
@@ -141,16 +139,14 @@ PIER__NOINLINE static bool lent_usual(struct pier_loop *loop, struct pier__uring
 
 /* All of a send went, with nothing behind it. Its callback, if it has one, is left to be called. */
 static inline bool sent_usual(struct pier_loop *loop, struct pier__uring *uring, struct pier_op *op,
-                              int result)
+                              uint32_t word, int result)
 {
     struct pier_handle *handle = op->owner_;
     if (PIER__UNLIKELY(op->next_ != NULL || (size_t)result != op->size ||
                        (handle->bits_ & PIER__CLOSED_TO_USER))) {
         return false;
     }
-    bool holds = (op->bits_ & PIER__HOLDS) != 0;
-    pier__op_move(op, PIER__IDLE);
-    op->bits_ = 0;
+    pier__op_set_word(op, PIER__IDLE, pier__word_of(PIER__OP_SEND, PIER__IDLE, 0));
     op->result = result;
     op->done = (size_t)result;
     handle->ready_ &= (uint8_t)~PIER__SEND_IN_KERNEL;
@@ -158,16 +154,16 @@ static inline bool sent_usual(struct pier_loop *loop, struct pier__uring *uring,
     loop->in_flight--;
     loop->stats.sends++;
     loop->stats.sent_bytes += (size_t)result;
-    if (holds) {
+    if (word != pier__word_of(PIER__OP_SEND, PIER__ACTIVE, 0)) { /* PIER__HOLDS */
         release_usual(loop, uring, op->extra_.pointer);
     }
     return true;
 }
 
 PIER__NOINLINE static bool sent_with_callback(struct pier_loop *loop, struct pier__uring *uring,
-                                              struct pier_op *op, int result)
+                                              struct pier_op *op, uint32_t word, int result)
 {
-    if (PIER__UNLIKELY(!sent_usual(loop, uring, op, result))) {
+    if (PIER__UNLIKELY(!sent_usual(loop, uring, op, word, result))) {
         return false;
     }
     pier__loop_call(loop, op);
@@ -177,13 +173,12 @@ PIER__NOINLINE static bool sent_with_callback(struct pier_loop *loop, struct pie
 /* A reference on the buffer that the send's data is in, if it is in one: what pier__pool_hold()
  * does, without a division where it's the one that is just being delivered. Returns the bits of the
  * op. */
-static inline unsigned hold_usual(struct pier_loop *loop, const struct pier__uring *uring,
-                                  struct pier_op *op)
+static inline unsigned hold_usual(struct pier_loop *loop, struct pier_op *op)
 {
     struct pier__pool *pool = &loop->pool;
     struct pier_buffer *buffer = pool->current_out;
-    size_t offset = (size_t)((uintptr_t)op->data - (uintptr_t)uring->current_memory);
-    if (PIER__LIKELY(buffer != NULL && offset < pool->buffer_size)) {
+    if (PIER__LIKELY(buffer != NULL &&
+                     (uintptr_t)op->data - (uintptr_t)buffer->memory < pool->buffer_size)) {
         if (PIER__UNLIKELY(buffer->refs != 0)) {
             return PIER__NOT_USUAL;
         }
@@ -209,9 +204,7 @@ static inline unsigned hold_usual(struct pier_loop *loop, const struct pier__uri
 static inline void begin_usual(struct pier_loop *loop, struct pier_handle *handle,
                                struct pier_op *op, unsigned bits)
 {
-    const uint32_t word = pier__word_of(PIER__OP_SEND, PIER__ACTIVE, bits);
-    pier__op_move(op, PIER__ACTIVE);
-    memcpy(&op->kind_, &word, sizeof(word));
+    pier__op_set_word(op, PIER__ACTIVE, pier__word_of(PIER__OP_SEND, PIER__ACTIVE, bits));
     op->done = 0;
     op->os_error = 0;
     op->owner_ = handle;
@@ -237,7 +230,7 @@ void pier__uring_send(struct pier_handle *handle, struct pier_op *op)
     unsigned bits = PIER__NOT_USUAL;
     if (PIER__LIKELY(op->flags == 0 && op->size <= PIER__URING_MOST && uring->room != 0 &&
                      !loop->now_is_old)) {
-        bits = hold_usual(loop, uring, op);
+        bits = hold_usual(loop, op);
     }
     if (PIER__UNLIKELY(bits == PIER__NOT_USUAL)) {
         send_otherwise(loop, handle, op);
@@ -261,60 +254,66 @@ PIER__COLD static bool deliver_first(struct pier_loop *loop, uint64_t key)
            (loop->completed.head == NULL || (key & PIER__TAG_MASK) != PIER__TAG_CLOSED);
 }
 
-void pier__uring_take_completions(struct pier_loop *loop)
+/* False when there was no callback to be made. */
+static PIER__INLINE bool take_one(struct pier_loop *loop, struct pier__uring *uring,
+                                  const struct io_uring_cqe *completion)
 {
-    struct pier__uring *uring = pier__uring_of(loop);
-    const struct io_uring_cq *queue = &uring->ring.cq;
-    const struct io_uring_cqe *entries = queue->cqes;
     const uint32_t receive = pier__word_of(PIER__OP_RECEIVE_LENT, PIER__ACTIVE, PIER__MULTISHOT);
     const uint32_t send = pier__word_of(PIER__OP_SEND, PIER__ACTIVE, 0);
     const uint32_t fill = pier__word_of(PIER__OP_RECEIVE, PIER__ACTIVE, 0);
     const uint32_t lent = pier__word_of(PIER__OP_RECEIVE_LENT, PIER__ACTIVE, 0);
     const uint32_t holds = pier__word_of(PIER__OP_NONE, PIER__IDLE, PIER__HOLDS);
-    unsigned head = *queue->khead, mask = queue->ring_mask;
+    uint64_t key = completion->user_data;
+    if (PIER__LIKELY((key & PIER__TAG_MASK) == PIER__TAG_OP)) {
+        struct pier_op *op = (void *)(uintptr_t)key;
+        uint32_t word = pier__op_word(op);
+        if (word == receive) {
+            if (PIER__LIKELY(received_usual(loop, uring, op, completion->res, completion->flags))) {
+                return true;
+            }
+        } else if ((word & ~holds) == send) {
+            if (op->fn != NULL) {
+                if (PIER__LIKELY(sent_with_callback(loop, uring, op, word, completion->res))) {
+                    return true;
+                }
+            } else if (PIER__LIKELY(sent_usual(loop, uring, op, word, completion->res))) {
+                return false;
+            }
+        } else if ((word == fill && filled_usual(loop, op, completion->res)) ||
+                   (word == lent &&
+                    lent_usual(loop, uring, op, completion->res, completion->flags))) {
+            return true;
+        }
+    }
+    if (PIER__UNLIKELY(key != PIER__TAG_WAKE)) {
+        pier__uring_other_completion(loop, key, completion->res, completion->flags);
+    }
+    return true;
+}
+
+void pier__uring_take_completions(struct pier_loop *loop)
+{
+    struct pier__uring *uring = pier__uring_of(loop);
+    const struct io_uring_cq *queue = &uring->ring.cq;
+    const struct io_uring_cqe *entries = queue->cqes;
+    const unsigned first = *queue->khead;
+    unsigned head = first;
     /* What is there now; what comes meanwhile has its turn after the next enter. */
     unsigned tail = __atomic_load_n(queue->ktail, __ATOMIC_ACQUIRE);
-    bool called = true; /* a callback, since the last look at what it may have left */
-    loop->stats.events += tail - head;
-    if (loop->now_is_old && head != tail && entries[head & mask].user_data != PIER__TAG_WAKE) {
+    if (loop->now_is_old && head != tail &&
+        entries[head & queue->ring_mask].user_data != PIER__TAG_WAKE) {
         pier__loop_clock_about(loop); /* sends want it */
     }
     while (head != tail) {
-        const struct io_uring_cqe *completion = &entries[head & mask];
-        uint64_t key = completion->user_data;
-        if (called && PIER__UNLIKELY(loop->completed.head != NULL || loop->budget <= 0) &&
-            !deliver_first(loop, key)) {
+        if (PIER__UNLIKELY(loop->completed.head != NULL || loop->budget <= 0) &&
+            !deliver_first(loop, entries[head & queue->ring_mask].user_data)) {
             break;
         }
-        called = true;
-        head++;
-        if (PIER__LIKELY((key & PIER__TAG_MASK) == PIER__TAG_OP)) {
-            struct pier_op *op = (void *)(uintptr_t)key;
-            uint32_t word = pier__op_word(op);
-            if (word == receive) {
-                if (PIER__LIKELY(
-                        received_usual(loop, uring, op, completion->res, completion->flags))) {
-                    continue;
-                }
-            } else if ((word & ~holds) == send) {
-                if (op->fn != NULL) {
-                    if (PIER__LIKELY(sent_with_callback(loop, uring, op, completion->res))) {
-                        continue;
-                    }
-                } else if (PIER__LIKELY(sent_usual(loop, uring, op, completion->res))) {
-                    called = false;
-                    continue;
-                }
-            } else if ((word == fill && filled_usual(loop, op, completion->res)) ||
-                       (word == lent &&
-                        lent_usual(loop, uring, op, completion->res, completion->flags))) {
-                continue;
-            }
-        }
-        if (PIER__UNLIKELY(key != PIER__TAG_WAKE)) {
-            pier__uring_other_completion(loop, key, completion->res, completion->flags);
-        }
+        bool called;
+        do {
+            called = take_one(loop, uring, &entries[head++ & queue->ring_mask]);
+        } while (!called && head != tail);
     }
-    loop->stats.events -= tail - head;
+    loop->stats.events += head - first;
     __atomic_store_n(queue->khead, head, __ATOMIC_RELEASE);
 }

@@ -65,6 +65,7 @@ PIER__COLD static uint32_t make_buffer(struct pier_loop *loop)
     memset(buffer, 0, sizeof(*buffer));
     buffer->loop = loop;
     buffer->index = pool->used;
+    buffer->memory = pool->memory + (size_t)pool->used * pool->buffer_size;
     buffer->next = PIER__NO_BUFFER;
     set_free(pool, pool->used++);
     loop->stats.buffers_total = pool->used;
@@ -221,13 +222,12 @@ void pier_buffer_release(struct pier_buffer *buffer)
     PIER_REQUIRE(pier__loop_on_thread(loop), "pier_buffer_release",
                  "called from another thread than the loop's");
     PIER_REQUIRE(buffer->refs > 0, "pier_buffer_release", "the buffer was released already");
-    pier__pool_drop(loop, (uint32_t)(buffer - loop->pool.buffers));
+    pier__pool_drop(loop, buffer->index);
 }
 
 void *pier_buffer_data(const struct pier_buffer *buffer)
 {
-    const struct pier__pool *pool = &buffer->loop->pool;
-    return pier__pool_memory(pool, (uint32_t)(buffer - pool->buffers)) + buffer->offset;
+    return buffer->memory + buffer->offset;
 }
 
 size_t pier_buffer_size(const struct pier_buffer *buffer)

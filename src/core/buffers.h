@@ -16,6 +16,7 @@
 struct pier_buffer {
     struct pier_loop *loop;
     struct pier_handle *handle; /* in whose share it counts, NULL when that was closed */
+    unsigned char *memory;
     uint32_t refs;
     uint32_t size;   /* bytes received */
     uint32_t next;   /* in the free list */
@@ -73,7 +74,7 @@ static inline uint32_t pier__pool_find(const struct pier__pool *pool, const void
 
 static inline unsigned char *pier__pool_memory(const struct pier__pool *pool, uint32_t index)
 {
-    return pool->memory + (size_t)index * pool->buffer_size;
+    return pool->buffers[index].memory;
 }
 
 #endif

@@ -14,6 +14,7 @@
 #define PIER__COLD __attribute__((cold, noinline))
 #define PIER__NORETURN __attribute__((noreturn))
 #define PIER__NOINLINE __attribute__((noinline))
+#define PIER__INLINE inline __attribute__((always_inline))
 /* What the compiler may build on. */
 #define PIER__TAKE_FOR_GRANTED(x) ((x) ? (void)0 : __builtin_unreachable())
 #elif defined(_MSC_VER)
@@ -22,6 +23,7 @@
 #define PIER__COLD __declspec(noinline)
 #define PIER__NORETURN __declspec(noreturn)
 #define PIER__NOINLINE __declspec(noinline)
+#define PIER__INLINE __forceinline
 #define PIER__TAKE_FOR_GRANTED(x) __assume(x)
 #else
 #define PIER__LIKELY(x) (x)
@@ -29,6 +31,7 @@
 #define PIER__COLD
 #define PIER__NORETURN
 #define PIER__NOINLINE
+#define PIER__INLINE inline
 #define PIER__TAKE_FOR_GRANTED(x) ((void)0)
 #endif
 

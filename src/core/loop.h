@@ -144,10 +144,10 @@ struct pier_loop {
     const struct pier_backend *backend;
     void *backend_data;
     struct pier__queue completed;
-    int32_t budget;       /* callbacks left in this turn, <= 0 when it is used up */
-    int32_t clock_budget; /* budget when `now` was read: equal means it is fresh enough */
-    uint64_t now;         /* see pier__loop_clock() and pier__loop_clock_about() */
-    bool now_is_old;      /* the last turn didn't read the clock */
+    int32_t budget;      /* callbacks left in this turn, <= 0 when it is used up */
+    int32_t budget_full; /* options.callbacks_max */
+    uint64_t now;        /* see pier__loop_clock() and pier__loop_clock_about() */
+    bool now_is_old;     /* the last turn didn't read the clock */
     bool running;
     bool asleep; /* others find PIER__ASLEEP, or have replaced it */
     bool retry_now;
@@ -165,9 +165,9 @@ struct pier_loop {
 
     struct pier__handles serving; /* taken from `ready` or `starved`, being gone through */
     struct pier__slot *slots;
-    uint64_t sleep_most_ns;               /* bounds the next wait */
-    int32_t budget_full;                  /* options.callbacks_max */
-    int failure;                          /* why the backend can't go on, 0 while it can */
+    uint64_t sleep_most_ns; /* bounds the next wait */
+    int32_t clock_budget;   /* budget when `now` was read: equal means it is fresh enough */
+    int failure;            /* why the backend can't go on, 0 while it can */
     uint64_t quick_sends, quick_receives; /* each one also a system call: added to the counters when
                                              those are asked for */
     uint64_t handles_closing;             /* between pier_close() and its callback */
@@ -353,6 +353,13 @@ static inline uint32_t pier__word_of(unsigned kind, unsigned state, unsigned bit
     uint32_t word;
     memcpy(&word, bytes, sizeof(word));
     return word;
+}
+
+/* pier__op_move() with what else is in the word. */
+static inline void pier__op_set_word(struct pier_op *op, enum pier__state to, uint32_t word)
+{
+    pier__op_move(op, to);
+    memcpy(&op->kind_, &word, sizeof(word));
 }
 
 /* Submits on a handle: checks, queues, starts when it's the first. */

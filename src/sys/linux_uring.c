@@ -18,12 +18,10 @@
 #include "sys/posix.h"
 
 #define REGISTER_SEND_MSG_RING 31 /* IORING_REGISTER_SEND_MSG_RING, Linux 6.13 */
-#define ENTER_REGISTERED_RING (1u << 4)
 #define FEATURE_EXT_ARG (1u << 8)
 #define FEATURE_NODROP (1u << 1)
 #define FEATURE_FAST_POLL (1u << 5)
 #define FEATURE_LEAST_WAIT (1u << 15) /* IORING_FEAT_MIN_TIMEOUT */
-#define RING_IS_REGISTERED 1          /* liburing's INT_FLAG_REG_RING in io_uring.int_flags */
 
 static int explain_setup(int error, int code)
 {
@@ -145,48 +143,6 @@ int pier__sys_uring_enable(struct io_uring *ring)
     }
     io_uring_register_ring_fd(ring); /* saves a look-up per enter; works without */
     return 0;
-}
-
-/* struct io_uring_getevents_arg, in which older headers call min_wait_usec a pad. */
-struct wait_argument {
-    uint64_t sigmask;
-    uint32_t sigmask_size;
-    uint32_t least_us;
-    uint64_t limit;
-};
-
-int pier__sys_uring_enter(struct io_uring *ring, unsigned submit, unsigned wait, bool get_events,
-                          uint64_t timeout_ns, unsigned least_us)
-{
-    int fault = pier__fault(PIER__CALL_URING_ENTER);
-    if (fault != 0) {
-        return fault == PIER_EINTR ? 0 : fault;
-    }
-    struct __kernel_timespec limit;
-    struct wait_argument argument;
-    unsigned flags = get_events ? IORING_ENTER_GETEVENTS : 0;
-    void *extra = NULL;
-    size_t size = 0;
-    if (wait != 0 && (timeout_ns != PIER_FOREVER || least_us != 0)) {
-        argument = (struct wait_argument){.least_us = least_us};
-        if (timeout_ns != PIER_FOREVER) {
-            limit.tv_sec = (int64_t)(timeout_ns / PIER_SECOND);
-            limit.tv_nsec = (long long)(timeout_ns % PIER_SECOND);
-            argument.limit = (uint64_t)(uintptr_t)&limit;
-        }
-        flags |= IORING_ENTER_EXT_ARG;
-        extra = &argument;
-        size = sizeof(argument);
-    }
-    if (ring->int_flags & RING_IS_REGISTERED) {
-        flags |= ENTER_REGISTERED_RING;
-    }
-    int result = (int)syscall(SYS_io_uring_enter, ring->enter_ring_fd, submit, wait, flags, extra,
-                              size);
-    if (PIER__LIKELY(result >= 0)) {
-        return result;
-    }
-    return errno == ETIME || errno == EINTR ? 0 : pier__sys_errno();
 }
 
 void pier__sys_uring_limit(struct io_uring_sqe *entry, uint32_t bytes)

@@ -4,8 +4,13 @@
 #ifndef PIER_SYS_LINUX_URING_H
 #define PIER_SYS_LINUX_URING_H
 
+#include <errno.h>
 #include <liburing.h>
+#include <sys/syscall.h>
+#include <unistd.h>
 
+#include "core/check.h"
+#include "sys/posix.h"
 #include "sys/sys.h"
 
 /* What is stepped down from where the kernel lacks it. */
@@ -26,11 +31,6 @@ int pier__sys_uring_open(struct io_uring *ring, unsigned entries, unsigned compl
 void pier__sys_uring_close(struct io_uring *ring);
 /* Enables the ring for this thread. */
 int pier__sys_uring_enable(struct io_uring *ring);
-/* io_uring_enter: submits, and with `wait` runs task work and waits for that many completions up to
- * timeout_ns; with least_us, after so many microseconds any one will do. Returns the number
- * submitted; a time-out or an interruption is no error. */
-int pier__sys_uring_enter(struct io_uring *ring, unsigned submit, unsigned wait, bool get_events,
-                          uint64_t timeout_ns, unsigned least_us);
 /* Whether multishot receives may have a limit: tried on an enabled ring that nobody uses. */
 bool pier__sys_uring_can_limit(struct io_uring *ring);
 /* Limits a multishot receive to `bytes`, and what else fits into the buffer that reaches them. */
@@ -47,5 +47,55 @@ int pier__sys_uring_register_eventfd(struct io_uring *ring, pier_descriptor even
 /* A native address in `memory` (128 bytes), for a connect. Returns its length, 0 when there is no
  * such address here. */
 unsigned pier__sys_native_address(const struct pier_address *address, void *memory);
+
+/* struct io_uring_getevents_arg, in which older headers call min_wait_usec a pad. */
+struct pier__uring_wait {
+    uint64_t sigmask;
+    uint32_t sigmask_size;
+    uint32_t least_us;
+    uint64_t limit;
+};
+
+#define PIER__ENTER_REGISTERED_RING (1u << 4)
+#define PIER__RING_IS_REGISTERED 1 /* liburing's INT_FLAG_REG_RING in io_uring.int_flags */
+
+/* io_uring_enter: submits, and with `get_events` runs task work and waits for `wait` completions up
+ * to timeout_ns; with least_us, after so many microseconds any one will do. Returns the number
+ * submitted; a time-out or an interruption is no error. Here, since half of its instructions are
+ * about what the caller knows. */
+static PIER__INLINE int pier__sys_uring_enter(const struct io_uring *ring, unsigned submit,
+                                              unsigned wait, bool get_events, uint64_t timeout_ns,
+                                              unsigned least_us)
+{
+    int fault = pier__fault(PIER__CALL_URING_ENTER);
+    if (fault != 0) {
+        return fault == PIER_EINTR ? 0 : fault;
+    }
+    struct __kernel_timespec limit;
+    struct pier__uring_wait argument;
+    unsigned flags = get_events ? IORING_ENTER_GETEVENTS : 0;
+    void *extra = NULL;
+    size_t size = 0;
+    if (wait != 0 && (timeout_ns != PIER_FOREVER || least_us != 0)) {
+        argument = (struct pier__uring_wait){.least_us = least_us};
+        if (timeout_ns != PIER_FOREVER) {
+            limit.tv_sec = (int64_t)(timeout_ns / PIER_SECOND);
+            limit.tv_nsec = (long long)(timeout_ns % PIER_SECOND);
+            argument.limit = (uint64_t)(uintptr_t)&limit;
+        }
+        flags |= IORING_ENTER_EXT_ARG;
+        extra = &argument;
+        size = sizeof(argument);
+    }
+    if (ring->int_flags & PIER__RING_IS_REGISTERED) {
+        flags |= PIER__ENTER_REGISTERED_RING;
+    }
+    int result = (int)syscall(SYS_io_uring_enter, ring->enter_ring_fd, submit, wait, flags, extra,
+                              size);
+    if (PIER__LIKELY(result >= 0)) {
+        return result;
+    }
+    return errno == ETIME || errno == EINTR ? 0 : pier__sys_errno();
+}
 
 #endif
