@@ -211,6 +211,21 @@ static inline void finish_quickly(struct pier_loop *loop, struct pier_handle *ha
     op->fn(op);
 }
 
+/* A quick receive that got nothing, or as much as it had room for, so that there may be more.
+ * Whether there is something to deliver. */
+PIER__NOINLINE static bool has_data(struct pier_loop *loop, struct pier_handle *handle,
+                                    struct pier_op *op, int64_t result, uint64_t key)
+{
+    handle->ready_ |= PIER__READ;
+    if (result > 0) {
+        return true;
+    }
+    loop->stats.system_calls++;
+    no_data(loop, handle, op, result);
+    pier__ready_settle(loop, key);
+    return false;
+}
+
 /* What receive_lent() does for an op of one shot that no other waits behind: the buffer is out of
  * the pool until the callback returns. */
 PIER__NOINLINE static void receive_lent_quickly(struct pier_loop *loop, struct pier_handle *handle,
@@ -220,14 +235,9 @@ PIER__NOINLINE static void receive_lent_quickly(struct pier_loop *loop, struct p
     uint32_t index = pool->free;
     op->data = pool->free_memory;
     int64_t result = pier__sys_receive(handle->descriptor_, op->data, pool->buffer_size);
-    if (PIER__UNLIKELY(result <= 0 || (size_t)result == pool->buffer_size)) {
-        handle->ready_ |= PIER__READ;
-        if (result <= 0) {
-            loop->stats.system_calls++;
-            no_data(loop, handle, op, result);
-            pier__ready_settle(loop, key);
-            return;
-        }
+    if (PIER__UNLIKELY(result <= 0 || (size_t)result == pool->buffer_size) &&
+        !has_data(loop, handle, op, result, key)) {
+        return;
     }
     pier__pool_take(loop, index, handle);
     pool->buffers[index].size = (uint32_t)result;
@@ -244,14 +254,9 @@ PIER__NOINLINE static void receive_memory_quickly(struct pier_loop *loop,
                                                   uint64_t key)
 {
     int64_t result = pier__sys_receive(handle->descriptor_, op->data, op->size);
-    if (PIER__UNLIKELY(result <= 0 || (size_t)result == op->size)) {
-        handle->ready_ |= PIER__READ;
-        if (result <= 0) {
-            loop->stats.system_calls++;
-            no_data(loop, handle, op, result);
-            pier__ready_settle(loop, key);
-            return;
-        }
+    if (PIER__UNLIKELY(result <= 0 || (size_t)result == op->size) &&
+        !has_data(loop, handle, op, result, key)) {
+        return;
     }
     finish_quickly(loop, handle, op, result);
 }
