@@ -17,7 +17,10 @@ static int fail_opening(int error, const char *what, const struct pier_address *
     const char *remedy = "";
     switch (error) {
     case PIER_EADDRINUSE:
-        remedy = "; stop the other program, or choose another port (0 for any free one)";
+        remedy = address->family == PIER_ADDRESS_UNIX
+                     ? "; stop the program that listens there, or choose another path if a file "
+                       "is in the way"
+                     : "; stop the other program, or choose another port (0 for any free one)";
         break;
     case PIER_EACCES:
     case PIER_EPERM:

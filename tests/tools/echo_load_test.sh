@@ -186,6 +186,13 @@ test_bad_input()
     else
         refuse bad-path-missing 1 'no such file or directory' echo --listen unix:/nonexistent/socket
     fi
+    if [ $windows -eq 1 ]; then
+        skip bad-path-taken "the name of a pipe is no file"
+    else
+        : >"$directory/file"
+        refuse bad-path-taken 1 'a file that is no socket' echo --listen "unix:$directory/file"
+        [ -f "$directory/file" ] || fail bad-path-taken-kept "the file is gone"
+    fi
     refuse bad-address-foreign 1 'address not available' echo --listen 192.0.2.1:7000
     refuse bad-connect-missing 2 '--connect ADDRESS is needed' load
     refuse bad-connect-port 2 'port 0' load --connect 127.0.0.1:0
@@ -222,6 +229,26 @@ test_bad_input()
     else
         skip bad-port-privileged "running as root, without setpriv"
     fi
+}
+
+# What was printed and didn't arrive is a failure, said in one line.
+test_output()
+{
+    if [ ! -c /dev/full ]; then
+        skip output "no /dev/full here"
+        return
+    fi
+    for arguments in --help --version 'help' 'echo --help' doctor 'doctor --json'; do
+        # shellcheck disable=SC2086
+        "$pier" $arguments >/dev/full 2>"$directory/err"
+        status=$?
+        if [ $status -eq 1 ] && [ "$(wc -l <"$directory/err")" -eq 1 ] &&
+            grep -q 'cannot write the output' "$directory/err"; then
+            pass "output: $arguments"
+        else
+            fail "output: $arguments" "exit code $status: $(cat "$directory/err")"
+        fi
+    done
 }
 
 test_help()
@@ -271,7 +298,10 @@ for part; do
     backend=$part
     [ "$part" = triggers ] && backend=epoll
     case $part in
-    input) test_bad_input ;;
+    input)
+        test_bad_input
+        test_output
+        ;;
     help) test_help ;;
     *)
         if ! works "$backend"; then

@@ -132,7 +132,8 @@ static const char *listen_remedy(int error, const struct pier_address *address)
     switch (error) {
     case PIER_EADDRINUSE:
         return address->family == PIER_ADDRESS_UNIX
-                   ? "another program listens there; stop it or choose another path"
+                   ? "another program listens there, or a file that is no socket is in the way; "
+                     "stop the program or choose another path"
                    : "another program has the port; stop it, choose another port, or "
                      "0 for any free one";
     case PIER_EADDRNOTAVAIL: return "give an address of this machine, or *:PORT for all of them";

@@ -118,6 +118,16 @@ static int report_unknown(const char *name)
     return TOOL_USAGE;
 }
 
+/* What was printed and didn't arrive is a failure too. */
+static int finish(int status)
+{
+    if (!platform_flush_output() && status == TOOL_DONE) {
+        tool_say("cannot write the output: is the disk full, or the reader gone?");
+        return TOOL_FAILED;
+    }
+    return status;
+}
+
 int main(int argc, char **argv)
 {
     platform_start();
@@ -129,11 +139,11 @@ int main(int argc, char **argv)
     if (strcmp(name, "--help") == 0 || strcmp(name, "-h") == 0 ||
         (strcmp(name, "help") == 0 && argc == 2)) {
         print_help(stdout);
-        return platform_flush_output() ? TOOL_DONE : TOOL_FAILED;
+        return finish(TOOL_DONE);
     }
     if (strcmp(name, "--version") == 0) {
         printf("pier %s\n", pier_version());
-        return platform_flush_output() ? TOOL_DONE : TOOL_FAILED;
+        return finish(TOOL_DONE);
     }
     /* "pier help echo" is "pier echo --help". */
     char help_option[] = "--help";
@@ -144,11 +154,6 @@ int main(int argc, char **argv)
         return report_unknown(asks_help ? argv[2] : name);
     }
     command = subcommand->name;
-    int status = asks_help ? subcommand->run(2, help_arguments)
-                           : subcommand->run(argc - 1, argv + 1);
-    if (!platform_flush_output() && status == TOOL_DONE) {
-        tool_say("cannot write the output: is the disk full, or the reader gone?");
-        return TOOL_FAILED;
-    }
-    return status;
+    return finish(asks_help ? subcommand->run(2, help_arguments)
+                            : subcommand->run(argc - 1, argv + 1));
 }

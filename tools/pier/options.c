@@ -122,14 +122,14 @@ static int refuse_number(const struct tool_option *option, const char *text)
     return TOOL_USAGE;
 }
 
-/* Writes names as `a, b or c`. */
-static void join_names(char *text, size_t size, const char *(*name_at)(const void *, size_t),
-                       const void *context)
+/* Writes names as `a, b or c`; " or " is `last`. */
+static void join_names(char *text, size_t size, const char *last,
+                       const char *(*name_at)(const void *, size_t), const void *context)
 {
     text[0] = '\0';
     for (size_t i = 0; name_at(context, i) != NULL; i++) {
         size_t used = strlen(text);
-        const char *between = i == 0 ? "" : name_at(context, i + 1) == NULL ? " or " : ", ";
+        const char *between = i == 0 ? "" : name_at(context, i + 1) == NULL ? last : ", ";
         snprintf(text + used, size - used, "%s%s", between, name_at(context, i));
     }
 }
@@ -154,7 +154,7 @@ static int store_choice(const struct tool_option *option, const char *text)
         }
     }
     char names[256];
-    join_names(names, sizeof(names), choice_at, option->choices);
+    join_names(names, sizeof(names), " or ", choice_at, option->choices);
     tool_say("%s takes %s, not \"%s\"", option->name, names, text);
     return TOOL_USAGE;
 }
@@ -168,7 +168,7 @@ static int store_backend(const struct tool_option *option, const char *text)
         }
     }
     char names[256];
-    join_names(names, sizeof(names), backend_at, NULL);
+    join_names(names, sizeof(names), " and ", backend_at, NULL);
     tool_say("unknown backend \"%s\": this build has %s", text, names);
     return TOOL_USAGE;
 }
