@@ -197,6 +197,8 @@ test_bad_input()
     refuse bad-connect-missing 2 '--connect ADDRESS is needed' load
     refuse bad-connect-port 2 'port 0' load --connect 127.0.0.1:0
     refuse bad-churn-depth 2 '--churn' load --connect 127.0.0.1:1 --churn --depth 2
+    refuse bad-in-flight 2 'use a --depth up to 16' \
+        load --connect 127.0.0.1:1 --size 64M --depth 17
     refuse bad-clients 2 "can't share" load --connect 127.0.0.1:1 --threads 3 --connections 2
     refuse bad-connect-refused 1 'is the server running' load --connect 127.0.0.1:1
     if [ $windows -eq 1 ]; then
@@ -251,6 +253,39 @@ test_output()
     done
 }
 
+# Answers that don't come are waited for after the first interrupt, and not after the second.
+test_interrupts()
+{
+    if [ $windows -eq 1 ]; then
+        skip interrupts "Wine can't stop a process for a while"
+        return
+    fi
+    if ! start_server; then
+        fail interrupts "no server: $(cat "$directory/server.err")"
+        return
+    fi
+    kill -STOP "$server"
+    "$pier" load --connect "$address" --connections 3 --duration 60 >"$directory/load" \
+        2>"$directory/load.err" &
+    load=$!
+    began=$(date +%s)
+    load_status=0
+    for _ in 1 2 3 4 5 6; do # the first ones may come before it is connected
+        sleep 0.5
+        kill -TERM "$load" 2>/dev/null || break
+    done
+    wait "$load" || load_status=$?
+    took=$(($(date +%s) - began))
+    kill -CONT "$server"
+    stop_server || true
+    if [ $load_status -eq 1 ] && [ $took -lt 5 ] && grep -q "unanswered  *3" "$directory/load"; then
+        pass interrupts
+    else
+        fail interrupts "exit code $load_status after $took s: $(cat "$directory/load" \
+            "$directory/load.err")"
+    fi
+}
+
 test_help()
 {
     for arguments in --help help --version 'echo --help' 'load --help' 'help echo'; do
@@ -301,6 +336,7 @@ for part; do
     input)
         test_bad_input
         test_output
+        test_interrupts
         ;;
     help) test_help ;;
     *)

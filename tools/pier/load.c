@@ -34,6 +34,8 @@ static const char help_text[] =
     "  --backend NAME     what the client's loops run on; default: the best that works here\n"
     "  --json             print one line of JSON\n"
     "\n"
+    "Ctrl-C (SIGINT or SIGTERM) ends the measurement early; what is in flight is waited for, as\n"
+    "long as answers come. A second one gives that up, and counts it as errors.\n"
     "Over 127.0.0.0/8 every 5,000 connections get a local address of their own, so that ports\n"
     "suffice.\n";
 
@@ -115,6 +117,17 @@ static int parse(struct load_options *options, int argc, char **argv)
     return TOOL_GO_ON;
 }
 
+bool load_check_in_flight(uint64_t size, uint64_t depth)
+{
+    if (size <= LOAD_IN_FLIGHT_MAX / depth) {
+        return true;
+    }
+    tool_say("--size %" PRIu64 " times --depth %" PRIu64
+             " is more than 1 GiB in flight on a connection: use a --depth up to %d",
+             size, depth, (int)(LOAD_IN_FLIGHT_MAX / size));
+    return false;
+}
+
 /* What each option allows by itself, but not together. */
 static int check(const struct load_options *options)
 {
@@ -140,7 +153,7 @@ static int check(const struct load_options *options)
         tool_say("--messages %" PRIu64 " is less than one for each of %" PRIu64
                  " connections: use fewer --connections",
                  options->messages, options->connections);
-    } else {
+    } else if (load_check_in_flight(options->size, options->depth)) {
         return TOOL_GO_ON;
     }
     return TOOL_USAGE;
@@ -228,11 +241,11 @@ static int run_process(void *argument)
 
 /* ---- the conductor ---- */
 
-static atomic_bool interrupted;
+static atomic_uint interrupts;
 
 static void on_interrupt(void)
 {
-    atomic_store(&interrupted, true);
+    atomic_fetch_add(&interrupts, 1);
 }
 
 struct progress {
@@ -310,8 +323,10 @@ static void conduct(const struct load_options *options, struct load_shared *shar
     struct progress progress = {0};
     bool terminal = platform_is_terminal(stderr) && !options->json;
     while (!all_reached(shared, LOAD_ENDED)) {
-        if (atomic_load(&interrupted)) {
+        unsigned interrupted = atomic_load(&interrupts);
+        if (interrupted > 0) {
             atomic_store(&shared->stop, true);
+            atomic_store(&shared->give_up, interrupted > 1);
         }
         if (atomic_load(&shared->go_ns) == 0 && all_reached(shared, LOAD_READY) &&
             !atomic_load(&shared->stop)) {

@@ -56,8 +56,9 @@ struct load_result {
 
 struct load_shared {
     _Atomic uint64_t go_ns; /* when the load begins, 0: not known yet */
-    atomic_bool stop;
-    atomic_bool close; /* all answers are in */
+    atomic_bool stop;       /* nothing new; what is in flight is waited for */
+    atomic_bool give_up;    /* it isn't any more */
+    atomic_bool close;      /* all answers are in */
     uint64_t clients_count;
     struct load_result results[];
 };
@@ -129,8 +130,12 @@ enum {
     LOAD_SEND_MAX = 256 * 1024, /* bytes handed over at a time */
     LOAD_RECEIVE_MAX = 64 * 1024,
     LOAD_CONNECTS_MAX = 64, /* connects in flight, of all clients */
-    LOAD_CONNECTIONS_PER_SOURCE = 5000
+    LOAD_CONNECTIONS_PER_SOURCE = 5000,
+    LOAD_IN_FLIGHT_MAX = 1 << 30 /* bytes on a connection: all of them are waited for in the end */
 };
+
+/* Whether messages of this size may be in flight in such a number; says so if not. */
+bool load_check_in_flight(uint64_t size, uint64_t depth);
 
 /* What is sent, at any offset, and then expected. Made once per process; NULL when there is no
  * memory. */

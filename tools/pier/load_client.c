@@ -125,20 +125,25 @@ static void close_all(struct load_client *client)
     }
 }
 
-/* Nothing has come in, and nothing was closed, for FINISH_TIME. */
 static void give_up(struct load_client *client)
 {
-    uint64_t remaining = client->in_flight + client->open;
-    if (remaining < client->remaining) {
-        client->remaining = remaining;
-        set_next(client, FINISH_TIME);
-        return;
-    }
     uint64_t now_ns = platform_now_ns();
     for (uint64_t i = 0; i < client->count + client->idle; i++) {
         load_connection_give_up(client, i, now_ns);
     }
     end(client);
+}
+
+/* Gives up when nothing has come in, and nothing was closed, for FINISH_TIME. */
+static void look_again(struct load_client *client)
+{
+    uint64_t remaining = client->in_flight + client->open;
+    if (remaining < client->remaining) {
+        client->remaining = remaining;
+        set_next(client, FINISH_TIME);
+    } else {
+        give_up(client);
+    }
 }
 
 static void measure(struct load_client *client)
@@ -188,7 +193,7 @@ static void on_next(struct pier_op *op)
     case LOAD_PHASE_WARM_UP: measure(client); break;
     case LOAD_PHASE_MEASURE: finish(client); break;
     case LOAD_PHASE_FINISH:
-    case LOAD_PHASE_CLOSE: give_up(client); break;
+    case LOAD_PHASE_CLOSE: look_again(client); break;
     case LOAD_PHASE_CONNECT:
     case LOAD_PHASE_END: break;
     }
@@ -206,6 +211,8 @@ static void on_tick(struct pier_op *op)
         end(client);
     } else if (stop && client->phase <= LOAD_PHASE_MEASURE) {
         finish(client);
+    } else if (atomic_load(&client->shared->give_up) && client->phase != LOAD_PHASE_END) {
+        give_up(client);
     } else if (client->phase == LOAD_PHASE_FINISH && atomic_load(&client->shared->close)) {
         close_all(client);
     } else if (client->phase == LOAD_PHASE_WAIT && go_ns > 0 && !pier_op_pending(&client->next)) {
