@@ -151,6 +151,7 @@ r, = d['results']
 assert r['backend'] == 'poll' and r['connections'] == 5 and r['status'] == 'measured', r
 assert r['messages_per_second'] > 10 and r['p50_us'] <= r['p99_us'], r
 assert d['message_bytes'] == 1024 and d['depth'] == 3, d
+assert r['trigger'] is None, r
 assert d['csv'] == '$directory/other.csv', d
 " 2>"$err"; then
     pass json-content
@@ -158,6 +159,27 @@ else
     fail json-content "$(tail -1 "$err")"
 fi
 [ "$(wc -l <"$directory/other.csv")" -eq 2 ] && pass csv-elsewhere || fail csv-elsewhere ""
+
+# A device, a FIFO or a link is written to, and not replaced by a file.
+mkfifo "$directory/fifo"
+ln -s "$directory/target" "$directory/link"
+cat "$directory/fifo" >"$directory/piped" &
+running=$!
+bench --backend poll --connections 5 --active 0 --csv "$directory/fifo"
+status=$?
+wait "$running"
+running=
+if [ $status -eq 0 ] && [ -p "$directory/fifo" ] && [ "$(wc -l <"$directory/piped")" -eq 2 ]; then
+    pass csv-fifo
+else
+    fail csv-fifo "exit code $status: $(cat "$out" "$err"; ls -l "$directory")"
+fi
+bench --backend poll --connections 5 --active 0 --csv "$directory/link"
+if [ -L "$directory/link" ] && [ "$(wc -l <"$directory/target")" -eq 2 ]; then
+    pass csv-link
+else
+    fail csv-link "$(cat "$out" "$err"; ls -l "$directory")"
+fi
 
 # ---- modes of epoll ----
 
@@ -261,8 +283,11 @@ refuse bad-connections-many 2 '16 numbers' --connections "$(seq -s, 200 300)"
 refuse bad-duration 2 'from 50ms to 1h, such as 10, 0.5 or 500ms, not "0"' --duration 0
 refuse bad-rounds 2 'from 1 to 99' --rounds 0
 refuse bad-size 2 'not "0"' --size 0
+refuse bad-in-flight 2 'use a --depth up to 16' --size 64M --depth 17
 refuse bad-output 1 '/dev/null/x' --output /dev/null/x
-refuse bad-csv 1 '/nonexistent/x.csv' --output "$directory/report" --csv /nonexistent/x.csv
+refuse bad-output-empty 1 'choose another with --output' --output ''
+refuse bad-csv 1 'choose another with --csv' --output "$directory/report" --csv "$directory"
+refuse bad-csv-missing 1 '/nonexistent/x.csv' --output "$directory/report" --csv /nonexistent/x.csv
 if "$pier" bench --help | grep -q '^usage: pier bench'; then pass help; else fail help ""; fi
 
 echo "$passed passed, $failed failed, $skipped skipped"

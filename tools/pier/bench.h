@@ -71,7 +71,7 @@ struct bench {
     size_t notes_count;
     const char *client_backend; /* what the clients ran on, once known */
     char page_path[1024], csv_path[1024];
-    char page_part[1040], csv_part[1040]; /* until they are complete */
+    char page_part[1040], csv_part[1040]; /* until they are complete; empty: written in place */
     FILE *page, *csv;
 };
 
@@ -199,5 +199,8 @@ void bench_cpus_avoid(int server_cpu);
 
 /* Makes a directory with those above it. Returns 0 or an errno value. */
 int bench_make_directory(const char *path);
+
+/* Whether something other than an ordinary file is at the path: a device, a FIFO, a link. */
+bool bench_is_special(const char *path);
 
 #endif

@@ -138,6 +138,12 @@ static const char *status_of(const struct bench_subject *subject, const struct b
     return !subject->works ? "not available" : *reason != NULL ? "failed" : "measured";
 }
 
+/* Only epoll has more than one mode. */
+static const char *trigger_of(const struct bench_subject *subject)
+{
+    return strcmp(subject->backend, "epoll") == 0 ? subject->trigger : "";
+}
+
 static void write_csv_row(const struct bench *bench, size_t subject, size_t point)
 {
     const struct bench_subject *about = &bench->subjects[subject];
@@ -146,9 +152,8 @@ static void write_csv_row(const struct bench *bench, size_t subject, size_t poin
     const char *reason;
     const char *status = status_of(about, cell, &reason);
     fprintf(file, "%s,%s,%s,%" PRIu64 ",%" PRIu64 ",%" PRIu64 ",%" PRIu64 ",%s,", about->name,
-            about->backend, strcmp(about->backend, "epoll") == 0 ? about->trigger : "",
-            bench->points[point].connections, bench->points[point].active, bench->size,
-            bench->depth, status);
+            about->backend, trigger_of(about), bench->points[point].connections,
+            bench->points[point].active, bench->size, bench->depth, status);
     report_csv_text(file, reason);
     fprintf(file, ",%zu", cell->samples_count);
     for (int i = 0; i < BENCH_FIGURES; i++) {
@@ -194,11 +199,13 @@ static void print_json_cell(const struct bench *bench, size_t subject, size_t po
 {
     const struct bench_subject *about = &bench->subjects[subject];
     const struct bench_cell *cell = bench_cell(bench, subject, point);
-    const char *reason;
-    printf("{\"subject\":\"%s\",\"backend\":\"%s\",\"trigger\":\"%s\",\"connections\":%" PRIu64
+    const char *reason, *trigger = trigger_of(about);
+    const char *quote = trigger[0] != '\0' ? "\"" : "";
+    printf("{\"subject\":\"%s\",\"backend\":\"%s\",\"trigger\":%s%s%s,\"connections\":%" PRIu64
            ",\"active_connections\":%" PRIu64 ",\"status\":\"%s\",\"reason\":",
-           about->name, about->backend, about->trigger, bench->points[point].connections,
-           bench->points[point].active, status_of(about, cell, &reason));
+           about->name, about->backend, quote, trigger[0] != '\0' ? trigger : "null", quote,
+           bench->points[point].connections, bench->points[point].active,
+           status_of(about, cell, &reason));
     if (reason != NULL) {
         report_json_text(stdout, reason);
     } else {
@@ -254,9 +261,9 @@ static int finish_file(FILE **file, const char *part_path, const char *path)
     bool written = !ferror(*file);
     written = fclose(*file) == 0 && written;
     *file = NULL;
-    written = written && rename(part_path, path) == 0;
+    written = written && (part_path[0] == '\0' || rename(part_path, path) == 0);
     if (!written) {
-        tool_say("cannot write %s: is the disk full?", path);
+        tool_say("cannot write \"%s\": is the disk full?", path);
     }
     return written ? TOOL_DONE : TOOL_FAILED;
 }

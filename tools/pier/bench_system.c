@@ -336,3 +336,9 @@ int bench_make_directory(const char *path)
     }
     return S_ISDIR(about.st_mode) ? 0 : ENOTDIR;
 }
+
+bool bench_is_special(const char *path)
+{
+    struct stat about;
+    return lstat(path, &about) == 0 && !S_ISREG(about.st_mode);
+}
