@@ -189,13 +189,23 @@ static void unlist(struct pier__handles *list, struct pier_handle *handle)
     }
 }
 
+/* Whether the completion of an op on the handle is still to be delivered. */
+static bool has_completed_op(const struct pier_loop *loop, const struct pier_handle *handle)
+{
+    const struct pier_op *op = loop->completed.head;
+    while (op != NULL && (!pier__op_has_handle(op) || op->owner_ != handle)) {
+        op = op->next_;
+    }
+    return op != NULL;
+}
+
 int pier_detach(struct pier_handle *handle)
 {
     pier__handle_require_open(handle, "pier_detach");
     struct pier_loop *loop = handle->loop_;
     PIER_REQUIRE(pier__loop_on_thread(loop), "pier_detach",
                  "called from another thread than the loop's");
-    if (handle->head_[0] != NULL || handle->head_[1] != NULL) {
+    if (handle->head_[0] != NULL || handle->head_[1] != NULL || has_completed_op(loop, handle)) {
         return pier__fail(
             PIER_EBUSY,
             "the handle has operations in flight: cancel them and wait for their completions");

@@ -228,6 +228,24 @@ static void detach_of_a_closing_handle(void)
     raw_close(peer);
 }
 
+/* An op whose outcome is known is in flight until its completion, which needs the loop. */
+static void detach_before_a_completion(void)
+{
+    struct pier_loop *loop = test_loop();
+    struct tracked_handle a = {0};
+    struct tracked receive = {0};
+    char nothing;
+    const pier_descriptor peer = tracked_raw_pair(loop, STREAM_TCP4, &a);
+    tracked_receive(&a, &receive, &nothing, 0, NULL);
+    CHECK_INT(pier_detach(&a.handle), ==, PIER_EBUSY);
+    tracked_cancel(&receive);
+    CHECK_INT(wait_for(&receive), ==, 0);
+    CHECK_OK(pier_detach(&a.handle));
+    pier_handle_discard(&a.handle);
+    a.loop = NULL;
+    raw_close(peer);
+}
+
 static void detached_listener(void)
 {
     struct pier_loop *loops[2] = {test_loop(), test_loop()};
@@ -276,6 +294,7 @@ const struct test embed_tests[] = {
     TEST(embed, moved_between_loops),
     TEST(embed, back_to_its_loop),
     TEST(embed, detach_of_a_closing_handle),
+    TEST(embed, detach_before_a_completion),
     TEST(embed, detached_listener),
     TEST(embed, outlives_its_loop),
     TEST_END,
