@@ -60,10 +60,13 @@ static const char *const state_names[] = {"idle", "queued", "active", "posted", 
 static const char *const handle_names[] = {"none",     "stream", "listener",    "pipe",
                                            "terminal", "file",   "pipe stream", "pipe listener"};
 
+/* Ops on a handle stand below its line, indented; the loop's own begin where handles do, so that
+ * they aren't taken for those of the handle above. */
 static void dump_op(struct pier_loop *loop, const struct pier_op *op, pier_dump_fn *fn,
                     void *context)
 {
-    char line[256], when[64];
+    char line[256], when[64], bytes[48] = "";
+    bool on_handle = pier__op_has_handle(op);
     uint64_t now = pier__loop_clock(loop);
     bool has_deadline = (op->bits_ & PIER__TIMED) || op->kind_ == PIER__OP_TIMER;
     if (has_deadline) {
@@ -74,11 +77,13 @@ static void dump_op(struct pier_loop *loop, const struct pier_op *op, pier_dump_
     } else {
         snprintf(when, sizeof(when), "age %.3f ms", (double)(now - op->timer_.deadline_ns) / 1e6);
     }
-    snprintf(line, sizeof(line), "  %s%s %s%s%s, %llu bytes done, %s", kind_names[op->kind_],
-             op->bits_ & PIER__MULTISHOT ? " each" : "", state_names[op->state_],
-             op->bits_ & PIER__PAUSED ? " paused" : "",
-             op->reason_ != PIER__REASON_NONE ? " cancelling" : "", (unsigned long long)op->done,
-             when);
+    if (on_handle) {
+        snprintf(bytes, sizeof(bytes), ", %llu bytes done", (unsigned long long)op->done);
+    }
+    snprintf(line, sizeof(line), "%s%s%s %s%s%s%s, %s", on_handle ? "  " : "",
+             kind_names[op->kind_], op->bits_ & PIER__MULTISHOT ? " each" : "",
+             state_names[op->state_], op->bits_ & PIER__PAUSED ? " paused" : "",
+             op->reason_ != PIER__REASON_NONE ? " cancelling" : "", bytes, when);
     fn(context, line);
 }
 

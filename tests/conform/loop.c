@@ -407,8 +407,9 @@ static void take_line(void *context, const char *line)
     CHECK(strlen(line) > 0);
     lines->count++;
     if (lines->count > 1) { /* the first is about the loop as a whole */
-        lines->receives += strstr(line, "receive") != NULL;
-        lines->timers += strstr(line, "timer") != NULL;
+        /* A handle's ops are below its line, the loop's own aren't. */
+        lines->receives += strncmp(line, "  receive ", 10) == 0;
+        lines->timers += strncmp(line, "timer ", 6) == 0;
     }
 }
 
