@@ -20,6 +20,7 @@ enum { PIER_ADDRESS_NONE, PIER_ADDRESS_IPV4, PIER_ADDRESS_IPV6, PIER_ADDRESS_UNI
 /* Room for the longest text that pier_address_format() makes, with its final zero. */
 #define PIER_ADDRESS_TEXT_MAX 448
 
+/* The address of a socket, as plain data. */
 struct pier_address {
     uint8_t family;      /* PIER_ADDRESS_* */
     uint8_t path_length; /* Unix: bytes of path; an abstract one starts with a zero byte */

@@ -18,7 +18,7 @@
 extern "C" {
 #endif
 
-/* In the callback of a lent receive: takes a reference on its buffer, so that op->data stays valid
+/* Takes a reference on the buffer of a lent receive, in its callback, so that op->data stays valid
  * until pier_buffer_release(). Each call takes one more. NULL when the op's data isn't lent. */
 PIER_API struct pier_buffer *pier_buffer_keep(struct pier_op *op);
 

@@ -11,18 +11,20 @@
  *
  * The rules that hold for every operation:
  *   - It completes exactly once, by a call of its function, inside pier_loop_run() and on the
- * loop's thread. Multishot ops (the `_each` forms) are called for each event with PIER_MORE set,
- * then exactly once without it and without data.
+ *     loop's thread. Multishot ops (the `_each` forms) are called for each event with PIER_MORE
+ *     set, then exactly once without it and without data.
  *   - From submit until its terminal callback starts, the op and the memory it names belong to
- * pier. From then on they are the caller's: free them, reuse them, resubmit from inside the
- * callback.
+ *     pier. From then on they are the caller's: free them, reuse them, resubmit from inside the
+ *     callback.
  *   - Each outcome arrives in the completion: op->result >= 0, or one of the PIER_E* numbers;
- * op->done has the bytes moved, also after an error, a cancel or a time-out.
- *   - Misuse (submitting an op in flight, a null callback where one is required, a call from
- * another thread, a nested run, freeing a loop with ops in flight) stops the program with one line
- * that names the function and the rule. What can't be detected: an op or handle that was not zeroed
- * before first use, memory freed while pier owns it, a descriptor closed behind pier's back, and
- * calls from a second thread before the first run.
+ *     op->done has the bytes moved, also after an error, a cancel or a time-out.
+ *   - Misuse (submitting an op in flight, a null callback where one is required, a handle that was
+ *     never opened or is closed, opening one that is open, a call from another thread, a nested
+ *     run, freeing a loop with ops in flight) stops the program with one line that names the
+ *     function and the rule. A handle that is closing is no misuse: ops on it complete with
+ *     PIER_ECLOSED. What can't be detected: an op or handle that was not zeroed before first use,
+ *     memory freed while pier owns it, a descriptor closed behind pier's back, and calls from a
+ *     second thread before the first run.
  *
  * Unless a comment says otherwise, a function may only be called on the loop's own thread. */
 
@@ -166,20 +168,22 @@ typedef void pier_slow_fn(void *context, struct pier_loop *loop, pier_op_fn *fn,
 
 /* Set-up of a loop. All zero means the default of each field. */
 struct pier_loop_options {
-    const char
-        *backend; /* "uring", "epoll", "kqueue", "iocp", "poll", "select"; NULL: the environment's
-                   * PIER_BACKEND, else the best one that this kernel and sandbox allow */
+    /* "uring", "epoll", "kqueue", "iocp", "poll", "select"; NULL or "": the environment's
+     * PIER_BACKEND, else the best one that this kernel and sandbox allow. */
+    const char *backend;
     enum pier_trigger trigger; /* readiness backends */
     uint32_t
         queue_size; /* entries of the submission queue or of one wait, 1 to 32768; default 256 */
-    uint32_t receives_max;  /* receives per handle and turn before others have theirs; default 16 */
-    uint32_t callbacks_max; /* callbacks per turn before the kernel is asked again; default 1024 */
+    uint32_t receives_max;  /* receives per handle and turn before others have theirs, up to 65535;
+                             * default 16 */
+    uint32_t callbacks_max; /* callbacks per turn before the kernel is asked again, up to 2^30;
+                             * default 1024 */
     /* Bytes of a lent buffer, 64 to 16 MiB; default 20480: room for 16 KiB, or for a whole TLS
      * record, and then some, which shows that it's all. */
     uint32_t buffer_size;
-    uint32_t buffers_min;  /* lent buffers held ready; default 64 */
+    uint32_t buffers_min;  /* lent buffers held ready, up to buffers_max; default 64 */
     uint32_t buffers_max;  /* lent buffers at the most, up to 32768; default 1024 */
-    uint32_t buffer_share; /* one handle may hold 1/share of buffers_max; default 8 */
+    uint32_t buffer_share; /* one handle may hold 1/share of buffers_max; up to 32768, default 8 */
     uint64_t retry_ns; /* how long accept and receive pause when the system is out of descriptors or
                         * memory, unless something is released before; default 100 ms */
     pier_allocate_fn *allocate; /* NULL: malloc, realloc and free */
@@ -274,7 +278,9 @@ PIER_API uint64_t pier_loop_next_timeout(struct pier_loop *loop);
 /* In the child of a fork, before anything else is done with the loop: gives it kernel objects of
  * its own, so that parent and child don't disturb each other. Receives, accepts, polls and timers
  * go on in both; sends, connects and shutdowns in flight complete in the child with PIER_ECANCELED,
- * since the parent carries them out. Returns 0 or a negative PIER_E*; then the child can only exit.
+ * since the parent carries them out. Returns 0, PIER_EINVAL when this isn't the child of a fork,
+ * PIER_ENOTSUP where the backend can't (PIER_CAN_FORK), or why the objects couldn't be made; after
+ * those two the child can only exit.
  * A child that doesn't want the loop need not call anything: it just must not use it. */
 PIER_API int pier_loop_after_fork(struct pier_loop *loop);
 
@@ -314,7 +320,7 @@ struct pier_loop_stats {
     uint64_t buffers_lent;        /* held by the program or by sends, right now */
 };
 
-/* Fills `stats`. */
+/* Counts what a loop has done: fills `stats`, up to this moment. */
 PIER_API void pier_loop_stats(struct pier_loop *loop, struct pier_loop_stats *stats);
 
 /* Takes one line (without line end) of pier_loop_dump(). */
@@ -330,9 +336,9 @@ PIER_API const char *pier_version(void);
 /* The n-th backend compiled in, best first, or NULL past the last. */
 PIER_API const char *pier_backend_name(size_t index);
 
-/* Whether a backend can run here and now, by trying. Returns its PIER_CAN_* bits (>= 0), or a
- * negative PIER_E* with the reason in pier_error_detail(): "io_uring is switched off:
- * kernel.io_uring_disabled = 2". */
+/* Whether a backend can run here and now, by trying. Returns its PIER_CAN_* bits (>= 0), or
+ * PIER_EINVAL for a name that isn't compiled in, or another negative PIER_E* with the reason in
+ * pier_error_detail(): "io_uring is switched off: kernel.io_uring_disabled = 2". */
 PIER_API int pier_backend_probe(const char *name);
 
 /* ---- operations */
@@ -389,7 +395,7 @@ PIER_API void pier_timer(struct pier_loop *loop, struct pier_op *op, uint64_t de
 
 /* Completes with PIER_MORE after delay_ns and then every interval_ns (at least 1), on the grid that
  * the first expiry set. op->result is the number of expiries since the last call: more than 1 when
- * the loop was late and skipped some. */
+ * the loop was late and skipped some. An interval of 0 ends it at once with PIER_EINVAL. */
 PIER_API void pier_timer_each(struct pier_loop *loop, struct pier_op *op, uint64_t delay_ns,
                               uint64_t interval_ns, pier_op_fn *fn);
 

@@ -23,6 +23,7 @@ struct pier_vector {
     size_t size;
 };
 
+/* Set-up of a listener. All zero means the default of each field. */
 struct pier_listen_options {
     int backlog; /* connections waiting to be accepted; default 4096, cut by the system's own limit
                     (somaxconn) */
@@ -43,34 +44,39 @@ struct pier_listen_options {
 /* Opens a listening stream socket. `options` may be NULL. The IPv6 address for all, as in ":8080",
  * takes IPv4 connections too. Where one socket can't (there is no IPv6, or it's OpenBSD's, which is
  * kept apart) it stands for all IPv4 addresses: pier_local_address() tells which it was. Returns 0
- * or a negative PIER_E*:
- * PIER_EADDRINUSE, PIER_EADDRNOTAVAIL, PIER_EACCES (a port below 1024 without the right),
- * PIER_EAFNOSUPPORT, PIER_EMFILE, PIER_ENOTSUP. */
+ * or a negative PIER_E*: PIER_EADDRINUSE, PIER_EADDRNOTAVAIL, PIER_EACCES (a port below 1024, or a
+ * directory, without the right), PIER_ENOENT (no such directory), PIER_EAFNOSUPPORT, PIER_EMFILE,
+ * PIER_ENFILE, PIER_ENOMEM, PIER_EINVAL (an address that wasn't filled, a negative backlog),
+ * PIER_ENOTSUP. */
 PIER_API int pier_listen(struct pier_loop *loop, struct pier_handle *handle,
                          const struct pier_address *address,
                          const struct pier_listen_options *options);
 
 /* Opens an unconnected stream socket of the family of `address`, for pier_connect(). TCP sockets
- * have TCP_NODELAY set. */
+ * have TCP_NODELAY set. Returns 0, PIER_EINVAL (an address that wasn't filled), PIER_EAFNOSUPPORT,
+ * PIER_EMFILE, PIER_ENFILE or PIER_ENOMEM. */
 PIER_API int pier_open_socket(struct pier_loop *loop, struct pier_handle *handle,
                               const struct pier_address *address);
 
-/* Binds an unconnected socket to a local address, before pier_connect(). PIER_ENOTSUP where a named
- * pipe stands for the socket (Windows). */
+/* Binds an unconnected socket to a local address, before pier_connect(). Returns 0,
+ * PIER_EADDRINUSE, PIER_EADDRNOTAVAIL, PIER_EACCES, PIER_EAFNOSUPPORT (an address of another family
+ * than the socket's), or PIER_ENOTSUP where a named pipe stands for the socket (Windows). */
 PIER_API int pier_bind(struct pier_handle *handle, const struct pier_address *address);
 
 /* Takes over an open descriptor: a stream socket (also a listening one), pipe, FIFO, terminal,
- * character device or regular file. From success on pier closes it with the handle. Its O_NONBLOCK
- * flag is left as it is, since others may share it. Errors: PIER_EBADF, PIER_ENOTSUP (a kind pier
- * can't run), PIER_EINVAL (a datagram socket). A number that already is an open handle of this loop
- * is misuse. */
+ * character device or regular file. From success on pier closes it with the handle; after an error
+ * it is still the caller's. Its O_NONBLOCK flag is left as it is, since others may share it.
+ * Returns 0, PIER_EBADF, PIER_ENOTSUP (a kind pier can't run), PIER_EINVAL (a datagram socket) or
+ * PIER_ENOMEM. A number that already is an open handle of this loop is misuse. */
 PIER_API int pier_adopt(struct pier_loop *loop, struct pier_handle *handle,
                         pier_descriptor descriptor);
 
-/* Makes two connected stream sockets (Unix-domain; on Windows TCP over loopback). */
+/* Makes two connected stream sockets (Unix-domain; on Windows TCP over loopback), each to be closed
+ * by itself. Returns 0, PIER_EMFILE, PIER_ENFILE or PIER_ENOMEM. */
 PIER_API int pier_socket_pair(struct pier_loop *loop, struct pier_handle *a, struct pier_handle *b);
 
-/* Makes a pipe: what is written to `write` comes out of `read`. */
+/* Makes a pipe: what is written to `write` comes out of `read`. Each is to be closed by itself.
+ * Returns 0, PIER_EMFILE, PIER_ENFILE or PIER_ENOMEM. */
 PIER_API int pier_pipe(struct pier_loop *loop, struct pier_handle *read, struct pier_handle *write);
 
 /* The system's descriptor of a handle; it stays pier's. -1 when the handle isn't open. Where a
@@ -84,11 +90,12 @@ static inline struct pier_loop *pier_handle_loop(const struct pier_handle *handl
 }
 
 /* Takes a handle with nothing in flight off its loop. Returns 0, or PIER_EBUSY when an op is in
- * flight or it is closing. It may then move to another thread and must be given to pier_attach() or
- * pier_handle_discard(). */
+ * flight (also one whose completion is still to come) or it is closing. It may then move to another
+ * thread and must be given to pier_attach() or pier_handle_discard(). */
 PIER_API int pier_detach(struct pier_handle *handle);
 
-/* Gives a detached handle to a loop. On failure it stays detached. */
+/* Gives a detached handle to a loop. Returns 0, PIER_ENOMEM, or PIER_ENOTSUP where the system can't
+ * move it (Windows before 8.1, Wine); on failure it stays detached. */
 PIER_API int pier_attach(struct pier_handle *handle, struct pier_loop *loop);
 
 /* Closes a detached handle at once, from any thread. */
@@ -99,17 +106,18 @@ PIER_API void pier_handle_discard(struct pier_handle *handle);
  * or memory is no error: the op waits (options.retry_ns) and is counted. */
 PIER_API void pier_accept(struct pier_handle *listener, struct pier_op *op, pier_op_fn *fn);
 
-/* Accepts connections until cancelled or closed, each with PIER_MORE. */
+/* Accepts connections until cancelled or closed, each with PIER_MORE and to be taken as with
+ * pier_accept(). */
 PIER_API void pier_accept_each(struct pier_handle *listener, struct pier_op *op, pier_op_fn *fn);
 
-/* In an accept callback: makes the accepted socket a handle of `loop`, which must be the listener's
- * (NULL: the same). Returns 0, PIER_EINVAL when there is no socket to take (none accepted, taken
- * already), or PIER_ENOMEM; then it's closed by pier. */
+/* Makes the accepted socket a handle of `loop`, in the callback of an accept. The loop must be the
+ * listener's (NULL: the same). Returns 0, PIER_EINVAL when there is no socket to take (none
+ * accepted, taken already), or PIER_ENOMEM; then it's closed by pier. */
 PIER_API int pier_accept_take(struct pier_op *op, struct pier_loop *loop,
                               struct pier_handle *handle);
 
-/* In an accept callback: makes the accepted socket a detached handle, for pier_attach() on another
- * thread's loop. */
+/* Makes the accepted socket a detached handle, in the callback of an accept, for pier_attach() on
+ * another thread's loop. Returns 0, or PIER_EINVAL when there is no socket to take. */
 PIER_API int pier_accept_detach(struct pier_op *op, struct pier_handle *handle);
 
 /* Connects a socket opened with pier_open_socket(). result 0, or PIER_ECONNREFUSED, PIER_ETIMEDOUT,
@@ -119,7 +127,8 @@ PIER_API void pier_connect(struct pier_handle *handle, struct pier_op *op,
                            const struct pier_address *address, pier_op_fn *fn);
 
 /* Receives what there is, at least one byte and at most `size`, into the caller's memory. result:
- * the bytes; 0 with PIER_EOF at the end of the stream; size 0 completes with 0 at once. */
+ * the bytes; 0 with PIER_EOF at the end of the stream; PIER_ECONNRESET, PIER_ENOTCONN or another
+ * PIER_E* when the connection failed. Size 0 completes with 0 at once. */
 PIER_API void pier_receive(struct pier_handle *handle, struct pier_op *op, void *memory,
                            size_t size, pier_op_fn *fn);
 
@@ -131,10 +140,11 @@ PIER_API void pier_receive_lent(struct pier_handle *handle, struct pier_op *op, 
  * error, cancel or close. */
 PIER_API void pier_receive_each(struct pier_handle *handle, struct pier_op *op, pier_op_fn *fn);
 
-/* Sends all of `size` bytes. result: the bytes, or why not all could be sent, with op->done the
- * bytes that the system took. The memory must stay until the completion. `fn` may be NULL: then the
- * op completes silently, perhaps before this returns: test with pier_op_pending(), see
- * pier_op_then(). Its result is in the op then, and an error also shows at the handle's next op. */
+/* Sends all of `size` bytes. result: the bytes, or why not all could be sent (PIER_EPIPE,
+ * PIER_ECONNRESET...), with op->done the bytes that the system took. The memory must stay until the
+ * completion. `fn` may be NULL: then the op completes silently, perhaps before this returns: test
+ * with pier_op_pending(), see pier_op_then(). Its result is in the op then, and an error also shows
+ * at the handle's next op. */
 PIER_API void pier_send(struct pier_handle *handle, struct pier_op *op, const void *memory,
                         size_t size, pier_op_fn *fn);
 
@@ -180,26 +190,30 @@ PIER_API void pier_close_gracefully(struct pier_handle *handle, uint64_t timeout
 /* Whether the handle is open and not closing. */
 PIER_API bool pier_handle_is_open(const struct pier_handle *handle);
 
-/* Turns TCP_NODELAY on or off. */
+/* Turns TCP_NODELAY on or off. Returns 0, PIER_ENOTSOCK, or what the system says of sockets other
+ * than TCP's (Linux: PIER_ENOTSUP). */
 PIER_API int pier_set_no_delay(struct pier_handle *handle, bool on);
 
 /* TCP keep-alive: probes after idle_s seconds of silence, every interval_s, giving up after count.
- * All 0: off. */
+ * All 0: off. Returns 0, PIER_EINVAL above 32767 s or 127 probes or for an idle time of 0 alone, or
+ * as pier_set_no_delay() does. */
 PIER_API int pier_set_keep_alive(struct pier_handle *handle, unsigned idle_s, unsigned interval_s,
                                  unsigned count);
 
-/* Kernel buffer sizes in bytes; 0 leaves one as it is. The system may double or cut them. This and
- * the other options of sockets are PIER_ENOTSUP where a named pipe stands for one (Windows). */
+/* Kernel buffer sizes in bytes; 0 leaves one as it is. The system may double or cut them. Returns 0
+ * or PIER_ENOTSOCK. This and the other options of sockets are PIER_ENOTSUP where a named pipe
+ * stands for one (Windows). */
 PIER_API int pier_set_buffer_sizes(struct pier_handle *handle, size_t receive, size_t send);
 
 /* What closing does with unsent data: seconds < 0 sends it in the background (the default), 0
- * resets the connection, > 0 isn't offered since it blocks. */
+ * resets the connection, > 0 isn't offered since it blocks (PIER_EINVAL). */
 PIER_API int pier_set_linger(struct pier_handle *handle, int seconds);
 
-/* The address a socket is bound to: after pier_listen() on port 0 it has the real port. */
+/* The address a socket is bound to: after pier_listen() on port 0 it has the real port. Returns 0,
+ * or PIER_ENOTSOCK. A Unix-domain socket without a name has one of length 0, "unix:". */
 PIER_API int pier_local_address(const struct pier_handle *handle, struct pier_address *address);
 
-/* The address of the peer. PIER_ENOTCONN before a connection. */
+/* The address of the peer. Returns 0, PIER_ENOTCONN before a connection, or PIER_ENOTSOCK. */
 PIER_API int pier_peer_address(const struct pier_handle *handle, struct pier_address *address);
 
 #ifdef __cplusplus

@@ -31,7 +31,7 @@ struct pier_writer_signal;
 /* A watermark was crossed, or sending failed. */
 typedef void pier_writer_fn(struct pier_writer *writer);
 
-/* All zero means the default of each field. */
+/* Set-up of a writer. All zero means the default of each field. */
 struct pier_writer_options {
     size_t limit; /* bytes that may be queued; default 1 MiB */
     size_t high;  /* default half the limit */
@@ -50,8 +50,8 @@ struct pier_writer_options {
     pier_writer_fn *on_error;
 };
 
-/* The caller's memory, often a member of a connection's struct. Fields that end in an underscore
- * are pier's own. */
+/* A writer. The caller's memory, often a member of a connection's struct. Fields that end in an
+ * underscore are pier's own. */
 struct pier_writer {
     int64_t error;    /* 0, or the negative PIER_E* that ended sending */
     uint64_t written; /* bytes the system has taken so far */
