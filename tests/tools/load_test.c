@@ -287,7 +287,8 @@ TEST(load_keeps_its_rate)
     run_load((const char *[]){"--rate", "500", "--duration", "1", "--depth", "16", NULL});
     CHECK_EQ(client.exit_code, 0);
     CHECK_GE(command_number(&client, "messages"), 480);
-    CHECK_LE(command_number(&client, "messages"), 505);
+    /* On a busy machine the measured time ends late, and the messages of that time are counted. */
+    CHECK_LE(command_number(&client, "messages_per_second"), 505);
     stop_server();
 }
 
