@@ -112,6 +112,8 @@ test_backend()
         "--backend $client --messages 400 --size 100000 --depth 3 --connections 7"
     round "$backend-huge" "--backend $backend" \
         "--backend $client --messages 12 --size 9M --connections 4"
+    round "$backend-lent" "--backend $backend --receive lent" \
+        "--backend $client --messages 3000 --size 50000 --depth 10 --connections 20"
     round "$backend-memory" "--backend $backend --receive memory" \
         "--backend $client --messages 3000 --size 5000 --depth 10 --connections 20"
     round "$backend-idle" "--backend $backend" \
@@ -173,6 +175,7 @@ test_bad_input()
     refuse bad-duration 2 'such as 10, 0.5 or 500ms, not "soon"' load --duration soon
     refuse bad-duration-zero 2 'not "0"' load --duration 0
     refuse bad-choice 2 'edge, level or oneshot, not "both"' echo --trigger both
+    refuse bad-receive 2 'each, lent or memory, not "lend"' echo --receive lend
     refuse bad-flag 2 'takes no value' echo --json=yes
     refuse bad-backend 2 'unknown backend "iouring"' echo --backend iouring
     refuse bad-address 2 '--listen' echo --listen nonsense
@@ -319,6 +322,8 @@ test_triggers()
         round "epoll-$trigger" "--backend epoll --trigger $trigger" "--messages 20000 --depth 4"
         round "epoll-$trigger-memory" "--backend epoll --trigger $trigger --receive memory" \
             "--messages 2000 --size 100000 --connections 4"
+        round "epoll-$trigger-lent" "--backend epoll --trigger $trigger --receive lent" \
+            "--messages 20000 --depth 4"
     done
 }
 

@@ -185,6 +185,11 @@ TEST(echo_sends_the_rest_after_a_half_close_from_memory)
     half_close((const char *[]){"--receive", "memory", NULL});
 }
 
+TEST(echo_sends_the_rest_after_a_half_close_with_one_receive_at_a_time)
+{
+    half_close((const char *[]){"--receive", "lent", NULL});
+}
+
 TEST(echo_answers_an_empty_stream_with_its_end)
 {
     unsigned port = start_server(NULL);

@@ -24,12 +24,13 @@ static const char help_text[] =
     "  --threads N        loops, each on a thread of its own; default 1\n"
     "  --processes N      processes with that many threads each; default 1\n"
     "  --trigger MODE     edge, level or oneshot: how epoll watches its sockets; default edge\n"
-    "  --receive HOW      each: data comes in buffers that the loop lends; memory: into a buffer\n"
-    "                     of each connection; default each\n"
+    "  --receive HOW      each: one receive that goes on, into buffers that the loop lends;\n"
+    "                     lent: one receive after the other, into such buffers; memory: the same,\n"
+    "                     into a buffer of each connection; default each\n"
     "  --json             print the counters as one line of JSON\n";
 
 static const char *const trigger_names[] = {"edge", "level", "oneshot", NULL};
-static const char *const receive_names[] = {"each", "memory", NULL};
+static const char *const receive_names[] = {"each", "lent", "memory", NULL};
 
 static int parse(struct echo_options *options, int argc, char **argv)
 {

@@ -13,7 +13,7 @@
 
 #include <stdatomic.h>
 
-enum echo_receive { ECHO_RECEIVE_EACH, ECHO_RECEIVE_MEMORY };
+enum echo_receive { ECHO_RECEIVE_EACH, ECHO_RECEIVE_LENT, ECHO_RECEIVE_MEMORY };
 
 struct echo_options {
     struct tool_address listen;

@@ -8,6 +8,9 @@
  * many are waiting in all, each connection has only one, so that the pool of lent buffers lasts
  * for the others however many peers don't read.
  *
+ * With --receive lent a connection alternates between receiving into a lent buffer and sending that
+ * buffer back, each with a completion function: the way of README.md and examples/echo_server.c.
+ *
  * With memory of its own (--receive memory) a connection alternates between receiving and sending.
  * Where the kernel completes operations each send has a completion function. Where the library
  * sends it usually is done when pier_send() returns, and needs none.
@@ -145,6 +148,30 @@ static void on_receive(struct pier_op *op)
     pier_send(&c->socket, &c->send, op->data, op->size, NULL);
 }
 
+/* ---- lent buffers, one receive at a time ---- */
+
+static void on_lent(struct pier_op *op);
+
+static void on_lent_sent(struct pier_op *op)
+{
+    struct echo_connection *c = PIER_OWNER(op, struct echo_connection, send);
+    if (op->result < 0) {
+        pier_close(&c->socket, on_closed);
+    } else {
+        pier_receive_lent(&c->socket, &c->receive, on_lent);
+    }
+}
+
+static void on_lent(struct pier_op *op)
+{
+    struct echo_connection *c = PIER_OWNER(op, struct echo_connection, receive);
+    if (op->result <= 0) {
+        on_other(c);
+    } else {
+        pier_send(&c->socket, &c->send, op->data, op->size, on_lent_sent);
+    }
+}
+
 /* ---- memory of its own ---- */
 
 static void on_filled(struct pier_op *op);
@@ -207,10 +234,12 @@ static void on_filled(struct pier_op *op)
 
 static void start(struct echo_connection *c)
 {
-    if (worker->server->options->receive == ECHO_RECEIVE_EACH) {
-        pier_receive_each(&c->socket, &c->receive, on_receive);
-    } else {
+    switch ((enum echo_receive)worker->server->options->receive) {
+    case ECHO_RECEIVE_EACH: pier_receive_each(&c->socket, &c->receive, on_receive); break;
+    case ECHO_RECEIVE_LENT: pier_receive_lent(&c->socket, &c->receive, on_lent); break;
+    case ECHO_RECEIVE_MEMORY:
         pier_receive(&c->socket, &c->receive, c->memory, MEMORY_SIZE, on_filled);
+        break;
     }
 }
 
