@@ -32,6 +32,9 @@ def pier_programs(build):
     for name, options in (
             ("pier uring, own memory", ["--backend", "uring", "--receive", "memory"]),
             ("pier epoll, own memory", ["--backend", "epoll", "--receive", "memory"]),
+            ("pier uring, one receive at a time", ["--backend", "uring", "--receive", "lent"]),
+            ("pier epoll, one receive at a time", ["--backend", "epoll", "--receive", "lent"]),
+            ("pier poll, one receive at a time", ["--backend", "poll", "--receive", "lent"]),
             ("pier epoll, level", ["--backend", "epoll", "--trigger", "level"]),
             ("pier epoll, one-shot", ["--backend", "epoll", "--trigger", "oneshot"])):
         yield Program(name, command + options, is_pier=True, counts_only=True)
