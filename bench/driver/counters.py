@@ -4,8 +4,9 @@ System calls are counted by the kernel's raw_syscalls tracepoint through perf_ev
 costs the server little and so leaves its batches as they are. Where there are no tracepoints,
 strace counts; it slows the server down, whose batches then grow.
 
-Instructions are counted by callgrind between two commands to it, so that neither start-up nor
-connecting is in the count, and so that it doesn't matter how the program ends.
+Instructions are counted by callgrind. Those of a server between two commands to it, so that neither
+start-up nor connecting is in the count, and so that it doesn't matter how the program ends; those
+of a program that ends by itself in its whole run, or in parts that callgrind's options name.
 """
 
 import ctypes
@@ -113,6 +114,32 @@ class SystemCalls:
         self.count = int(total.group(1))
 
 
+def total_in(path):
+    """The instructions in a file of callgrind's, or None."""
+    with open(path, encoding="utf-8", errors="replace") as file:
+        match = re.search(r"^(?:summary|totals): (\d+)", file.read(), re.M)
+    return int(match.group(1)) if match else None
+
+
+def count_run(command, *options, environment=None, seconds=60):
+    """Runs a program to its end. The completed process, and the instructions of each part that
+    callgrind's options make, in order; the last is what was left, or the whole without such."""
+    if shutil.which("valgrind") is None:
+        raise Failure("no valgrind to count instructions with")
+    with tempfile.TemporaryDirectory(prefix="callgrind-") as folder:
+        output, log = os.path.join(folder, "out"), os.path.join(folder, "log")
+        wrapper = ["valgrind", "--tool=callgrind", f"--log-file={log}",
+                   f"--callgrind-out-file={output}", *options]
+        try:
+            done = subprocess.run(
+                [*wrapper, *command], capture_output=True, text=True, timeout=seconds, check=False,
+                env=None if environment is None else {**os.environ, **environment})
+        except subprocess.TimeoutExpired:
+            raise Failure(f"not over after {seconds} seconds under callgrind") from None
+        parts = sorted(glob.glob(output + ".*"), key=lambda name: int(name.rpartition(".")[2]))
+        return done, [total_in(name) for name in [*parts, *glob.glob(output)]]
+
+
 class Callgrind:
     """Counts instructions of a server that was started with `wrapper`."""
 
@@ -139,11 +166,10 @@ class Callgrind:
         """Instructions since begin()."""
         self.command(server, "dump")
         for name in sorted(glob.glob(self.output + ".*")):
-            with open(name, encoding="utf-8", errors="replace") as file:
-                match = re.search(r"^(?:summary|totals): (\d+)", file.read(), re.M)
+            total = total_in(name)
             os.unlink(name)
-            if match:
-                return int(match.group(1))
+            if total is not None:
+                return total
         raise Failure("callgrind wrote no count")
 
     def clean(self):

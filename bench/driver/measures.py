@@ -11,11 +11,12 @@ import resource
 import subprocess
 from dataclasses import dataclass
 
-from .counters import Callgrind, SystemCalls, allocations_in, preload
+from .counters import Callgrind, SystemCalls, allocations_in, count_run, preload
 from .servers import SERVER_PROCESSOR, Client, Failure, Server, drive, pin
 
 CONNECTIONS = 50
 IDLE = 10000
+TRIPS_COUNTED = (500, 2500)        # under callgrind; what they don't share is counted
 
 
 @dataclass
@@ -228,3 +229,22 @@ def measure_posts(bench, program):
     path, environment = program
     result, _ = run_plain(path, bench.scale.trips, environment=environment)
     return {"trips": result["round_trips_per_second"], "trip_cpu": result["cpu_ns"] / 1000}
+
+
+def count_trip_instructions(_, program):
+    """Instructions of both threads for each round trip, by the difference of two counts."""
+    path, environment = program
+    if "msg_ring" in path or environment.get("PIER_BACKEND") == "uring":
+        raise Failure("valgrind hangs: it lets no other thread run while one waits in "
+                      "io_uring_enter")
+    if "libuv" in path:
+        raise Failure("no count: its loop spins until the sender has left uv_async_send(), for as "
+                      "long as valgrind lets no other thread run")
+    totals = []
+    for trips in TRIPS_COUNTED:
+        done, parts = count_run([path, str(trips)], environment=environment)
+        if done.returncode != 0 or parts[-1:] in ([], [None]):
+            raise Failure(f"exit code {done.returncode} under callgrind")
+        totals.append(parts[-1])
+    few, many = TRIPS_COUNTED
+    return {"trip_instructions": (totals[1] - totals[0]) / (many - few)}
