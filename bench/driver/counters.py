@@ -121,7 +121,7 @@ def total_in(path):
     return int(match.group(1)) if match else None
 
 
-def count_run(command, *options, environment=None, seconds=60):
+def count_run(command, *options, environment=None, seconds=300):
     """Runs a program to its end. The completed process, and the instructions of each part that
     callgrind's options make, in order; the last is what was left, or the whole without such."""
     if shutil.which("valgrind") is None:
