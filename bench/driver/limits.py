@@ -32,8 +32,8 @@ COUNTED = {
     "pier epoll, own memory": (("epoll", "memory"), None),              # 246
     "pier poll, own memory": (("poll", "memory"), 280),                 # 260
     "pier uring, one receive at a time": (("uring", "lent"), 535),      # 492, clang 524
-    "pier epoll, one receive at a time": (("epoll", "lent"), 475),      # 437
-    "pier poll, one receive at a time": (("poll", "lent"), 490),        # 451
+    "pier epoll, one receive at a time": (("epoll", "lent"), 465),      # 424
+    "pier poll, one receive at a time": (("poll", "lent"), 480),        # 438
     "pier uring, posts": (("uring", "post"), 370, 67),      # 339, clang 342; 60, clang 63
     "pier epoll, posts": (("epoll", "post"), 325, 64),      # 289, clang 307; 57, clang 60
 }
