@@ -126,10 +126,11 @@ static void serve_listed(struct pier_loop *loop)
             return;
         }
         struct pier_handle *handle = pier__handles_pop(&loop->serving);
-        if (handle->bits_ & PIER__CLOSING) {
+        if ((handle->bits_ & PIER__CLOSING) && handle->head_[0] == NULL &&
+            handle->head_[1] == NULL) {
             pier__handle_try_close(handle);
         } else {
-            pier__iocp_serve(loop, handle);
+            pier__iocp_serve(loop, handle); /* also for a cancel that found nothing, in closing */
         }
     }
 }

@@ -7,6 +7,11 @@
  * the one packet. When one of them is cancelled the whole request is, and the others are asked for
  * again.
  *
+ * A request that the system doesn't find when it's to be cancelled is over, as a rule, and its
+ * packet comes in the next turn. Should it not be there by then the system is asked again, at once
+ * and from then on at the pace of starved handles: Wine loses cancels (pier__sys_cancel_op()), and
+ * whoever waits for the op's end or the handle's, waits for the packet.
+ *
  * Pipes and files take one buffer at a time. A write to a pipe that is cancelled is withdrawn
  * whole, even if the peer has read some of it: so such writes are short. Pipes that stand for
  * sockets have room for 64 KiB, and a write that fits is never read in part before it's over:
@@ -396,6 +401,15 @@ void pier__iocp_start(struct pier_handle *handle, struct pier_op *op)
     }
 }
 
+/* Has the system cancel the request of a direction. False when it finds none. */
+static bool cancel_request(struct pier_loop *loop, const struct pier_handle *handle,
+                           unsigned direction)
+{
+    loop->stats.system_calls++;
+    return pier__sys_cancel_op(handle->descriptor_, pier__iocp_request(handle->head_[direction])) ==
+           0;
+}
+
 void pier__iocp_cancel(struct pier_handle *handle, struct pier_op *op)
 {
     struct pier_loop *loop = handle->loop_;
@@ -407,8 +421,34 @@ void pier__iocp_cancel(struct pier_handle *handle, struct pier_op *op)
         pier__op_finish(loop, op, pier__op_reason(op));
         return;
     }
-    loop->stats.system_calls++;
-    pier__sys_cancel(handle->descriptor_, pier__iocp_request(handle->head_[sending]));
+    if (PIER__UNLIKELY(!cancel_request(loop, handle, sending))) {
+        pier__handle_serve_later(loop, handle); /* by then the packet has been taken, or else: */
+    }
+}
+
+/* Whether the request of a direction, if there is one in the system, was to be cancelled for one of
+ * its ops. */
+static bool is_ending(const struct pier_handle *handle, unsigned direction)
+{
+    unsigned in_system = direction == PIER__SENDING ? PIER__SEND_BUSY : PIER__RECEIVE_BUSY;
+    if (!(handle->ready_ & in_system)) {
+        return false;
+    }
+    const struct pier_op *op = handle->head_[direction];
+    while (op != NULL && op->state_ == PIER__ACTIVE && op->reason_ == PIER__REASON_NONE) {
+        op = op->next_;
+    }
+    return op != NULL && op->state_ == PIER__ACTIVE;
+}
+
+static void cancel_again(struct pier_loop *loop, struct pier_handle *handle)
+{
+    for (unsigned direction = 0; direction < 2; direction++) {
+        if (PIER__UNLIKELY(is_ending(handle, direction)) &&
+            !cancel_request(loop, handle, direction)) {
+            pier__loop_starve(loop, handle);
+        }
+    }
 }
 
 /* Starts a direction whose op isn't in the system. */
@@ -435,6 +475,9 @@ void pier__iocp_serve(struct pier_loop *loop, struct pier_handle *handle)
     if (pier__slot_handle(loop, key) == handle) {
         revive(loop, handle, PIER__RECEIVING);
     }
+    if (pier__slot_handle(loop, key) == handle) {
+        cancel_again(loop, handle);
+    }
 }
 
 void pier__iocp_retry(struct pier_handle *handle)
@@ -456,6 +499,10 @@ void pier__iocp_completed(struct pier_loop *loop, struct pier_op *op)
     struct pier_handle *handle = op->owner_;
     uint64_t bytes;
     int error = pier__sys_outcome(pier__iocp_request(op), &bytes);
+    if (PIER__UNLIKELY(handle->bits_ & PIER__STARVED) &&
+        (is_ending(handle, PIER__SENDING) || is_ending(handle, PIER__RECEIVING))) {
+        loop->retry_now = true; /* listed to ask again, perhaps: nothing else waits for that */
+    }
     if (pier__op_direction(op) == PIER__SENDING) {
         handle->ready_ &= (uint8_t)~PIER__SEND_BUSY;
         if (pier__op_is_send(op)) {

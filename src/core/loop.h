@@ -66,7 +66,7 @@ enum {
     PIER__TOKEN = 0x10,   /* token_ names a token */
     PIER__HOLDS = 0x20,   /* a send that holds references on lent buffers */
     PIER__ADDRESS = 0x40, /* extra_.pointer is a struct pier__address_block */
-    PIER__WANTED = 0x80,  /* backend: a cancel is on its way (uring, iocp) */
+    PIER__WANTED = 0x80,  /* backend: a cancel is on its way (uring) */
     PIER__INTERNAL =
         0x100, /* only passed to submit: an op of pier's own, let in while closing gracefully */
     PIER__CLEAN_UP = PIER__TIMED | PIER__TOKEN | PIER__HOLDS | PIER__ADDRESS

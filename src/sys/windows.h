@@ -111,6 +111,9 @@ bool pier__sys_has_no_delay(pier_descriptor socket);
 /* Asks for the end of a request; its packet comes all the same. NULL: of all of the descriptor's.
  */
 void pier__sys_cancel(pier_descriptor descriptor, OVERLAPPED *request);
+/* The same for the request of an op. PIER_ENOENT: the system finds none, since it's over and its
+ * packet on its way; or, under Wine, since it's at work on it just then, and goes on after. */
+int pier__sys_cancel_op(pier_descriptor descriptor, OVERLAPPED *request);
 /* What became of a request: 0 or the error, and how many bytes moved in either case. */
 int pier__sys_outcome(const OVERLAPPED *request, uint64_t *bytes);
 

@@ -265,6 +265,16 @@ void pier__sys_cancel(pier_descriptor descriptor, OVERLAPPED *request)
                request); /* what has ended meanwhile isn't found, which is all right */
 }
 
+/* Wine has the thread that made a request of a socket move more bytes each time the socket is ready
+ * for them. Between the server's telling the thread so and hearing how far it came the request
+ * isn't found (cancel_async() in Wine's server/async.c; seen with 8.0), and if bytes are left it
+ * waits for the socket again as if nobody had cancelled. */
+int pier__sys_cancel_op(pier_descriptor descriptor, OVERLAPPED *request)
+{
+    PIER__FAULT(CANCEL);
+    return CancelIoEx(pier__sys_handle(descriptor), request) ? 0 : pier__sys_last_error();
+}
+
 int pier__sys_outcome(const OVERLAPPED *request, uint64_t *bytes)
 {
     *bytes = request->InternalHigh;
