@@ -30,6 +30,16 @@ static void end_child(pid_t child)
     }
 }
 
+/* Skips the test if so. */
+static bool lacks_fork(void)
+{
+    if (test_can(PIER_CAN_FORK)) {
+        return false;
+    }
+    test_skip("the backend has no pier_loop_after_fork()");
+    return true;
+}
+
 struct family {
     struct pier_loop *loop;
     struct tracked_handle a;
@@ -144,8 +154,7 @@ static void go_on_in_the_child(void *context)
 static void child_goes_on_after_fork(void)
 {
     struct family family = {0};
-    if (!test_can(PIER_CAN_FORK)) {
-        test_skip("the backend has no pier_loop_after_fork()");
+    if (lacks_fork()) {
         return;
     }
     begin_family(&family);
@@ -191,8 +200,7 @@ static void sends_in_flight_stay_with_the_parent(void)
 {
     struct pending_send pending = {.loop = test_loop(), .accept = {.context = NULL}};
     static unsigned char got[sizeof(big)];
-    if (!test_can(PIER_CAN_FORK)) {
-        test_skip("the backend has no pier_loop_after_fork()");
+    if (lacks_fork()) {
         return;
     }
     pattern_fill(big, sizeof(big), 81, 0);
@@ -277,8 +285,7 @@ static void watch_in_the_child(void *context)
 static void polls_and_cancels_in_both(void)
 {
     struct watched watched = {0};
-    if (!test_can(PIER_CAN_FORK)) {
-        test_skip("the backend has no pier_loop_after_fork()");
+    if (lacks_fork()) {
         return;
     }
     begin_watched(&watched);

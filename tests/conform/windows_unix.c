@@ -74,34 +74,46 @@ static void check_name(struct pier_loop *loop, const char *text, const char *nam
     close_and_wait(&listener);
 }
 
-/* As docs/semantics.md says. */
-static void abstract_names_are_pipes(void)
+/* As docs/semantics.md says: the name of the pipe that an address stands for. */
+struct name {
+    const char *address, *pipe;
+};
+
+static const struct name abstract_names[] = {
+    {"unix:@pier-#.x", "pier-#.x"},         {"unix:@dir-#\\\\x y", "dir-#\\x y"},
+    {"unix:@a-#/%?", "a-#%2F%25%3F"},       {"unix:@#.", "#%2E"},
+    {"unix:@#\\\\..\\\\x", "#\\.%2E\\x"},   {"unix:@\\\\#\\\\\\\\x\\\\", "%5C#\\%5Cx%5C"},
+    {"unix:@Unix!#", "%55nix!#"},           {"unix:@#\\x00\\x1f!", "#%00%1F!"},
+    {"unix:@caf\xc3\xa9#", "caf\xc3\xa9#"},
+};
+
+static const struct name path_names[] = {
+    {"unix:/run/#.sock", "unix!!run!#.sock"},       {"unix:relative-#", "unix!relative-#"},
+    {"unix:C:\\\\Temp\\\\#", "unix!C:%5CTemp%5C#"}, {"unix:/#!%.", "unix!!#%21%25%2E"},
+    {"unix:/caf\xc3\xa9/#", "unix!!caf\xc3\xa9!#"},
+};
+
+static void check_names(const struct name *names, size_t count)
 {
     struct pier_loop *loop = test_loop();
-    check_name(loop, "unix:@pier-#.x", "pier-#.x");
-    check_name(loop, "unix:@dir-#\\\\x y", "dir-#\\x y");
-    check_name(loop, "unix:@a-#/%?", "a-#%2F%25%3F");
-    check_name(loop, "unix:@#.", "#%2E");
-    check_name(loop, "unix:@#\\\\..\\\\x", "#\\.%2E\\x");
-    check_name(loop, "unix:@\\\\#\\\\\\\\x\\\\", "%5C#\\%5Cx%5C");
-    check_name(loop, "unix:@Unix!#", "%55nix!#");
-    check_name(loop, "unix:@#\\x00\\x1f!", "#%00%1F!");
-    check_name(loop, "unix:@caf\xc3\xa9#", "caf\xc3\xa9#");
+    for (size_t i = 0; i < count; i++) {
+        check_name(loop, names[i].address, names[i].pipe);
+    }
+}
+
+static void abstract_names_are_pipes(void)
+{
+    check_names(abstract_names, sizeof(abstract_names) / sizeof(abstract_names[0]));
 }
 
 static void paths_are_pipes(void)
 {
-    struct pier_loop *loop = test_loop();
     const struct pier_address address = address_of("unix:/run/x");
     if (!raw_is_pipe_address(&address)) {
         test_skip("paths are AF_UNIX here");
         return;
     }
-    check_name(loop, "unix:/run/#.sock", "unix!!run!#.sock");
-    check_name(loop, "unix:relative-#", "unix!relative-#");
-    check_name(loop, "unix:C:\\\\Temp\\\\#", "unix!C:%5CTemp%5C#");
-    check_name(loop, "unix:/#!%.", "unix!!#%21%25%2E");
-    check_name(loop, "unix:/caf\xc3\xa9/#", "unix!!caf\xc3\xa9!#");
+    check_names(path_names, sizeof(path_names) / sizeof(path_names[0]));
 }
 
 static void names_that_cant_be(void)
