@@ -140,6 +140,23 @@ void pier__pool_drop(struct pier_loop *loop, uint32_t index)
     pier__loop_retry(loop);
 }
 
+/* Takes the buffer whose data is being delivered out of the free list. It was the first there; what
+ * its callback has released since then lies on top of it. */
+static void take_current(struct pier_loop *loop)
+{
+    struct pier__pool *pool = &loop->pool;
+    struct pier_buffer *above = NULL;
+    for (uint32_t at = pool->free; PIER__UNLIKELY(at != pool->current); at = above->next) {
+        above = &pool->buffers[at];
+    }
+    if (PIER__LIKELY(above == NULL)) {
+        pier__pool_pop(loop, pool->current);
+    } else {
+        above->next = pool->buffers[pool->current].next;
+    }
+    pier__pool_give(loop, pool->current, pool->current_handle);
+}
+
 /* One more reference on a buffer that is out of the pool, or is the one whose data is being
  * delivered. */
 static bool hold_buffer(struct pier_loop *loop, uint32_t index)
@@ -151,7 +168,7 @@ static bool hold_buffer(struct pier_loop *loop, uint32_t index)
     } else if (buffer == pool->current_out) {
         pier__pool_give(loop, index, buffer->handle);
     } else if (index == pool->current) {
-        pier__pool_take(loop, index, pool->current_handle);
+        take_current(loop);
         buffer->size = pool->current_size;
         buffer->offset = 0;
     } else {

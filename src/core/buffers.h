@@ -35,7 +35,7 @@ struct pier__pool {
     uint32_t count, used;       /* made at the most; ever taken */
     unsigned char *free_memory; /* of the buffer `free`, NULL when there is none */
     uint32_t free, lent, share;
-    uint32_t current; /* the top of the free list, while data in it is being delivered */
+    uint32_t current; /* was the top of the free list when the delivery of data in it began */
     struct pier_buffer *current_out; /* the same for one that isn't in the free list, since the
                                         backend had it; its size and handle are noted in it */
     uint32_t current_size;

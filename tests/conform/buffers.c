@@ -325,6 +325,38 @@ static void keep_and_drop_again(struct tracked *tracked)
     }
 }
 
+static void exchange_kept(struct tracked *tracked)
+{
+    struct keeper *keeper = PIER_OWNER(tracked, struct keeper, each);
+    if ((tracked->flags & PIER_MORE) != 0) {
+        if (keeper->kept[0] != NULL) {
+            pier_buffer_release(keeper->kept[0]);
+        }
+        keeper->kept[0] = pier_buffer_keep(&tracked->op);
+        CHECK(keeper->kept[0] != NULL);
+        keeper->received += tracked->op.size;
+    }
+}
+
+/* What the callback releases comes before the buffer that it is given, which it keeps then: neither
+ * may get lost. */
+static void exchanged_inside_the_callback(void)
+{
+    struct pier_loop *loop = small_pool(4, 1);
+    struct keeper keeper = {0};
+    const pier_descriptor peer = tracked_raw_pair(loop, STREAM_TCP4, &keeper.handle);
+    tracked_receive_each(&keeper.handle, &keeper.each, exchange_kept);
+    for (unsigned i = 1; i <= 20; i++) {
+        raw_send(peer, "x", 1);
+        RUN_UNTIL(loop, keeper.received == i);
+        CHECK_INT(stats_of(loop).buffers_lent, ==, 1);
+    }
+    close_and_wait(&keeper.handle);
+    pier_buffer_release(keeper.kept[0]);
+    CHECK_INT(stats_of(loop).buffers_lent, ==, 0);
+    raw_close(peer);
+}
+
 static void released_inside_the_callback(void)
 {
     struct pier_loop *loop = test_loop();
@@ -438,6 +470,7 @@ const struct test buffers_tests[] = {
     TEST(buffers, share_of_one_handle),
     TEST(buffers, paused_receives_hold_their_share),
     TEST(buffers, keep_of_what_is_not_lent),
+    TEST(buffers, exchanged_inside_the_callback),
     TEST(buffers, released_inside_the_callback),
     TEST(buffers, sends_in_flight_hold_their_buffer),
     TEST(buffers, idle_receives_need_no_buffer),
