@@ -121,17 +121,22 @@ static void start_send(struct pier_loop *loop, struct pier_handle *handle, struc
     handle->ready_ |= PIER__SEND_IN_KERNEL;
 }
 
-/* No request is in the kernel any more: ends what was cancelled, and asks for what is left. */
+/* No request is in the kernel any more: ends what was cancelled, which may have been merged behind
+ * what wasn't, and asks for what is left. */
 static void continue_sending(struct pier_loop *loop, struct pier_handle *handle)
 {
-    struct pier_op *op;
-    while ((op = handle->head_[PIER__SENDING]) != NULL && op->state_ == PIER__ACTIVE &&
-           !(handle->ready_ & PIER__SEND_IN_KERNEL)) {
-        if (op->reason_ == PIER__REASON_NONE) {
-            pier__uring_start(handle, op);
-            return;
+    struct pier_op *op = handle->head_[PIER__SENDING];
+    while (op != NULL && op->state_ == PIER__ACTIVE && !(handle->ready_ & PIER__SEND_IN_KERNEL)) {
+        struct pier_op *next = op->next_;
+        if (op->reason_ != PIER__REASON_NONE) {
+            pier__op_finish(loop, op, pier__op_reason(op));
         }
-        pier__op_finish(loop, op, pier__op_reason(op));
+        op = next;
+    }
+    op = handle->head_[PIER__SENDING];
+    if (op != NULL && op->state_ == PIER__ACTIVE && !(handle->ready_ & PIER__SEND_IN_KERNEL)) {
+        pier__uring_start(handle, op);
+        return;
     }
     pier__op_start_direction(loop, handle, PIER__SENDING);
 }
@@ -394,9 +399,12 @@ static void revive(struct pier_loop *loop, struct pier_handle *handle, unsigned 
         return;
     }
     bool holds = direction == PIER__RECEIVING && handle->extra_ != NULL;
-    if ((handle->ready_ & in_kernel) && op->reason_ != PIER__REASON_NONE &&
-        !(op->bits_ & PIER__WANTED)) {
-        pier__uring_cancel(handle, op);
+    /* Sends that were merged are in the kernel together, and any of them may be cancelled. */
+    for (struct pier_op *at = op;
+         (handle->ready_ & in_kernel) && at != NULL && at->state_ == PIER__ACTIVE; at = at->next_) {
+        if (at->reason_ != PIER__REASON_NONE && !(at->bits_ & PIER__WANTED)) {
+            pier__uring_cancel(handle, at);
+        }
     }
     if ((handle->ready_ & in_kernel) && !holds) {
         return;

@@ -80,6 +80,44 @@ static void before_the_first_turn(void)
     raw_close(peer);
 }
 
+/* Sends that queue up may be merged into one request: each can still be ended by itself. */
+static void merged_send(uint32_t queue_size, uint64_t timeout_ns)
+{
+    struct pier_loop_options options = test_options();
+    options.queue_size = queue_size;
+    struct pier_loop *loop = test_loop_with(&options);
+    struct tracked_handle a = {0};
+    struct tracked sends[4] = {0}, receive = {0};
+    static unsigned char data[1 << 20], taken[1 << 16];
+    char byte;
+    const pier_descriptor peer = tracked_raw_pair(loop, STREAM_PAIR, &a);
+    for (int i = 0; i < 4; i++) {
+        sends[i].op.timeout_ns = i == 2 ? timeout_ns : 0;
+        tracked_send(&a, &sends[i], data, sizeof(data), NULL);
+    }
+    SPIN_UNTIL(loop, !sends[0].in_flight, raw_receive_now(peer, taken, sizeof(taken)));
+    run_quietly(loop, 5);
+    if (timeout_ns == 0) {
+        tracked_receive(&a, &receive, &byte, 1, NULL); /* takes an entry of the queue */
+        tracked_cancel(&sends[2]);
+    }
+    CHECK_INT(wait_for(&sends[2]), ==, timeout_ns == 0 ? PIER_ECANCELED : PIER_ETIMEDOUT);
+    CHECK(sends[1].in_flight);
+    CHECK(sends[3].in_flight);
+    SPIN_UNTIL(loop, !sends[3].in_flight, raw_receive_now(peer, taken, sizeof(taken)));
+    CHECK_INT(sends[1].result, ==, sizeof(data));
+    CHECK_INT(sends[3].result, ==, sizeof(data));
+    close_and_wait(&a);
+    raw_close(peer);
+}
+
+static void one_of_merged_sends(void)
+{
+    merged_send(256, 0);
+    merged_send(1, 0);
+    merged_send(256, 100 * PIER_MILLISECOND);
+}
+
 static void cancel_other(struct tracked *tracked)
 {
     struct tracked *other = tracked->context;
@@ -418,5 +456,6 @@ const struct test cancel_tests[] = {
     TEST(cancel, whole_queue_of_sends),
     TEST(cancel, post_and_timer_in_a_callback),
     TEST(cancel, counted),
+    TEST(cancel, one_of_merged_sends),
     TEST_END,
 };
