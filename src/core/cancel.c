@@ -76,13 +76,12 @@ void pier__op_timed_out(struct pier_loop *loop, struct pier_op *op)
     pier__op_cancel(loop, op, PIER__REASON_TIMEOUT);
 }
 
-PIER__COLD void pier__op_refresh(struct pier_loop *loop, struct pier_op *op)
+PIER__COLD void pier__op_refresh(struct pier_loop *loop, struct pier_op *op, uint64_t now)
 {
     if (!(op->bits_ & PIER__MULTISHOT) || op->reason_ != PIER__REASON_NONE) {
         return;
     }
     pier__op_unlink(loop, op);
-    uint64_t now = pier__loop_clock(loop);
     uint64_t limit = op->extra_.number;
     pier__timers_insert(&loop->timers, &op->timer_,
                         limit > UINT64_MAX - now ? UINT64_MAX : now + limit);
@@ -135,7 +134,7 @@ PIER__COLD static void resume_other(struct pier_loop *loop, struct pier_op *op)
     }
     op->bits_ &= (uint8_t)~PIER__PAUSED;
     if (op->bits_ & PIER__TIMED) {
-        pier__op_refresh(loop, op);
+        pier__op_refresh(loop, op, pier__loop_clock(loop));
     }
     if (op->kind_ == PIER__OP_TIMER) {
         pier__timers_insert(&loop->timers, &op->timer_, op->timer_.deadline_ns);

@@ -382,8 +382,8 @@ void pier__op_cancel(struct pier_loop *loop, struct pier_op *op, enum pier__reas
 void pier__op_abandon(struct pier_loop *loop, struct pier_op *op, enum pier__reason reason);
 /* The result of a cancelled op. */
 int pier__op_reason(const struct pier_op *op);
-/* Pushes the idle limit of a multishot op back after an event. */
-void pier__op_refresh(struct pier_loop *loop, struct pier_op *op);
+/* Pushes the idle limit of a multishot op back, to be counted from now. */
+void pier__op_refresh(struct pier_loop *loop, struct pier_op *op, uint64_t now);
 /* Ops of no handle that aren't in the timer wheel are listed, so that they can be found by drain
  * and dump: those without a deadline, those paused, and those whose time limit has passed but whose
  * cancel is still under way. The links are those of the wheel. */
@@ -416,6 +416,15 @@ static inline struct pier_loop *pier__op_loop(const struct pier_op *op)
     return pier__op_has_handle(op) ? ((struct pier_handle *)op->owner_)->loop_ : op->owner_;
 }
 
+/* The clock for a callback that is about to begin: what the one before has read may be old. */
+static inline uint64_t pier__loop_clock_next(struct pier_loop *loop)
+{
+    loop->clock_budget = loop->budget - 1;
+    loop->now = pier__sys_clock();
+    loop->now_is_old = false;
+    return loop->now;
+}
+
 /* Delivers one event of a multishot op, inside wait(). The op and its handle's memory stay valid;
  * whether the op is still to go on is op->reason_ == 0 && state ACTIVE && not PAUSED. */
 static inline void pier__op_event(struct pier_loop *loop, struct pier_op *op, int64_t result,
@@ -424,7 +433,7 @@ static inline void pier__op_event(struct pier_loop *loop, struct pier_op *op, in
     op->result = result;
     op->flags = (op->flags & PIER_BACKGROUND) | PIER_MORE | flags;
     if (PIER__UNLIKELY(op->bits_ & PIER__TIMED)) {
-        pier__op_refresh(loop, op);
+        pier__op_refresh(loop, op, pier__loop_clock_next(loop));
     }
     pier__loop_call(loop, op);
 }

@@ -384,6 +384,53 @@ static void in_a_queue_of_sends(void)
     raw_close(peer);
 }
 
+struct stalled {
+    struct tracked_handle a, b;
+    struct tracked stalls, idle, timer;
+    uint64_t event;
+};
+
+static void be_slow(struct tracked *tracked)
+{
+    struct stalled *stalled = PIER_OWNER(tracked, struct stalled, stalls);
+    const uint64_t begin = platform_now();
+    if ((tracked->flags & PIER_MORE) != 0) {
+        tracked_timer(tracked->loop, &stalled->timer, 0, NULL); /* reads the clock */
+        while (platform_now() - begin < 150 * PIER_MILLISECOND) {}
+    }
+}
+
+static void note_idle_event(struct tracked *tracked)
+{
+    struct stalled *stalled = PIER_OWNER(tracked, struct stalled, idle);
+    if ((tracked->flags & PIER_MORE) != 0) {
+        stalled->event = platform_now();
+    }
+}
+
+/* An idle limit counts from the event, not from when the callback before read the clock. */
+static void idle_limit_after_a_slow_callback(void)
+{
+    struct pier_loop *loop = test_loop();
+    struct stalled stalled = {.event = 0};
+    const pier_descriptor peer_a = tracked_raw_pair(loop, STREAM_TCP4, &stalled.a);
+    const pier_descriptor peer_b = tracked_raw_pair(loop, STREAM_TCP4, &stalled.b);
+    tracked_receive_each(&stalled.a, &stalled.stalls, be_slow);
+    stalled.idle.op.timeout_ns = 100 * PIER_MILLISECOND;
+    tracked_receive_each(&stalled.b, &stalled.idle, note_idle_event);
+    run(loop, PIER_RUN_NO_WAIT);
+    raw_send(peer_a, "a", 1);
+    raw_send(peer_b, "b", 1);
+    RUN_UNTIL(loop, !stalled.idle.in_flight);
+    if (stalled.idle.events == 1) { /* not so where the events came too late */
+        CHECK_INT(platform_now() - stalled.event, >=, 100 * PIER_MILLISECOND);
+    }
+    close_and_wait(&stalled.a);
+    close_and_wait(&stalled.b);
+    raw_close(peer_a);
+    raw_close(peer_b);
+}
+
 const struct test timeouts_tests[] = {
     TEST(timeouts, each_kind_times_out),
     TEST(timeouts, send_times_out_partly_done),
@@ -398,5 +445,6 @@ const struct test timeouts_tests[] = {
     TEST(timeouts, cancel_before_close_wins),
     TEST(timeouts, huge_times_do_not_wrap),
     TEST(timeouts, in_a_queue_of_sends),
+    TEST(timeouts, idle_limit_after_a_slow_callback),
     TEST_END,
 };
