@@ -216,7 +216,13 @@ int pier_loop_after_fork(struct pier_loop *loop)
         while (handle != NULL && handle->kind_ != PIER__KIND_FOREIGN &&
                (op = handle->head_[PIER__SENDING]) != NULL) {
             handle->head_[PIER__SENDING] = op->next_;
+            if (op->kind_ == PIER__OP_CONNECT) {
+                handle->bits_ = (handle->bits_ & ~(uint32_t)PIER__CONNECTING) | PIER__FAILED;
+            }
             pier__op_abandon(loop, op, PIER__REASON_CALLER);
+        }
+        if (handle != NULL && (handle->bits_ & PIER__FAILED)) {
+            pier__op_start_direction(loop, handle, PIER__RECEIVING);
         }
     }
     return 0;

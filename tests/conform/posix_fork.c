@@ -296,6 +296,48 @@ static void polls_and_cancels_in_both(void)
     raw_close(watched.pipe[1]);
 }
 
+struct connecting {
+    struct pier_loop *loop;
+    struct tracked_handle a;
+    struct tracked connect, receive, send;
+    char byte;
+};
+
+static void give_up_in_the_child(void *context)
+{
+    struct connecting *c = context;
+    CHECK_OK(pier_loop_after_fork(c->loop));
+    CHECK_INT(wait_for(&c->connect), ==, PIER_ECANCELED);
+    CHECK_INT(wait_for(&c->receive), ==, PIER_ENOTCONN);
+    tracked_receive(&c->a, &c->receive, &c->byte, 1, NULL);
+    CHECK_INT(wait_for(&c->receive), ==, PIER_ENOTCONN);
+    tracked_send(&c->a, &c->send, "x", 1, NULL);
+    CHECK_INT(wait_for(&c->send), ==, PIER_ENOTCONN);
+    close_and_wait(&c->a);
+    test_loop_free(c->loop);
+}
+
+/* In the child a connect in flight has not succeeded, which decides about all behind it. */
+static void connect_in_flight_stays_with_the_parent(void)
+{
+    struct raw_black_hole hole;
+    if (!test_can(PIER_CAN_FORK) || !raw_black_hole_open(&hole, PIER_ADDRESS_IPV4)) {
+        test_skip("the backend has no pier_loop_after_fork(), or connects can't be held up");
+        return;
+    }
+    struct connecting c = {.loop = test_loop()};
+    tracked_open_socket(c.loop, &c.a, &hole.address);
+    tracked_connect(&c.a, &c.connect, &hole.address, NULL);
+    tracked_receive(&c.a, &c.receive, &c.byte, 1, NULL);
+    run_quietly(c.loop, 5);
+    end_child(begin_child(give_up_in_the_child, &c));
+    run_quietly(c.loop, 5);
+    CHECK(c.connect.in_flight);
+    CHECK(c.receive.in_flight);
+    close_and_wait(&c.a);
+    raw_black_hole_close(&hole);
+}
+
 static void exit_at_once(void *context)
 {
     (void)context;
@@ -318,6 +360,7 @@ const struct test fork_tests[] = {
     TEST(fork, child_makes_its_own),
     TEST(fork, child_goes_on_after_fork),
     TEST(fork, sends_in_flight_stay_with_the_parent),
+    TEST(fork, connect_in_flight_stays_with_the_parent),
     TEST(fork, polls_and_cancels_in_both),
     TEST(fork, child_that_ignores_it),
     TEST_END,
