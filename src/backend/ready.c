@@ -307,6 +307,12 @@ pier_descriptor pier__ready_descriptor(struct pier_loop *loop)
 
 int pier__ready_attach(struct pier_handle *handle)
 {
+    struct pier_loop *loop = handle->loop_;
+    const struct pier__poller *poller = pier__ready_of(loop)->poller;
+    if (!poller->close_removes) {
+        /* The owner of a polled descriptor may have closed it, whose number this is now. */
+        poller->set(loop, handle->descriptor_, pier__slot_key(loop, handle->slot_), 0, 0);
+    }
     /* Registered by the first op that waits. */
     if (pier__ready_of(handle->loop_)->mode != PIER__POLLER_EDGE) {
         handle->bits_ |= PIER__LEVELED;

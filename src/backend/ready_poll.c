@@ -34,19 +34,23 @@ static unsigned all_wanted(const struct pier__foreign *foreign)
     return interest;
 }
 
-static int set_foreign_interest(struct pier_loop *loop, struct pier__foreign *foreign,
-                                unsigned interest)
+static int tell_foreign_interest(struct pier_loop *loop, struct pier__foreign *foreign,
+                                 unsigned interest)
 {
     struct pier_handle *handle = &foreign->handle;
-    if (interest == handle->interest_) {
-        return 0;
-    }
     loop->stats.registrations++;
     int error = pier__ready_of(loop)->poller->set(loop, handle->descriptor_,
                                                   pier__slot_key(loop, handle->slot_),
                                                   handle->interest_, interest);
     handle->interest_ = error == 0 ? (uint8_t)interest : 0;
     return error;
+}
+
+static int set_foreign_interest(struct pier_loop *loop, struct pier__foreign *foreign,
+                                unsigned interest)
+{
+    return interest == foreign->handle.interest_ ? 0
+                                                 : tell_foreign_interest(loop, foreign, interest);
 }
 
 static void mark_changed(struct pier_loop *loop, struct pier__foreign *foreign)
@@ -171,15 +175,19 @@ void pier__foreign_start(struct pier_loop *loop, struct pier_op *op)
             return;
         }
     }
-    if (foreign->ops == NULL && foreign->handle.interest_ != 0) {
-        /* The owner may have closed the descriptor and opened another of its number: has the kernel
-         * told again. */
-        foreign->handle.interest_ = PIER__LEVEL;
-    }
+    bool is_first = foreign->ops == NULL;
     op->next_ = foreign->ops;
     foreign->ops = op;
-    int error = set_foreign_interest(loop, foreign,
+    int error;
+    if (is_first) {
+        /* The owner may have closed the descriptor and opened another of its number: has the kernel
+         * told again, under another key, so that events of the old one are known. */
+        loop->slots[foreign->handle.slot_].key += UINT64_C(1) << 32;
+        error = tell_foreign_interest(loop, foreign, all_wanted(foreign));
+    } else {
+        error = set_foreign_interest(loop, foreign,
                                      foreign->handle.interest_ | all_wanted(foreign));
+    }
     if (error < 0) {
         op->os_error = pier__sys_code();
         foreign->ops = op->next_;
@@ -250,8 +258,12 @@ static void rotate(struct pier__foreign *foreign, struct pier_op *first)
 void pier__foreign_event(struct pier_loop *loop, struct pier_handle *handle, unsigned events)
 {
     struct pier__foreign *foreign = PIER_OWNER(handle, struct pier__foreign, handle);
+    uint64_t key = pier__slot_key(loop, handle->slot_);
     if (loop->completed.head != NULL) {
         pier__loop_deliver(loop);
+        if (pier__slot_handle(loop, key) != handle) {
+            return; /* the event was another descriptor's, of the same number */
+        }
     }
     for (struct pier_op *op = foreign->ops; op != NULL; op = foreign->cursor) {
         foreign->cursor = op->next_;

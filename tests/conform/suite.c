@@ -31,6 +31,7 @@ const struct test *const suite_areas[] = {
     descriptors_tests,
     limits_tests,
     fork_tests,
+    reuse_tests,
     signals_tests,
 #else
     windows_tests,  windows_unix_tests,

@@ -34,6 +34,7 @@ extern const struct test misuse_tests[];
 extern const struct test descriptors_tests[];
 extern const struct test limits_tests[];
 extern const struct test fork_tests[];
+extern const struct test reuse_tests[];
 extern const struct test signals_tests[];
 
 /* windows_*.c */

@@ -1,0 +1,143 @@
+/* posix_reuse.c - numbers of polled descriptors that are closed by their owner and given out again,
+ * and what is left of the polls: no event of the old one for the new one, and no spinning. The
+ * lowest free number comes first (POSIX), so it is known which. */
+
+#include "suite.h"
+
+/* Turns that the loop makes in 30 ms with nothing to do. */
+static uint64_t idle_turns(struct pier_loop *loop)
+{
+    const struct pier_loop_stats before = stats_of(loop);
+    struct tracked timer = {0};
+    tracked_timer(loop, &timer, 30 * PIER_MILLISECOND, NULL);
+    CHECK_INT(wait_for(&timer), ==, 0);
+    return stats_of(loop).turns - before.turns;
+}
+
+struct reuse {
+    struct pier_loop *loop;
+    struct tracked polls[2], again;
+    struct tracked_handle handle;
+    pier_descriptor ends[2][2], fresh[2];
+    bool done;
+};
+
+static void renew(struct reuse *reuse, int which)
+{
+    const pier_descriptor number = reuse->ends[which][0];
+    raw_close(number);
+    raw_pair(reuse->fresh);
+    CHECK_INT(reuse->fresh[0], ==, number);
+    reuse->done = true;
+}
+
+static void close_rest(struct reuse *reuse, int count)
+{
+    for (int i = 0; i < count; i++) {
+        if (reuse->ends[i][0] != reuse->fresh[0]) {
+            raw_close(reuse->ends[i][0]);
+        }
+        raw_close(reuse->ends[i][1]);
+    }
+    raw_close(reuse->fresh[1]);
+}
+
+static void becomes_a_handle(struct tracked *tracked)
+{
+    struct reuse *reuse = PIER_OWNER(tracked, struct reuse, polls[0]);
+    renew(reuse, 0);
+    raw_send(reuse->fresh[1], "waits", 5);
+    CHECK_OK(tracked_adopt(reuse->loop, &reuse->handle, reuse->fresh[0]));
+}
+
+/* Nobody reads from the handle for now. */
+static void by_a_handle_that_does_not_read(void)
+{
+    struct reuse reuse = {.loop = test_loop()};
+    char got[5];
+    raw_pair(reuse.ends[0]);
+    tracked_poll(reuse.loop, &reuse.polls[0], reuse.ends[0][0], PIER_READABLE, becomes_a_handle);
+    raw_send(reuse.ends[0][1], "x", 1);
+    CHECK_INT(wait_for(&reuse.polls[0]), ==, PIER_READABLE);
+    CHECK_INT(idle_turns(reuse.loop), <, 20);
+    receive_all(&reuse.handle, got, 5);
+    CHECK_BYTES(got, "waits", 5);
+    close_and_wait(&reuse.handle);
+    close_rest(&reuse, 1);
+}
+
+static void replace_other(struct tracked *tracked)
+{
+    struct reuse *reuse = tracked->context;
+    const int other = tracked == &reuse->polls[0];
+    if (!reuse->done && tracked->result > 0) {
+        tracked_cancel(&reuse->polls[other]);
+        renew(reuse, other);
+        tracked_poll(reuse->loop, &reuse->again, reuse->fresh[0], PIER_READABLE, NULL);
+    }
+}
+
+/* Two descriptors become readable in one turn. The callback of the first closes the other and polls
+ * one of the same number, which isn't readable. */
+static void event_of_the_closed_one(bool each)
+{
+    struct reuse reuse = {.loop = test_loop()};
+    for (int i = 0; i < 2; i++) {
+        raw_pair(reuse.ends[i]);
+        reuse.polls[i].context = &reuse;
+        (each ? tracked_poll_each : tracked_poll)(reuse.loop, &reuse.polls[i], reuse.ends[i][0],
+                                                  PIER_READABLE, replace_other);
+    }
+    run(reuse.loop, PIER_RUN_NO_WAIT);
+    raw_send(reuse.ends[0][1], "x", 1);
+    raw_send(reuse.ends[1][1], "x", 1);
+    RUN_UNTIL(reuse.loop, reuse.done);
+    for (int i = 0; i < 2; i++) {
+        tracked_cancel(&reuse.polls[i]);
+    }
+    idle_turns(reuse.loop);
+    CHECK(reuse.again.in_flight);
+    raw_send(reuse.fresh[1], "x", 1);
+    CHECK_INT(wait_for(&reuse.again), ==, PIER_READABLE);
+    raw_close(reuse.fresh[0]);
+    close_rest(&reuse, 2);
+}
+
+static void event_of_the_closed_one_once(void)
+{
+    event_of_the_closed_one(false);
+}
+
+static void event_of_the_closed_one_each(void)
+{
+    event_of_the_closed_one(true);
+}
+
+static void poll_readable(struct tracked *tracked)
+{
+    struct reuse *reuse = PIER_OWNER(tracked, struct reuse, polls[0]);
+    tracked_poll(reuse->loop, &reuse->again, reuse->ends[0][0], PIER_READABLE, NULL);
+}
+
+/* What libraries do that connect: the same descriptor, writable first, and then readable. */
+static void writable_then_readable(void)
+{
+    struct reuse reuse = {.loop = test_loop()};
+    raw_pair(reuse.ends[0]);
+    tracked_poll(reuse.loop, &reuse.polls[0], reuse.ends[0][0], PIER_WRITABLE, poll_readable);
+    CHECK_INT(wait_for(&reuse.polls[0]), ==, PIER_WRITABLE);
+    CHECK_INT(idle_turns(reuse.loop), <, 20);
+    CHECK(reuse.again.in_flight);
+    raw_send(reuse.ends[0][1], "x", 1);
+    CHECK_INT(wait_for(&reuse.again), ==, PIER_READABLE);
+    raw_close(reuse.ends[0][0]);
+    raw_close(reuse.ends[0][1]);
+}
+
+const struct test reuse_tests[] = {
+    TEST(reuse, by_a_handle_that_does_not_read),
+    TEST(reuse, event_of_the_closed_one_once),
+    TEST(reuse, event_of_the_closed_one_each),
+    TEST(reuse, writable_then_readable),
+    TEST_END,
+};
