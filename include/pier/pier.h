@@ -267,8 +267,9 @@ PIER_API unsigned pier_loop_capabilities(const struct pier_loop *loop);
 
 /* For running this loop inside another: a descriptor that is readable when pier_loop_run(loop,
  * PIER_RUN_NO_WAIT) has something to do, or PIER_ENOTSUP where the backend has none (poll, select,
- * iocp). Also run it when pier_loop_next_timeout() has passed. The descriptor stays pier's. After
- * each run with work left to do the descriptor is readable again or the next time-out is 0. */
+ * iocp). Also run it when pier_loop_next_timeout() has passed: ask for that before each wait, since
+ * it also begins what was submitted outside of a run. The descriptor stays pier's. After each run
+ * with work left to do the descriptor is readable again or the next time-out is 0. */
 PIER_API pier_descriptor pier_loop_descriptor(struct pier_loop *loop);
 
 /* Nanoseconds until the loop wants to run though nothing happens: 0 for now, PIER_FOREVER for no

@@ -288,6 +288,9 @@ static void flush(struct pier_loop *loop)
     if (uring->enabled && pier__uring_unsubmitted(uring) != 0) {
         enter_without_wait(loop, true);
     }
+    if (PIER__UNLIKELY(uring->polls_unsent != NULL || uring->cancels_unsent) && uring->embed >= 0) {
+        pier__sys_eventfd_signal(uring->embed); /* the next run sees to them */
+    }
 }
 
 static void wake_by_eventfd(struct pier_loop *loop)

@@ -522,6 +522,9 @@ const char *pier_loop_backend(const struct pier_loop *loop)
 
 uint64_t pier_loop_next_timeout(struct pier_loop *loop)
 {
+    if (loop->embedded && !loop->running && loop->backend->flush != NULL) {
+        loop->backend->flush(loop); /* what was submitted outside of a run */
+    }
     return pier__remote_pending(loop) ? 0 : sleep_time(loop);
 }
 

@@ -139,6 +139,56 @@ static void rest_of_a_turn_is_not_forgotten(void)
     raw_close(peer);
 }
 
+/* The foreign loop's own callbacks submit, outside of a run: what they submit begins when that loop
+ * asks how long it may sleep. */
+static void submitted_from_outside(uint32_t queue_size)
+{
+    struct pier_loop_options options = test_options();
+    options.queue_size = queue_size;
+    struct pier_loop *loop = test_loop_with(&options);
+    struct tracked_handle a = {0}, b = {0};
+    struct tracked receive = {0}, sends[3] = {0}, polls[3] = {0};
+    pier_descriptor ends[2];
+    char got[3], byte;
+    const pier_descriptor peer = tracked_raw_pair(loop, STREAM_TCP4, &a);
+    raw_pair(ends);
+    CHECK_OK(tracked_adopt(loop, &b, raw_duplicate(ends[0])));
+    const pier_descriptor descriptor = pier_loop_descriptor(loop);
+    run(loop, PIER_RUN_NO_WAIT);
+    for (int i = 0; i < 3; i++) {
+        tracked_send(&a, &sends[i], "x", 1, NULL);
+    }
+    tracked_receive(&b, &receive, &byte, 1, NULL);
+    TURN_UNTIL(loop, descriptor, sends[2].completions == 1 && pier_loop_next_timeout(loop) > 0);
+    raw_receive(peer, got, 3);
+    raw_send(ends[1], "y", 1);
+    TURN_UNTIL(loop, descriptor, receive.completions == 1);
+    for (int i = 0; i < 3; i++) {
+        tracked_poll(loop, &polls[i], i == 0 ? peer : ends[0], PIER_READABLE, NULL);
+    }
+    raw_send(ends[1], "y", 1);
+    TURN_UNTIL(loop, descriptor, polls[1].completions == 1 && polls[2].completions == 1);
+    CHECK(polls[0].in_flight);
+    tracked_cancel(&polls[0]);
+    TURN_UNTIL(loop, descriptor, !polls[0].in_flight);
+    close_and_wait(&a);
+    close_and_wait(&b);
+    raw_close(peer);
+    raw_close(ends[0]);
+    raw_close(ends[1]);
+}
+
+static void submits_from_outside_begin(void)
+{
+    struct pier_loop *loop = test_loop();
+    if (pier_loop_descriptor(loop) < 0) {
+        test_skip("the backend has no descriptor");
+        return;
+    }
+    submitted_from_outside(256);
+    submitted_from_outside(1);
+}
+
 /* False, with the handle discarded and the test skipped, where the system ties a handle to the
  * completion port of its first op. */
 static bool attach_to(struct tracked_handle *handle, struct pier_loop *loop)
@@ -291,6 +341,7 @@ const struct test embed_tests[] = {
     TEST(embed, driven_by_its_descriptor),
     TEST(embed, idle_descriptor_is_quiet),
     TEST(embed, rest_of_a_turn_is_not_forgotten),
+    TEST(embed, submits_from_outside_begin),
     TEST(embed, moved_between_loops),
     TEST(embed, back_to_its_loop),
     TEST(embed, detach_of_a_closing_handle),
