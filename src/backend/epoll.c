@@ -102,15 +102,22 @@ static enum pier__poller_mode mode(enum pier_trigger trigger)
 static uint32_t to_epoll(const struct poller *poller, unsigned interest)
 {
     uint32_t events = interest & (PIER__READ | PIER__WRITE | PIER__PRIORITY);
+    bool level = (interest & PIER__LEVEL) || poller->level;
+    if (interest & PIER__EXCLUSIVE) {
+        /* With this nothing goes but reading, writing and edges (epoll_ctl(2)): not one-shot
+         * either, so its interest is set anew after each event all the same. */
+        return events | EPOLLEXCLUSIVE | (level ? 0u : (uint32_t)EPOLLET);
+    }
     if (events & EPOLLIN) {
         events |= EPOLLRDHUP;
     }
-    if (!(interest & PIER__LEVEL) && !poller->level) {
-        /* An exclusive registration can't be one-shot; its interest is set anew after each event
-         * all the same. */
-        events |= poller->one_shot && !(interest & PIER__EXCLUSIVE) ? EPOLLONESHOT : EPOLLET;
+    if (!level && poller->one_shot) {
+        events |= EPOLLONESHOT;
+    } else if (!level) {
+        /* A read stops at urgent data, and no edge tells of what is behind it. */
+        events |= EPOLLET | (events & EPOLLIN ? (uint32_t)EPOLLPRI : 0u);
     }
-    return interest & PIER__EXCLUSIVE ? events | EPOLLEXCLUSIVE : events;
+    return events;
 }
 
 static int set(struct pier_loop *loop, pier_descriptor descriptor, uint64_t key, unsigned old,

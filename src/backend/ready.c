@@ -118,9 +118,10 @@ void pier__ready_other_event(struct pier_loop *loop, struct pier_handle *handle,
     if (PIER__UNLIKELY(events & PIER__INVALID)) {
         events |= PIER__ERROR; /* closed behind pier's back: its ops find out */
     }
-    if (PIER__UNLIKELY(events & (PIER__ERROR | PIER__HANGUP | PIER__PEER_ENDED))) {
+    if (PIER__UNLIKELY(events & (PIER__ERROR | PIER__HANGUP | PIER__PEER_ENDED | PIER__PRIORITY))) {
         /* Hang-up and error may come alone (nginx's epoll module ORs both in, too); a half-closed
-         * peer says nothing about writing (mio, pull request 933). */
+         * peer says nothing about writing (mio, pull request 933). Urgent data makes short reads
+         * prove nothing as well. */
         events |= PIER__READ | ((events & (PIER__ERROR | PIER__HANGUP)) ? PIER__WRITE : 0);
         handle->bits_ |= PIER__HUNG_UP;
     }

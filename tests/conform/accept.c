@@ -326,6 +326,7 @@ static void shared_listener(void)
         peers[i] = raw_connect(&address);
         run(loops[i % 2], PIER_RUN_NO_WAIT);
     }
+    CHECK(each[0].in_flight); /* an iocp loop may have refused the other one */
     SPIN_UNTIL(loops[0], counts[0] + counts[1] == 50, run(loops[1], PIER_RUN_NO_WAIT));
     for (int i = 0; i < 2; i++) {
         run_quietly(loops[i], 10);

@@ -346,6 +346,39 @@ static void path_left_over(void)
     forget_address(&address);
 }
 
+/* A read stops where the urgent byte was: what is behind it comes too, with no event of its own. */
+static void urgent_data_inside(void)
+{
+    if (test_backend_is("kqueue")) {
+        test_skip("docs/semantics.md, urgent data");
+        return;
+    }
+    struct pier_loop *loop = test_loop();
+    struct tracked_handle a = {0};
+    struct tracked receive = {0}, each = {0};
+    char got[100];
+    const pier_descriptor peer = tracked_raw_pair(loop, STREAM_TCP4, &a);
+    for (int i = 0; i < 2; i++) {
+        tracked_receive(&a, &receive, got, sizeof(got), NULL);
+        run_quietly(loop, 2);
+        raw_send(peer, "abc", 3);
+        raw_send_urgent(peer, '!');
+        raw_send(peer, "def", 3);
+        CHECK_INT(wait_for(&receive), ==, 3);
+        tracked_receive(&a, &receive, got, sizeof(got), NULL);
+        CHECK_INT(wait_for(&receive), ==, 3);
+        CHECK_BYTES(got, "def", 3);
+    }
+    tracked_receive_each(&a, &each, NULL);
+    run_quietly(loop, 2);
+    raw_send(peer, "abc", 3);
+    raw_send_urgent(peer, '!');
+    raw_send(peer, "def", 3);
+    RUN_UNTIL(loop, each.done == 6);
+    close_and_wait(&a);
+    raw_close(peer);
+}
+
 const struct test streams_tests[] = {
     TEST(streams, tcp_over_ipv4),
     TEST(streams, tcp_over_ipv6),
@@ -361,5 +394,6 @@ const struct test streams_tests[] = {
     TEST(streams, options_of_a_socket),
     TEST(streams, listening_twice_is_refused),
     TEST(streams, path_left_over),
+    TEST(streams, urgent_data_inside),
     TEST_END,
 };
