@@ -263,6 +263,7 @@ static void wait(struct pier_loop *loop, uint64_t timeout_ns)
     int result = enter(loop, uring, sleep, true, timeout_ns);
     pier__loop_awake(loop);
     if (PIER__UNLIKELY(result < 0) && !may_go_on(loop, result)) {
+        pier__handles_put_back(loop); /* for the next run */
         return;
     }
     if (PIER__UNLIKELY(uring->serves_first)) {

@@ -142,6 +142,7 @@ void pier__uring_polled(struct pier_loop *loop, struct pier_op *op, int result)
         return; /* cancelled in its callback: finished there, since it wasn't in the kernel */
     }
     if (!(op->bits_ & (PIER__PAUSED | PIER__WANTED))) {
+        unlist_poll(pier__uring_of(loop), op); /* resumed in its callback, with the queue full */
         arm_poll(loop, op);
     }
 }
