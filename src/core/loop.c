@@ -525,7 +525,10 @@ uint64_t pier_loop_next_timeout(struct pier_loop *loop)
     if (loop->embedded && !loop->running && loop->backend->flush != NULL) {
         loop->backend->flush(loop); /* what was submitted outside of a run */
     }
-    return pier__remote_pending(loop) ? 0 : sleep_time(loop);
+    /* pier_wake() may have come when the run was nearly over. */
+    return pier__remote_pending(loop) || pier__atomic_load_relaxed(&loop->asked) != 0
+               ? 0
+               : sleep_time(loop);
 }
 
 pier_descriptor pier_loop_descriptor(struct pier_loop *loop)

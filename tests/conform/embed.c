@@ -189,6 +189,33 @@ static void submits_from_outside_begin(void)
     submitted_from_outside(1);
 }
 
+static void wake_own_loop(struct tracked *tracked)
+{
+    pier_wake(tracked->loop);
+}
+
+/* A wake-up late in a run is for the next wait, which is the foreign loop's. */
+static void woken_at_the_end_of_a_run(void)
+{
+    struct pier_loop *loop = test_loop();
+    struct tracked timer = {0};
+    const pier_descriptor descriptor = pier_loop_descriptor(loop);
+    if (descriptor < 0) {
+        test_skip("the backend has no descriptor");
+        return;
+    }
+    for (int i = 0; i < 3; i++) {
+        run(loop, PIER_RUN_NO_WAIT);
+    }
+    tracked_timer(loop, &timer, 0, wake_own_loop);
+    while (timer.completions == 0) {
+        run(loop, PIER_RUN_NO_WAIT);
+    }
+    CHECK(pier_loop_next_timeout(loop) == 0 || platform_wait_readable(descriptor, 0));
+    run(loop, PIER_RUN_NO_WAIT);
+    CHECK(pier_loop_next_timeout(loop) == PIER_FOREVER);
+}
+
 /* False, with the handle discarded and the test skipped, where the system ties a handle to the
  * completion port of its first op. */
 static bool attach_to(struct tracked_handle *handle, struct pier_loop *loop)
@@ -342,6 +369,7 @@ const struct test embed_tests[] = {
     TEST(embed, idle_descriptor_is_quiet),
     TEST(embed, rest_of_a_turn_is_not_forgotten),
     TEST(embed, submits_from_outside_begin),
+    TEST(embed, woken_at_the_end_of_a_run),
     TEST(embed, moved_between_loops),
     TEST(embed, back_to_its_loop),
     TEST(embed, detach_of_a_closing_handle),
