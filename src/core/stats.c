@@ -72,7 +72,7 @@ static void dump_op(struct pier_loop *loop, const struct pier_op *op, pier_dump_
     if (has_deadline) {
         int64_t left = (int64_t)(op->timer_.deadline_ns - now);
         snprintf(when, sizeof(when), "due in %.3f ms", (double)left / 1e6);
-    } else if (op->kind_ == PIER__OP_POLL || op->kind_ == PIER__OP_NOTIFY) {
+    } else if (op->kind_ >= PIER__OP_POLL) { /* a post's thread doesn't read the clock */
         snprintf(when, sizeof(when), "no time limit");
     } else {
         snprintf(when, sizeof(when), "age %.3f ms", (double)(now - op->timer_.deadline_ns) / 1e6);

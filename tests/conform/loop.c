@@ -494,6 +494,32 @@ static void age_counts_from_the_submit_after_an_idle_time(void)
     raw_close(peer);
 }
 
+static void take_post(void *context, const char *line)
+{
+    unsigned *posts = context;
+    if (strstr(line, "post completed") != NULL) {
+        CHECK(strstr(line, "age") == NULL);
+        (*posts)++;
+    }
+}
+
+static void dump_posts(struct tracked *tracked)
+{
+    pier_loop_dump(tracked->loop, take_post, tracked->context);
+}
+
+/* Nobody knows when a post was made. */
+static void post_has_no_age(void)
+{
+    struct pier_loop *loop = test_loop();
+    unsigned posts = 0;
+    struct tracked first = {.context = &posts}, second = {0};
+    tracked_post(loop, &first, dump_posts);
+    tracked_post(loop, &second, NULL);
+    CHECK_INT(wait_for(&second), ==, 0);
+    CHECK_INT(posts, ==, 1);
+}
+
 const struct test loop_tests[] = {
     TEST(loop, run_modes),
     TEST(loop, background_ops_keep_nothing_running),
@@ -510,5 +536,6 @@ const struct test loop_tests[] = {
     TEST(loop, slow_callbacks_are_reported),
     TEST(loop, dump_tells_what_is_pending),
     TEST(loop, age_counts_from_the_submit_after_an_idle_time),
+    TEST(loop, post_has_no_age),
     TEST_END,
 };
