@@ -104,6 +104,8 @@ enum {
     PIER__INVALID = 0x020,   /* in events only: not an open descriptor */
     PIER__EXCLUSIVE = 0x020, /* in interest only: wake one of the waiters of a shared descriptor */
     PIER__LEVEL = 0x040,     /* in interest only: level-triggered whatever the loop's mode */
+    PIER__ONCE = 0x080,      /* in interest only, with that: may be told of once, and then is told
+                                again */
     PIER__PEER_ENDED = 0x2000
 };
 

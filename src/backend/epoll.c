@@ -111,7 +111,7 @@ static uint32_t to_epoll(const struct poller *poller, unsigned interest)
     if (events & EPOLLIN) {
         events |= EPOLLRDHUP;
     }
-    if (!level && poller->one_shot) {
+    if ((interest & PIER__ONCE) || (!level && poller->one_shot)) {
         events |= EPOLLONESHOT;
     } else if (!level) {
         /* A read stops at urgent data, and no edge tells of what is behind it. */

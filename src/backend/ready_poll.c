@@ -4,7 +4,9 @@
  * wait for. It is held by a struct pier__foreign, whose embedded handle gives it a slot and key
  * like any other. The owner may close the descriptor as soon as the last poll is cancelled or has
  * completed: cancelling takes the registration away at once; after a completion it's left for the
- * callback to poll again, and is settled before the next wait. A number that was closed and reused
+ * callback to poll again, and is settled before the next wait. So that nothing comes of it if the
+ * owner closes one of several descriptors that share it, the poller forgets it with the event where
+ * it can, unless a multishot op is among them. A number that was closed and reused
  * meanwhile is noticed by pier__handle_open(), which sets interest_ to 0. */
 
 #include "backend/ready.h"
@@ -14,7 +16,8 @@ struct pier__foreign {
     struct pier_op *ops;    /* through next_ */
     struct pier_op *cursor; /* the next op to tell of the event that is being delivered */
     struct pier__foreign *next;
-    bool changed; /* in the list of those to settle */
+    bool changed;   /* in the list of those to settle */
+    bool forgotten; /* the poller may not watch it any more, whatever interest_ says */
 };
 
 static unsigned bits_wanted(const struct pier_op *op)
@@ -27,11 +30,12 @@ static unsigned bits_wanted(const struct pier_op *op)
 
 static unsigned all_wanted(const struct pier__foreign *foreign)
 {
-    unsigned interest = 0;
+    unsigned interest = 0, once = PIER__ONCE;
     for (const struct pier_op *op = foreign->ops; op != NULL; op = op->next_) {
         interest |= op->bits_ & PIER__PAUSED ? 0 : PIER__LEVEL | bits_wanted(op);
+        once &= op->bits_ & PIER__MULTISHOT ? 0u : PIER__ONCE;
     }
-    return interest;
+    return interest != 0 ? interest | once : 0;
 }
 
 static int tell_foreign_interest(struct pier_loop *loop, struct pier__foreign *foreign,
@@ -43,14 +47,15 @@ static int tell_foreign_interest(struct pier_loop *loop, struct pier__foreign *f
                                                   pier__slot_key(loop, handle->slot_),
                                                   handle->interest_, interest);
     handle->interest_ = error == 0 ? (uint8_t)interest : 0;
+    foreign->forgotten = false;
     return error;
 }
 
 static int set_foreign_interest(struct pier_loop *loop, struct pier__foreign *foreign,
                                 unsigned interest)
 {
-    return interest == foreign->handle.interest_ ? 0
-                                                 : tell_foreign_interest(loop, foreign, interest);
+    bool is_known = interest == foreign->handle.interest_ && !foreign->forgotten;
+    return is_known ? 0 : tell_foreign_interest(loop, foreign, interest);
 }
 
 static void mark_changed(struct pier_loop *loop, struct pier__foreign *foreign)
@@ -186,7 +191,8 @@ void pier__foreign_start(struct pier_loop *loop, struct pier_op *op)
         error = tell_foreign_interest(loop, foreign, all_wanted(foreign));
     } else {
         error = set_foreign_interest(loop, foreign,
-                                     foreign->handle.interest_ | all_wanted(foreign));
+                                     (foreign->handle.interest_ & ~(unsigned)PIER__ONCE) |
+                                         all_wanted(foreign));
     }
     if (error < 0) {
         op->os_error = pier__sys_code();
@@ -265,6 +271,7 @@ void pier__foreign_event(struct pier_loop *loop, struct pier_handle *handle, uns
             return; /* the event was another descriptor's, of the same number */
         }
     }
+    foreign->forgotten = (handle->interest_ & PIER__ONCE) != 0;
     for (struct pier_op *op = foreign->ops; op != NULL; op = foreign->cursor) {
         foreign->cursor = op->next_;
         unsigned seen = events & bits_wanted(op);

@@ -113,6 +113,57 @@ static void event_of_the_closed_one_each(void)
     event_of_the_closed_one(true);
 }
 
+static void close_polled(struct tracked *tracked)
+{
+    struct reuse *reuse = PIER_OWNER(tracked, struct reuse, polls[0]);
+    raw_close(reuse->ends[0][0]);
+}
+
+/* What is closed may still be open under another number, or in another process. */
+static void closed_with_another_open(void)
+{
+    struct reuse reuse = {.loop = test_loop()};
+    raw_pair(reuse.ends[0]);
+    const pier_descriptor other = raw_duplicate(reuse.ends[0][0]);
+    tracked_poll(reuse.loop, &reuse.polls[0], reuse.ends[0][0], PIER_READABLE, close_polled);
+    raw_send(reuse.ends[0][1], "x", 1);
+    CHECK_INT(wait_for(&reuse.polls[0]), ==, PIER_READABLE);
+    CHECK_INT(idle_turns(reuse.loop), <, 20);
+    raw_close(other);
+    raw_close(reuse.ends[0][1]);
+}
+
+static void poll_writable_each(struct tracked *tracked)
+{
+    struct reuse *reuse = PIER_OWNER(tracked, struct reuse, polls[1]);
+    tracked_poll_each(reuse->loop, &reuse->again, reuse->ends[0][0], PIER_WRITABLE, NULL);
+}
+
+/* Polls of one descriptor for different events: the others go on when one completes. */
+static void one_of_several_completes(void)
+{
+    struct reuse reuse = {.loop = test_loop()};
+    raw_pair(reuse.ends[0]);
+    for (int i = 0; i < 2; i++) {
+        tracked_poll(reuse.loop, &reuse.polls[0], reuse.ends[0][0], PIER_READABLE, NULL);
+        tracked_poll(reuse.loop, &reuse.polls[1], reuse.ends[0][0], PIER_WRITABLE,
+                     i == 0 ? NULL : poll_writable_each);
+        CHECK_INT(wait_for(&reuse.polls[1]), ==, PIER_WRITABLE);
+        if (i == 1) {
+            RUN_UNTIL(reuse.loop, reuse.again.events > 2);
+            tracked_cancel(&reuse.again);
+            CHECK_INT(wait_for(&reuse.again), ==, PIER_ECANCELED);
+        }
+        CHECK_INT(idle_turns(reuse.loop), <, 20);
+        raw_send(reuse.ends[0][1], "x", 1);
+        CHECK_INT(wait_for(&reuse.polls[0]), ==, PIER_READABLE);
+        char byte;
+        raw_receive(reuse.ends[0][0], &byte, 1);
+    }
+    raw_close(reuse.ends[0][0]);
+    raw_close(reuse.ends[0][1]);
+}
+
 static void poll_readable(struct tracked *tracked)
 {
     struct reuse *reuse = PIER_OWNER(tracked, struct reuse, polls[0]);
@@ -138,6 +189,8 @@ const struct test reuse_tests[] = {
     TEST(reuse, by_a_handle_that_does_not_read),
     TEST(reuse, event_of_the_closed_one_once),
     TEST(reuse, event_of_the_closed_one_each),
+    TEST(reuse, closed_with_another_open),
+    TEST(reuse, one_of_several_completes),
     TEST(reuse, writable_then_readable),
     TEST_END,
 };
