@@ -442,6 +442,7 @@ static inline void turn(struct pier_loop *loop, bool may_sleep)
     int32_t before = loop->budget;
     uint64_t timeout_ns = may_sleep ? sleep_time(loop) : 0;
     if (timeout_ns != 0) {
+        loop->now_is_old = true;
         loop->stats.waits++;
         if (PIER__UNLIKELY(!pier__loop_fall_asleep(loop))) {
             timeout_ns = 0;

@@ -253,6 +253,9 @@ static inline void begin_receive(struct pier_handle *handle, struct pier_op *op,
     pier__op_move(op, PIER__ACTIVE);
 }
 
+static void receive_with_clock(struct pier_handle *handle, struct pier_op *op, unsigned kind,
+                               pier_op_fn *fn);
+
 /* The usual case where there is something to start. */
 PIER__NOINLINE static void receive_and_start(struct pier_handle *handle, struct pier_op *op,
                                              unsigned kind, pier_op_fn *fn)
@@ -261,8 +264,12 @@ PIER__NOINLINE static void receive_and_start(struct pier_handle *handle, struct 
     if (PIER__UNLIKELY((handle->bits_ & odd) != 0 || handle->head_[PIER__RECEIVING] != NULL ||
                        handle->loop_->thread != pier__thread() || op->state_ != PIER__IDLE ||
                        (kind == PIER__OP_RECEIVE && op->size == 0) || fn == NULL ||
-                       op->timeout_ns != 0 || handle->loop_->now_is_old)) {
+                       op->timeout_ns != 0)) {
         receive_by_queue(handle, op, kind, fn);
+        return;
+    }
+    if (PIER__UNLIKELY(handle->loop_->now_is_old)) {
+        receive_with_clock(handle, op, kind, fn);
         return;
     }
     begin_receive(handle, op, kind, fn);
@@ -281,6 +288,18 @@ static inline bool is_watched(const struct pier_handle *handle, const struct pie
         handle->loop_->thread == pier__thread() && op->state_ == PIER__IDLE &&
         (handle->ready_ & PIER__READ) == 0 && (handle->interest_ & PIER__READ) != 0 && fn != NULL &&
         op->timeout_ns == 0 && (op->flags & PIER_BACKGROUND) == 0 && !handle->loop_->now_is_old);
+}
+
+/* What passed the checks of receive_and_start(), first in its turn to want the time. */
+PIER__COLD static void receive_with_clock(struct pier_handle *handle, struct pier_op *op,
+                                          unsigned kind, pier_op_fn *fn)
+{
+    pier__loop_clock_about(handle->loop_);
+    if (is_watched(handle, op, fn)) {
+        begin_receive(handle, op, kind, fn);
+    } else {
+        receive_and_start(handle, op, kind, fn);
+    }
 }
 
 void pier_receive(struct pier_handle *handle, struct pier_op *op, void *memory, size_t size,

@@ -464,13 +464,18 @@ static void submit_late(struct tracked *tracked)
     aged->most_ns = platform_now() - begin;
 }
 
-static void post_after_a_while(void *context)
+static void let_time_pass(void)
 {
-    struct tracked *post = context;
     const uint64_t until = platform_now() + 50 * PIER_MILLISECOND;
     while (platform_now() < until) {
         platform_yield();
     }
+}
+
+static void post_after_a_while(void *context)
+{
+    struct tracked *post = context;
+    let_time_pass();
     tracked_post(post->loop, post, submit_late);
 }
 
@@ -492,6 +497,41 @@ static void age_counts_from_the_submit_after_an_idle_time(void)
     CHECK_INT(wait_for(&idle), ==, PIER_ECANCELED);
     close_and_wait(&aged.handle);
     raw_close(peer);
+}
+
+struct late_byte {
+    pier_descriptor peer;
+    struct tracked event;
+};
+
+static void send_after_a_while(void *context)
+{
+    const struct late_byte *late = context;
+    let_time_pass();
+    raw_send(late->peer, "x", 1);
+}
+
+/* With a timer every turn reads the clock, but only behind the events. */
+static void age_counts_from_the_submit_also_with_timers(void)
+{
+    struct pier_loop *loop = test_loop();
+    struct aged aged = {.age_ms = -1};
+    struct late_byte late = {.event = {.context = &aged}};
+    struct tracked timer = {0};
+    struct platform_thread thread;
+    char byte;
+    late.peer = tracked_raw_pair(loop, STREAM_TCP4, &aged.handle);
+    tracked_timer(loop, &timer, 3600 * PIER_SECOND, NULL);
+    tracked_receive(&aged.handle, &late.event, &byte, 1, submit_late);
+    platform_thread_start(&thread, send_after_a_while, &late);
+    RUN_UNTIL(loop, aged.most_ns != 0);
+    platform_thread_join(&thread);
+    CHECK(aged.age_ms >= 0);
+    CHECK(aged.age_ms <= (double)aged.most_ns / 1e6 + 1);
+    tracked_cancel(&timer);
+    CHECK_INT(wait_for(&timer), ==, PIER_ECANCELED);
+    close_and_wait(&aged.handle);
+    raw_close(late.peer);
 }
 
 static void take_post(void *context, const char *line)
@@ -536,6 +576,7 @@ const struct test loop_tests[] = {
     TEST(loop, slow_callbacks_are_reported),
     TEST(loop, dump_tells_what_is_pending),
     TEST(loop, age_counts_from_the_submit_after_an_idle_time),
+    TEST(loop, age_counts_from_the_submit_also_with_timers),
     TEST(loop, post_has_no_age),
     TEST_END,
 };
