@@ -315,7 +315,7 @@ int pier__ready_attach(struct pier_handle *handle)
         poller->set(loop, handle->descriptor_, pier__slot_key(loop, handle->slot_), 0, 0);
     }
     /* Registered by the first op that waits. */
-    if (pier__ready_of(handle->loop_)->mode != PIER__POLLER_EDGE) {
+    if (pier__ready_of(loop)->mode != PIER__POLLER_EDGE) {
         handle->bits_ |= PIER__LEVELED;
     }
     if (handle->kind_ == PIER__KIND_STREAM) {

@@ -362,13 +362,6 @@ static inline uint64_t sleep_time(struct pier_loop *loop)
     return left < most ? left : most;
 }
 
-static void read_clock(struct pier_loop *loop)
-{
-    loop->now = pier__sys_clock();
-    loop->now_is_old = false;
-    loop->clock_budget = loop->budget;
-}
-
 static void serve_timers(struct pier_loop *loop)
 {
     if (pier__timers_count(&loop->timers) != 0) {
@@ -395,7 +388,7 @@ static inline void serve_completed(struct pier_loop *loop)
 PIER__NOINLINE static void serve_others(struct pier_loop *loop)
 {
     unsigned first = loop->first_served;
-    read_clock(loop);
+    pier__loop_read_clock(loop, loop->budget);
     for (unsigned i = 0, which = first; i < 3; i++, which = which == 2 ? 0 : which + 1) {
         if (which == 0) {
             serve_timers(loop);

@@ -213,13 +213,18 @@ void *pier__allocate(struct pier_loop *loop, size_t size);
 /* Like realloc; on failure the old memory stays. */
 void *pier__reallocate(struct pier_loop *loop, void *memory, size_t old_size, size_t new_size);
 void pier__free(struct pier_loop *loop, void *memory, size_t size);
+/* Reads the clock, which stays fresh enough for as long as `budget` callbacks are left. */
+static inline void pier__loop_read_clock(struct pier_loop *loop, int32_t budget)
+{
+    loop->clock_budget = budget;
+    loop->now = pier__sys_clock();
+    loop->now_is_old = false;
+}
 /* The clock, read again only if a callback has begun since it was read. */
 static inline uint64_t pier__loop_clock(struct pier_loop *loop)
 {
     if (loop->clock_budget != loop->budget || !loop->running) {
-        loop->clock_budget = loop->budget;
-        loop->now = pier__sys_clock();
-        loop->now_is_old = false;
+        pier__loop_read_clock(loop, loop->budget);
     }
     return loop->now;
 }
@@ -228,9 +233,7 @@ static inline uint64_t pier__loop_clock(struct pier_loop *loop)
 static inline uint64_t pier__loop_clock_about(struct pier_loop *loop)
 {
     if (PIER__UNLIKELY(loop->now_is_old)) {
-        loop->now_is_old = false;
-        loop->clock_budget = loop->budget;
-        loop->now = pier__sys_clock();
+        pier__loop_read_clock(loop, loop->budget);
     }
     return loop->now;
 }
@@ -419,9 +422,7 @@ static inline struct pier_loop *pier__op_loop(const struct pier_op *op)
 /* The clock for a callback that is about to begin: what the one before has read may be old. */
 static inline uint64_t pier__loop_clock_next(struct pier_loop *loop)
 {
-    loop->clock_budget = loop->budget - 1;
-    loop->now = pier__sys_clock();
-    loop->now_is_old = false;
+    pier__loop_read_clock(loop, loop->budget - 1);
     return loop->now;
 }
 

@@ -1,8 +1,8 @@
 /* linux_uring.c - io_uring's system calls.
  *
- * liburing maps the rings; entering is done here, so that one call both submits and waits and the
- * tests can make it fail. Names that Debian 12's liburing (2.3) doesn't have yet are given by
- * number. */
+ * liburing maps the rings; entering is in linux_uring.h, so that one call both submits and waits
+ * and the tests can make it fail. Names that Debian 12's liburing (2.3) doesn't have yet are given
+ * by number. */
 
 #include "sys/linux_uring.h"
 

@@ -77,16 +77,6 @@ static void close_stuck(struct fixture *f)
     free(f);
 }
 
-#define RUN_UNTIL(f, condition) \
-    do { \
-        while (!(condition)) { \
-            if (pier_loop_run((f)->loop, PIER_RUN_ONCE) <= 0 && !(condition)) { \
-                FAIL("nothing is in flight, but not %s", #condition); \
-                break; \
-            } \
-        } \
-    } while (0)
-
 static void lose_cancels(void)
 {
     pier__fault_reset();

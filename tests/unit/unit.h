@@ -122,6 +122,17 @@ static inline struct unit_value unit_pointer(const volatile void *pointer)
     unsigned long: unit_unsigned, unsigned long long: unit_unsigned, default: unit_pointer)(x)
 /* clang-format on */
 
+/* Runs a fixture's loop until the condition holds; fails when nothing is left to wait for. */
+#define RUN_UNTIL(f, condition) \
+    do { \
+        while (!(condition)) { \
+            if (pier_loop_run((f)->loop, PIER_RUN_ONCE) <= 0 && !(condition)) { \
+                FAIL("nothing is in flight, but not %s", #condition); \
+                break; \
+            } \
+        } \
+    } while (0)
+
 #define UNIT_COMPARE(left, right, relation) \
     unit_check_values(__FILE__, __LINE__, #left, #right, relation, UNIT_VALUE(left), \
                       UNIT_VALUE(right))

@@ -160,16 +160,6 @@ static inline void settle(struct fixture *f)
         turn(f);
 }
 
-#define RUN_UNTIL(f, condition) \
-    do { \
-        while (!(condition)) { \
-            if (pier_loop_run((f)->loop, PIER_RUN_ONCE) <= 0 && !(condition)) { \
-                FAIL("nothing is in flight, but not %s", #condition); \
-                break; \
-            } \
-        } \
-    } while (0)
-
 static inline int write_some(struct fixture *f, size_t size)
 {
     REQUIRE(size <= sizeof f->scratch);
