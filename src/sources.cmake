@@ -7,35 +7,37 @@
 #
 # Paths start at the project's root, since this file is included there.
 
+set(base_sources
+  src/base/address.c
+  src/base/error.c
+  src/base/timer.c)
+
 set(core_sources
-  src/core/address.c
-  src/core/buffers.c
   src/core/cancel.c
-  src/core/error.c
-  src/core/fault.c
   src/core/gather.c
   src/core/handle.c
   src/core/loop.c
   src/core/op.c
-  src/core/post.c
+  src/core/pool.c
+  src/core/remote.c
   src/core/stats.c
-  src/core/stream.c
-  src/core/timed.c
-  src/core/timer.c
-  src/core/writer.c)
+  src/ops/stream.c
+  src/ops/timer.c
+  src/ops/writer.c
+  src/sys/fault.c)
 
-set(PIER_KQUEUE_SOURCES src/backend/kqueue.c src/sys/bsd.c)
+set(PIER_KQUEUE_SOURCES src/engine/ready/kqueue.c src/sys/bsd.c)
 
-set(backend_sources src/backend/registry.c)
+set(engine_sources src/registry.c)
 set(PIER_POLLER_SOURCES "")
 if(WIN32)
-  list(APPEND backend_sources
-    src/backend/iocp.c
-    src/backend/iocp_accept.c
-    src/backend/iocp_ops.c
-    src/backend/iocp_pipe.c
-    src/backend/iocp_poll.c
-    src/backend/iocp_receive.c)
+  list(APPEND engine_sources
+    src/engine/iocp/iocp.c
+    src/engine/iocp/accept.c
+    src/engine/iocp/ops.c
+    src/engine/iocp/pipe.c
+    src/engine/iocp/poll.c
+    src/engine/iocp/receive.c)
   set(sys_sources
     src/sys/windows.c
     src/sys/windows_file.c
@@ -44,29 +46,29 @@ if(WIN32)
     src/sys/windows_port.c
     src/sys/windows_socket.c)
 else()
-  list(APPEND backend_sources
-    src/backend/ready.c
-    src/backend/ready_poll.c
-    src/backend/ready_receive.c
-    src/backend/ready_send.c)
-  list(APPEND PIER_POLLER_SOURCES src/backend/poll.c src/backend/select.c)
+  list(APPEND engine_sources
+    src/engine/ready/ready.c
+    src/engine/ready/foreign.c
+    src/engine/ready/receive.c
+    src/engine/ready/send.c)
+  list(APPEND PIER_POLLER_SOURCES src/engine/ready/poll.c src/engine/ready/select.c)
   if(CMAKE_SYSTEM_NAME STREQUAL "Linux")
-    list(APPEND PIER_POLLER_SOURCES src/backend/epoll.c)
+    list(APPEND PIER_POLLER_SOURCES src/engine/ready/epoll.c)
     set(sys_sources src/sys/posix.c src/sys/posix_socket.c src/sys/linux.c)
   else()
     list(APPEND PIER_POLLER_SOURCES ${PIER_KQUEUE_SOURCES})
     set(sys_sources src/sys/posix.c src/sys/posix_socket.c)
   endif()
   if(PIER_HAVE_URING)
-    list(APPEND backend_sources
-      src/backend/uring.c
-      src/backend/uring_accept.c
-      src/backend/uring_ops.c
-      src/backend/uring_poll.c
-      src/backend/uring_receive.c
-      src/backend/uring_usual.c)
+    list(APPEND engine_sources
+      src/engine/uring/uring.c
+      src/engine/uring/accept.c
+      src/engine/uring/ops.c
+      src/engine/uring/poll.c
+      src/engine/uring/receive.c
+      src/engine/uring/fast.c)
     list(APPEND sys_sources src/sys/linux_uring.c)
   endif()
 endif()
 
-set(PIER_SOURCES ${core_sources} ${backend_sources} ${PIER_POLLER_SOURCES} ${sys_sources})
+set(PIER_SOURCES ${base_sources} ${core_sources} ${engine_sources} ${PIER_POLLER_SOURCES} ${sys_sources})

@@ -53,7 +53,7 @@ void pier__op_cancel(struct pier_loop *loop, struct pier_op *op, enum pier__reas
         pier__op_unlink(loop, op);
         pier__op_finish(loop, op, pier__op_reason(op));
         break;
-    case PIER__OP_POLL: loop->backend->poll_cancel(loop, op); break;
+    case PIER__OP_POLL: loop->engine->poll_cancel(loop, op); break;
     case PIER__OP_POST: break; /* it has happened already, it only isn't here yet */
     case PIER__OP_NOTIFY:
         if (pier__notify_disarm(op)) {
@@ -123,7 +123,7 @@ void pier_pause(struct pier_op *op)
     }
     op->bits_ |= PIER__PAUSED;
     if (op->kind_ == PIER__OP_POLL) {
-        loop->backend->poll_pause(loop, op);
+        loop->engine->poll_pause(loop, op);
     }
 }
 
@@ -139,7 +139,7 @@ PIER__COLD static void resume_other(struct pier_loop *loop, struct pier_op *op)
     if (op->kind_ == PIER__OP_TIMER) {
         pier__timers_insert(&loop->timers, &op->timer_, op->timer_.deadline_ns);
     } else if (op->kind_ == PIER__OP_POLL) {
-        loop->backend->poll_resume(loop, op);
+        loop->engine->poll_resume(loop, op);
     } else if (op->kind_ == PIER__OP_NOTIFY) {
         pier__notify_resume(op);
     }

@@ -115,7 +115,7 @@ static int join(struct pier_loop *loop, struct pier_handle *handle)
         return pier__fail(error, "no memory for one more handle");
     }
     handle->loop_ = loop;
-    handle->calls_ = &loop->backend->calls;
+    handle->calls_ = &loop->engine->calls;
     struct pier_handle *other = pier__descriptor_handle(loop, handle->descriptor_);
     if (other != NULL) {
         other->interest_ =
@@ -123,13 +123,13 @@ static int join(struct pier_loop *loop, struct pier_handle *handle)
     }
     error = pier__descriptor_note(loop, handle->descriptor_, handle->slot_ + 1);
     if (error == 0) {
-        error = loop->backend->attach(handle);
+        error = loop->engine->attach(handle);
     }
     if (error < 0) {
         pier__slot_release(loop, handle);
         handle->loop_ = NULL;
         return pier__fail(error, "the %s backend can't take descriptor %ld: %s",
-                          loop->backend->name, (long)handle->descriptor_, pier_error_text(error));
+                          loop->engine->name, (long)handle->descriptor_, pier_error_text(error));
     }
     loop->stats.handles_open++;
     return 0;
@@ -210,7 +210,7 @@ int pier_detach(struct pier_handle *handle)
             PIER_EBUSY,
             "the handle has operations in flight: cancel them and wait for their completions");
     }
-    if (handle->bits_ & (PIER__CLOSED_TO_USER | PIER__BACKEND_BUSY)) {
+    if (handle->bits_ & (PIER__CLOSED_TO_USER | PIER__ENGINE_BUSY)) {
         return pier__fail(PIER_EBUSY, "the handle is closing");
     }
     if (handle->bits_ & PIER__LISTED) {
@@ -218,7 +218,7 @@ int pier_detach(struct pier_handle *handle)
         unlist(&loop->ready, handle);
         unlist(&loop->serving, handle);
     }
-    loop->backend->detach(handle);
+    loop->engine->detach(handle);
     leave(loop, handle);
     handle->bits_ &= PIER__ADOPTED | PIER__CAUTIOUS | PIER__IS_TCP | PIER__SHARED | PIER__FAILED |
                      PIER__UNCONNECTED | PIER__READ_ONLY | PIER__WRITE_ONLY | PIER__RESTRICTED;
@@ -236,7 +236,7 @@ int pier_attach(struct pier_handle *handle, struct pier_loop *loop)
      * would block. */
     bool may_block = handle->kind_ == PIER__KIND_LISTENER ||
                      (handle->kind_ == PIER__KIND_STREAM && (handle->bits_ & PIER__UNCONNECTED));
-    if (may_block && loop->backend->nonblocking && !(handle->bits_ & PIER__ADOPTED)) {
+    if (may_block && loop->engine->nonblocking && !(handle->bits_ & PIER__ADOPTED)) {
         int error = pier__sys_set_nonblocking(handle->descriptor_);
         if (error < 0) {
             return pier__fail(error, "descriptor %ld can't be attached: %s",
@@ -271,7 +271,7 @@ bool pier_handle_is_open(const struct pier_handle *handle)
 void pier__handle_try_close(struct pier_handle *handle)
 {
     if ((handle->bits_ & PIER__CLOSING) == 0 ||
-        (handle->bits_ & (PIER__LISTED | PIER__BACKEND_BUSY)) || handle->head_[0] != NULL ||
+        (handle->bits_ & (PIER__LISTED | PIER__ENGINE_BUSY)) || handle->head_[0] != NULL ||
         handle->head_[1] != NULL) {
         return;
     }

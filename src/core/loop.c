@@ -111,13 +111,13 @@ int pier_loop_new_for(struct pier_loop **result, const struct pier_loop_options 
                       const struct pier_abi *abi)
 {
     struct pier_loop_options options = {0};
-    const struct pier_backend *backend;
+    const struct pier__engine *backend;
     int error = check_abi(abi);
     if (error == 0 && given != NULL) {
         options = *given;
     }
     if (error < 0 || (error = check_options(&options)) < 0 ||
-        (error = pier__backend_choose(options.backend, &backend)) < 0) {
+        (error = pier__engine_choose(options.backend, &backend)) < 0) {
         return error;
     }
     void *memory = NULL;
@@ -134,7 +134,7 @@ int pier_loop_new_for(struct pier_loop **result, const struct pier_loop_options 
     loop->memory = memory;
     loop->options = options;
     loop->options.backend = backend->name;
-    loop->backend = backend;
+    loop->engine = backend;
     loop->wake = backend->wake;
     loop->callbacks_timed = options.slow_callback_ns != 0;
     loop->budget_full = (int32_t)options.callbacks_max;
@@ -181,7 +181,7 @@ void pier_loop_free(struct pier_loop *loop)
                  "the loop has open handles: close or detach them first, see pier_loop_drain()");
     PIER_REQUIRE(forked || loop->pool.lent == 0, "pier_loop_free",
                  "lent buffers are still kept: release them first, see pier_buffer_release()");
-    loop->backend->close(loop);
+    loop->engine->close(loop);
     pier__pool_close(loop);
     pier__tokens_free(loop);
     free_addresses(loop);
@@ -250,7 +250,7 @@ static void deliver_closed(struct pier_loop *loop)
             loop->closing.head = closing.head;
             return;
         }
-        loop->backend->shut(pier__handles_pop(&closing));
+        loop->engine->shut(pier__handles_pop(&closing));
     }
 }
 
@@ -331,7 +331,7 @@ static void retry_starved(struct pier_loop *loop)
             handle->head_[1] == NULL) {
             pier__handle_try_close(handle);
         } else {
-            loop->backend->retry(handle); /* also for a cancel that found no room, while closing */
+            loop->engine->retry(handle); /* also for a cancel that found no room, while closing */
         }
     }
 }
@@ -349,7 +349,7 @@ static inline uint64_t sleep_time(struct pier_loop *loop)
     uintptr_t lists = (uintptr_t)loop->completed.head | (uintptr_t)loop->closing.head |
                       (uintptr_t)loop->ready.head | (uintptr_t)loop->posted.head;
     if (lists != 0 || loop->retry_now ||
-        (loop->backend->busy != NULL && loop->backend->busy(loop))) {
+        (loop->engine->busy != NULL && loop->engine->busy(loop))) {
         return 0;
     }
     uint64_t next = pier__timers_next(&loop->timers);
@@ -441,7 +441,7 @@ static inline void turn(struct pier_loop *loop, bool may_sleep)
             timeout_ns = 0;
         }
     }
-    loop->backend->wait(loop, timeout_ns);
+    loop->engine->wait(loop, timeout_ns);
     if (PIER__UNLIKELY(pier__atomic_load_relaxed(&loop->asked) & PIER__ASKED_WAKE)) {
         pier__atomic_and(&loop->asked, ~(uint32_t)PIER__ASKED_WAKE);
     }
@@ -492,8 +492,8 @@ int pier_loop_run(struct pier_loop *loop, enum pier_run mode)
     }
     loop->running = false;
     if (loop->embedded) {
-        if (loop->backend->flush != NULL) {
-            loop->backend->flush(loop);
+        if (loop->engine->flush != NULL) {
+            loop->engine->flush(loop);
         }
         pier__loop_fall_asleep(loop); /* what comes now must show at the descriptor */
     }
@@ -511,13 +511,13 @@ uint64_t pier_loop_now(struct pier_loop *loop)
 
 const char *pier_loop_backend(const struct pier_loop *loop)
 {
-    return loop->backend->name;
+    return loop->engine->name;
 }
 
 uint64_t pier_loop_next_timeout(struct pier_loop *loop)
 {
-    if (loop->embedded && !loop->running && loop->backend->flush != NULL) {
-        loop->backend->flush(loop); /* what was submitted outside of a run */
+    if (loop->embedded && !loop->running && loop->engine->flush != NULL) {
+        loop->engine->flush(loop); /* what was submitted outside of a run */
     }
     /* pier_wake() may have come when the run was nearly over. */
     return pier__remote_pending(loop) || pier__atomic_load_relaxed(&loop->asked) != 0
@@ -527,11 +527,11 @@ uint64_t pier_loop_next_timeout(struct pier_loop *loop)
 
 pier_descriptor pier_loop_descriptor(struct pier_loop *loop)
 {
-    pier_descriptor descriptor = loop->backend->descriptor(loop);
+    pier_descriptor descriptor = loop->engine->descriptor(loop);
     if (descriptor < 0) {
         return pier__fail((int)descriptor,
                           "the %s backend has no descriptor that a foreign loop could watch",
-                          loop->backend->name);
+                          loop->engine->name);
     }
     loop->embedded = true;
     if (!loop->running && !loop->asleep) {

@@ -17,13 +17,13 @@
 
 #include "pier/pier.h"
 
-#include "backend/backend.h"
-#include "core/atomic.h"
-#include "core/buffers.h"
-#include "core/check.h"
-#include "core/error.h"
-#include "core/queue.h"
-#include "core/timer.h"
+#include "core/engine.h"
+#include "base/atomic.h"
+#include "core/pool.h"
+#include "base/check.h"
+#include "base/error.h"
+#include "base/queue.h"
+#include "base/timer.h"
 #include "sys/sys.h"
 
 /* The state of an op. One function moves it: pier__op_move(). */
@@ -90,7 +90,7 @@ enum {
     PIER__IS_TCP = 0x0800,
     PIER__SHARED = 0x1000,       /* exclusive wake-up wanted */
     PIER__STARVED = 0x2000,      /* in the starved list */
-    PIER__BACKEND_BUSY = 0x4000, /* the backend has something of its own in flight on it */
+    PIER__ENGINE_BUSY = 0x4000, /* the backend has something of its own in flight on it */
     PIER__UNCONNECTED = 0x8000,  /* opened by pier_open_socket() and not yet connected */
     PIER__PLAIN_SENDS = 0x40000, /* the backend's send() may be used */
     PIER__QUICK = 0x80000,       /* readiness: receives of the usual kind take the short way */
@@ -141,8 +141,8 @@ struct pier_loop {
     /* Hot: used for every op, and by every turn. After a sleep each cache line has to come from
      * afar, so what a turn looks at is together, and the rest is behind. */
     const void *thread; /* pier__thread() of the thread it's bound to, NULL before the first run */
-    const struct pier_backend *backend;
-    void *backend_data;
+    const struct pier__engine *engine;
+    void *engine_data;
     struct pier__queue completed;
     int32_t budget;      /* callbacks left in this turn, <= 0 when it is used up */
     int32_t budget_full; /* options.callbacks_max */

@@ -24,7 +24,7 @@ void pier_loop_stats(struct pier_loop *loop, struct pier_loop_stats *stats)
 
 unsigned pier_loop_capabilities(const struct pier_loop *loop)
 {
-    int bits = loop->backend->probe();
+    int bits = loop->engine->probe();
     return bits < 0 ? 0 : (unsigned)bits;
 }
 
@@ -122,7 +122,7 @@ void pier_loop_dump(struct pier_loop *loop, pier_dump_fn *fn, void *context)
                  "called from another thread than the loop's");
     snprintf(line, sizeof(line),
              "loop on %s: %llu ops in flight (%llu in the background), %llu handles, %lu timers",
-             loop->backend->name, (unsigned long long)loop->in_flight,
+             loop->engine->name, (unsigned long long)loop->in_flight,
              (unsigned long long)loop->background, (unsigned long long)loop->stats.handles_open,
              (unsigned long)pier__timers_count(&loop->timers));
     fn(context, line);
@@ -204,10 +204,10 @@ int pier_loop_after_fork(struct pier_loop *loop)
     loop->thread = NULL;
     loop->forks = pier__sys_forks();
     pier__loop_awake(loop);
-    int error = loop->backend->after_fork(loop);
+    int error = loop->engine->after_fork(loop);
     if (error < 0) {
         return pier__fail(error, "the %s backend can't be made anew in the child: %s",
-                          loop->backend->name, pier_error_text(error));
+                          loop->engine->name, pier_error_text(error));
     }
     /* What was being sent, the parent sends. */
     for (uint32_t i = 0; i < loop->slots_used; i++) {

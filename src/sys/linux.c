@@ -12,7 +12,7 @@
 #include <time.h>
 #include <unistd.h>
 
-#include "core/atomic.h"
+#include "base/atomic.h"
 #include "sys/posix.h"
 
 #ifndef SYS_epoll_pwait2

@@ -12,8 +12,8 @@
 #include <sys/syscall.h>
 #include <unistd.h>
 
-#include "core/atomic.h"
-#include "core/error.h"
+#include "base/atomic.h"
+#include "base/error.h"
 #include "sys/linux.h"
 #include "sys/posix.h"
 

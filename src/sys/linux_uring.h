@@ -9,7 +9,7 @@
 #include <sys/syscall.h>
 #include <unistd.h>
 
-#include "core/check.h"
+#include "base/check.h"
 #include "sys/posix.h"
 #include "sys/sys.h"
 

@@ -22,8 +22,8 @@
 #include <time.h>
 #include <unistd.h>
 
-#include "core/atomic.h"
-#include "core/check.h"
+#include "base/atomic.h"
+#include "base/check.h"
 
 /* Linux promises 256 bytes of room when a terminal polls writable; other systems at least as much.
  */
@@ -129,26 +129,6 @@ void pier__sys_watch_forks(void)
 uint64_t pier__sys_forks(void)
 {
     return forks;
-}
-
-void pier__sys_complain(const char *line)
-{
-    size_t size = strlen(line);
-    while (size > 0) {
-        ssize_t written = write(STDERR_FILENO, line, size);
-        if (written <= 0 && errno != EINTR) {
-            return;
-        }
-        if (written > 0) {
-            line += written;
-            size -= (size_t)written;
-        }
-    }
-}
-
-void pier__sys_abort(void)
-{
-    abort();
 }
 
 const char *pier__sys_environment(const char *name)

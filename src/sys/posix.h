@@ -3,7 +3,7 @@
 #ifndef PIER_SYS_POSIX_H
 #define PIER_SYS_POSIX_H
 
-#include "core/check.h"
+#include "base/check.h"
 #include "sys/sys.h"
 
 /* Reads errno, keeps it as the thread's native code, and returns the PIER_E* for it. */

@@ -199,20 +199,6 @@ uint64_t pier__sys_forks(void)
 
 void pier__sys_watch_forks(void) {}
 
-void pier__sys_complain(const char *line)
-{
-    HANDLE errors = GetStdHandle(STD_ERROR_HANDLE);
-    DWORD written;
-    WriteFile(errors, line, (DWORD)strlen(line), &written, NULL);
-}
-
-void pier__sys_abort(void)
-{
-    raise(SIGABRT); /* for a debugger or a handler of the program; abort() would print a line of its
-                       own */
-    TerminateProcess(GetCurrentProcess(), 3);
-}
-
 const char *pier__sys_environment(const char *name)
 {
     return getenv(name);

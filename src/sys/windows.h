@@ -15,7 +15,7 @@
 #include <mswsock.h>
 #include <windows.h>
 
-#include "core/check.h"
+#include "base/check.h"
 #include "sys/sys.h"
 
 #define PIER__PACKET INT64_MAX

@@ -10,7 +10,7 @@
 #include <stdio.h>
 #include <winternl.h>
 
-#include "core/atomic.h"
+#include "base/atomic.h"
 
 #define PIPE_BYTES 65536
 

@@ -22,7 +22,7 @@
 #include <winioctl.h>
 #include <winternl.h>
 
-#include "core/atomic.h"
+#include "base/atomic.h"
 
 #define PIPE_BYTES 65536
 #define PREFIX L"\\\\.\\pipe\\"

@@ -10,7 +10,7 @@
 #include <pthread.h>
 #endif
 
-#include "core/error.h"
+#include "base/error.h"
 #include "pier/pier.h"
 
 TEST(each_error_has_its_own_number_name_and_text)

@@ -14,7 +14,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "core/timer.h"
+#include "base/timer.h"
 
 #define TICK PIER__TIMER_TICK_NS
 #define SECOND UINT64_C(1000000000)

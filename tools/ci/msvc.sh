@@ -47,9 +47,8 @@ END
 chmod +x "$build/tools/nolink"
 
 # The library makes do without C11's atomics, which are an experiment in MSVC; the command doesn't.
-if grep -nE '^#include <stdatomic' "$root"/src/core/* "$root"/src/sys/*.[ch] \
-    "$root"/src/backend/* "$root"/include/pier/*; then
-    echo 'msvc: the library has to use core/atomic.h' >&2
+if grep -rnE '^#include <stdatomic' "$root"/src "$root"/include/pier; then
+    echo 'msvc: the library has to use base/atomic.h' >&2
     exit 1
 fi
 

@@ -1,0 +1,332 @@
+/* iocp.c - the iocp backend: the completion port, packets, attaching and closing.
+ *
+ * Packets are taken in batches; those that a turn's budget doesn't reach wait in the batch for the
+ * next. A packet leads to its op by the address of the OVERLAPPED in it, which lives until its
+ * terminal completion, and that comes after the packet. On listeners and for polls the OVERLAPPED
+ * lies in memory of the backend's own; the key of the packet tells.
+ *
+ * A descriptor is associated with the port by its first request, so that an accepted socket can go
+ * to another loop before. Windows before 8.1, and Wine, can't take that back: such a handle can be
+ * attached to its old loop only. It's the object behind a descriptor that is associated, so that
+ * one under two numbers is with both or not at all. */
+
+#include "engine/iocp/iocp.h"
+
+static_assert(sizeof(OVERLAPPED) <= sizeof(((struct pier_op *)NULL)->overlapped_),
+              "an OVERLAPPED fits into an op");
+static_assert(sizeof(void *) == 8, "a file's offset fits into handle->extra_");
+
+static int probe_iocp(void)
+{
+    pier_descriptor port = pier__sys_port_open();
+    if (port < 0) {
+        return pier__fail((int)port, "a completion port can't be made: %s", pier_error_text(port));
+    }
+    pier__sys_close(port);
+    pier_descriptor afd = pier__sys_afd_open(false);
+    if (afd >= 0) {
+        pier__sys_close(afd);
+    }
+    return PIER_CAN_COMPLETE | PIER_CAN_BIND_LATE | PIER_CAN_UNIX | PIER_CAN_ABSTRACT |
+           PIER_CAN_EXCLUSIVE | (afd >= 0 ? PIER_CAN_POLL : 0);
+}
+
+static int open_iocp(struct pier_loop *loop, const struct pier_loop_options *options)
+{
+    static uint32_t ids;
+    struct pier__iocp *iocp = pier__allocate(loop, sizeof(*iocp));
+    if (iocp == NULL) {
+        return pier__fail(PIER_ENOMEM, "no memory for the iocp backend");
+    }
+    memset(iocp, 0, sizeof(*iocp));
+    iocp->afd = -1;
+    iocp->most = options->queue_size < PIER__IOCP_ENTRIES ? options->queue_size
+                                                          : PIER__IOCP_ENTRIES;
+    do {
+        iocp->id = (uint16_t)(pier__atomic_add(&ids, 1) + 1);
+    } while (iocp->id == 0);
+    iocp->port = pier__sys_port_open();
+    if (iocp->port < 0) {
+        int error = pier__fail((int)iocp->port, "a completion port can't be made: %s",
+                               pier_error_text(iocp->port));
+        pier__free(loop, iocp, sizeof(*iocp));
+        return error;
+    }
+    iocp->event = CreateEventW(NULL, TRUE, FALSE, NULL);
+    if (iocp->event == NULL) {
+        int error = pier__fail(pier__sys_last_error(),
+                               "an event can't be made for the iocp backend");
+        pier__sys_close(iocp->port);
+        pier__free(loop, iocp, sizeof(*iocp));
+        return error;
+    }
+    iocp->afd_now = pier__sys_afd_open(true);
+    loop->engine_data = iocp;
+    return 0;
+}
+
+/* ---- packets */
+
+static void take_packet(struct pier_loop *loop, const OVERLAPPED_ENTRY *entry)
+{
+    switch (entry->lpCompletionKey) {
+    case PIER__KEY_OP:
+        pier__iocp_completed(loop,
+                             (struct pier_op *)(void *)((char *)entry->lpOverlapped -
+                                                        offsetof(struct pier_op, overlapped_)));
+        break;
+    case PIER__KEY_ACCEPT: pier__iocp_accepted(loop, entry->lpOverlapped); break;
+    case PIER__KEY_POLL: pier__iocp_polled(loop, entry->lpOverlapped); break;
+    case PIER__KEY_PIPE_WAIT: pier__iocp_pipe_waited(loop, entry->lpOverlapped); break;
+    default: break; /* a wake-up */
+    }
+}
+
+/* False when the budget ran out before the packets. */
+static bool take_packets(struct pier_loop *loop)
+{
+    struct pier__iocp *iocp = pier__iocp_of(loop);
+    while (iocp->position < iocp->count) {
+        if (PIER__UNLIKELY(loop->completed.head != NULL)) {
+            pier__loop_deliver(loop);
+        }
+        if (PIER__UNLIKELY(loop->budget <= 0)) {
+            return false;
+        }
+        loop->stats.events++;
+        take_packet(loop, &iocp->entries[iocp->position++]);
+    }
+    return true;
+}
+
+static int fetch_packets(struct pier_loop *loop, uint64_t timeout_ns)
+{
+    struct pier__iocp *iocp = pier__iocp_of(loop);
+    loop->stats.system_calls++;
+    int count = pier__sys_port_wait(iocp->port, iocp->entries, iocp->most, timeout_ns);
+    iocp->position = 0;
+    iocp->count = count > 0 ? (unsigned)count : 0;
+    return count;
+}
+
+/* Goes through the handles that have something to do though no packet says so. Those that find no
+ * budget come before those that were served already when it goes on. */
+static void serve_listed(struct pier_loop *loop)
+{
+    while (loop->serving.head != NULL) {
+        if (loop->completed.head != NULL) {
+            pier__loop_deliver(loop); /* may take handles off the list */
+        }
+        if (loop->serving.head == NULL) {
+            return;
+        }
+        if (PIER__UNLIKELY(loop->budget <= 0)) {
+            pier__handles_put_back(loop);
+            pier__iocp_of(loop)->serves_first = true;
+            return;
+        }
+        struct pier_handle *handle = pier__handles_pop(&loop->serving);
+        if ((handle->bits_ & PIER__CLOSING) && handle->head_[0] == NULL &&
+            handle->head_[1] == NULL) {
+            pier__handle_try_close(handle);
+        } else {
+            pier__iocp_serve(loop, handle); /* also for a cancel that found nothing, in closing */
+        }
+    }
+}
+
+static void wait_iocp(struct pier_loop *loop, uint64_t timeout_ns)
+{
+    struct pier__iocp *iocp = pier__iocp_of(loop);
+    bool serves_first = iocp->serves_first;
+    iocp->serves_first = false;
+    loop->serving = loop->ready;
+    loop->ready.head = NULL;
+    /* Packets without end left them nothing of the last turn's budget. */
+    if (PIER__UNLIKELY(serves_first)) {
+        serve_listed(loop);
+    }
+    /* What is left of the last batch is older than what the port has: first in, first out. */
+    if (take_packets(loop)) {
+        int count = fetch_packets(loop, serves_first ? 0 : timeout_ns);
+        pier__loop_awake(loop);
+        if (PIER__UNLIKELY(count < 0 && count != PIER_EINTR)) {
+            loop->failure = pier__fail(count, "waiting for the completion port: %s",
+                                       pier_error_text(count));
+            return;
+        }
+        take_packets(loop);
+    }
+    pier__loop_awake(loop);
+    serve_listed(loop);
+}
+
+static bool is_busy_iocp(struct pier_loop *loop)
+{
+    const struct pier__iocp *iocp = pier__iocp_of(loop);
+    return iocp->position < iocp->count;
+}
+
+static void wake_iocp(struct pier_loop *loop)
+{
+    pier__sys_port_wake(pier__iocp_of(loop)->port);
+}
+
+static void close_iocp(struct pier_loop *loop)
+{
+    struct pier__iocp *iocp = pier__iocp_of(loop);
+    /* Requests that nobody waits for any more are cancelled, but the system has their memory until
+     * their packets are taken. */
+    while (iocp->orphans > 0 &&
+           (iocp->position < iocp->count || fetch_packets(loop, PIER_FOREVER) >= 0)) {
+        while (iocp->position < iocp->count) {
+            take_packet(loop, &iocp->entries[iocp->position++]);
+        }
+    }
+    pier__iocp_polls_close(loop);
+    pier__iocp_waits_close(loop);
+    if (iocp->afd_now >= 0) {
+        pier__sys_close(iocp->afd_now);
+    }
+    CloseHandle(iocp->event);
+    pier__sys_close(iocp->port);
+    pier__free(loop, iocp, sizeof(*iocp));
+}
+
+/* ---- handles */
+
+static void note_skips(struct pier_handle *handle)
+{
+    bool is_socket = handle->kind_ == PIER__KIND_STREAM || handle->kind_ == PIER__KIND_LISTENER;
+    if (pier__sys_port_skip(handle->descriptor_, is_socket)) {
+        handle->ready_ |= PIER__SKIPS;
+    }
+}
+
+static int attach_iocp(struct pier_handle *handle)
+{
+    const struct pier__iocp *iocp = pier__iocp_of(handle->loop_);
+    /* Where detaching couldn't take a handle off its port it has left the id here. */
+    if (handle->turn_ != 0 && handle->turn_ != iocp->id) {
+        return PIER_ENOTSUP;
+    }
+    handle->ready_ = handle->turn_ != 0 ? PIER__ASSOCIATED : 0;
+    if (handle->ready_ != 0) {
+        note_skips(handle);
+    }
+    handle->turn_ = 0;
+    handle->interest_ = 0;
+    if (handle->kind_ == PIER__KIND_FILE) {
+        if (pier__sys_is_synchronous(handle->descriptor_)) {
+            handle->ready_ |= PIER__SYNCHRONOUS;
+            handle->extra_ = (void *)(uintptr_t)pier__sys_file_position(handle->descriptor_);
+        }
+        handle->ready_ |= PIER__READABLE;
+    } else if (handle->kind_ == PIER__KIND_PIPE_LISTENER) {
+        return pier__iocp_pipe_listen(handle->loop_, handle);
+    } else if (handle->kind_ != PIER__KIND_PIPE_STREAM) {
+        handle->extra_ = NULL;
+    } else if (!(handle->bits_ & PIER__UNCONNECTED)) {
+        pier__iocp_pipe_connected(handle->loop_, handle);
+    }
+    return 0;
+}
+
+/* Whether another handle of the loop is of the same object and has it associated. */
+static bool is_shared(const struct pier_loop *loop, const struct pier_handle *handle)
+{
+    for (uint32_t i = 0; i < loop->slots_used; i++) {
+        const struct pier_handle *other = loop->slots[i].handle;
+        if (other != NULL && other != handle && other->kind_ == handle->kind_ &&
+            (other->ready_ & PIER__ASSOCIATED) &&
+            pier__sys_is_same(handle->descriptor_, other->descriptor_)) {
+            return true;
+        }
+    }
+    return false;
+}
+
+int pier__iocp_associate(struct pier_handle *handle)
+{
+    struct pier_loop *loop = handle->loop_;
+    if (PIER__LIKELY(handle->ready_ & (PIER__ASSOCIATED | PIER__SYNCHRONOUS))) {
+        return 0;
+    }
+    enum pier__port_key key = handle->kind_ == PIER__KIND_LISTENER ? PIER__KEY_ACCEPT
+                                                                   : PIER__KEY_OP;
+    loop->stats.system_calls++;
+    loop->stats.registrations++;
+    int error = pier__sys_port_attach(pier__iocp_of(loop)->port, handle->descriptor_, key);
+    if (PIER__UNLIKELY(error < 0)) {
+        if (error != PIER_EINVAL || !is_shared(loop, handle)) {
+            return error;
+        }
+        pier__iocp_of(loop)->shares = true;
+    }
+    handle->ready_ |= PIER__ASSOCIATED;
+    note_skips(handle);
+    return 0;
+}
+
+static void detach_iocp(struct pier_handle *handle)
+{
+    struct pier_loop *loop = handle->loop_;
+    pier__iocp_detach_listener(loop, handle);
+    bool stays = (handle->ready_ & PIER__ASSOCIATED) &&
+                 ((pier__iocp_of(loop)->shares && is_shared(loop, handle)) ||
+                  pier__sys_port_detach(handle->descriptor_) < 0);
+    handle->turn_ = stays ? pier__iocp_of(loop)->id : 0;
+}
+
+static void shut_iocp(struct pier_handle *handle)
+{
+    struct pier_loop *loop = handle->loop_;
+    if (!pier__iocp_shut_listener(loop, handle)) {
+        return; /* its last packet closes it */
+    }
+    loop->stats.system_calls++;
+    pier__sys_close(handle->descriptor_);
+    pier__handle_closed(handle);
+}
+
+static bool return_buffer(struct pier_loop *loop, uint32_t index)
+{
+    (void)loop;
+    (void)index;
+    return false;
+}
+
+static pier_descriptor get_descriptor(struct pier_loop *loop)
+{
+    (void)loop;
+    return PIER_ENOTSUP;
+}
+
+static int refuse_fork(struct pier_loop *loop)
+{
+    (void)loop;
+    return PIER_ENOTSUP;
+}
+
+const struct pier__engine pier__iocp_engine = {
+    .name = "iocp",
+    .calls = {.start = pier__iocp_start, .cancel = pier__iocp_cancel, .resume = pier__iocp_resume},
+    .nonblocking = true,
+    .probe = probe_iocp,
+    .open = open_iocp,
+    .close = close_iocp,
+    .attach = attach_iocp,
+    .detach = detach_iocp,
+    .shut = shut_iocp,
+    .wait = wait_iocp,
+    .wake = wake_iocp,
+    .busy = is_busy_iocp,
+    .poll_start = pier__iocp_poll_start,
+    .poll_cancel = pier__iocp_poll_cancel,
+    .poll_pause = pier__iocp_poll_pause,
+    .poll_resume = pier__iocp_poll_resume,
+    .retry = pier__iocp_retry,
+    .buffer_returned = return_buffer,
+    .descriptor = get_descriptor,
+    .after_fork = refuse_fork,
+};

@@ -1,0 +1,189 @@
+/* poll.c - pier_poll() on io_uring.
+ *
+ * Each op is a poll request of its own, which the kernel completes once; a multishot op asks again
+ * after its callback, which is what makes it level-triggered. In op->bits_ PIER__WANTED says that
+ * the request is in the kernel. */
+
+#include "engine/uring/uring.h"
+
+#include <poll.h>
+
+static unsigned native_events(const struct pier_op *op)
+{
+    unsigned events = (unsigned)op->size;
+    return (events & PIER_READABLE ? POLLIN : 0u) | (events & PIER_PRIORITY ? POLLPRI : 0u) |
+           (events & PIER_WRITABLE ? POLLOUT : 0u);
+}
+
+/* What a completed request says, without what the op didn't ask for. Linux (seen on 6.18) leaves
+ * POLLPRI out of what wakes a request up, and hands on the bits of the wake-up, in which sockets
+ * claim urgent data with any data: so POLLRDBAND is there to be woken by, and then the descriptor
+ * itself is asked (tests/conform: urgent_data_is_polled). */
+static unsigned seen_events(struct pier_loop *loop, const struct pier_op *op, unsigned seen)
+{
+    unsigned native = native_events(op);
+    if ((native & POLLPRI) && !(seen & (POLLERR | POLLHUP))) {
+        loop->stats.system_calls++;
+        return pier__sys_poll_now((pier_descriptor)op->data, native);
+    }
+    return seen & (native | POLLERR | POLLHUP);
+}
+
+static void arm_poll(struct pier_loop *loop, struct pier_op *op)
+{
+    struct pier__uring *uring = pier__uring_of(loop);
+    unsigned native = native_events(op);
+    if (native & POLLPRI) {
+        native |= POLLRDBAND; /* see seen_events() */
+    }
+    if (pier__uring_wait_ready(loop, op, (pier_descriptor)op->data, native)) {
+        op->bits_ |= PIER__WANTED; /* in the kernel */
+        return;
+    }
+    op->next_ = NULL;
+    if (uring->polls_unsent == NULL) {
+        uring->polls_unsent = op;
+    } else {
+        PIER_ASSERT(uring->polls_unsent_last != NULL);
+        uring->polls_unsent_last->next_ = op;
+    }
+    uring->polls_unsent_last = op;
+}
+
+void pier__uring_poll_start(struct pier_loop *loop, struct pier_op *op)
+{
+    arm_poll(loop, op);
+}
+
+static bool unlist_poll(struct pier__uring *uring, struct pier_op *op)
+{
+    struct pier_op *before = NULL;
+    for (struct pier_op *at = uring->polls_unsent; at != NULL; before = at, at = at->next_) {
+        if (at == op) {
+            *(before == NULL ? &uring->polls_unsent : &before->next_) = at->next_;
+            if (uring->polls_unsent_last == at) {
+                uring->polls_unsent_last = before;
+            }
+            return true;
+        }
+    }
+    return false;
+}
+
+void pier__uring_poll_cancel(struct pier_loop *loop, struct pier_op *op)
+{
+    struct pier__uring *uring = pier__uring_of(loop);
+    if (!(op->bits_ & PIER__WANTED)) {
+        unlist_poll(uring, op);
+        pier__op_finish(loop, op, pier__op_reason(op));
+        return;
+    }
+    /* The owner may close the descriptor when this returns: submit now, and let the kernel drop its
+     * reference. */
+    if (!pier__uring_cancel_request(loop, pier__uring_key(op, PIER__TAG_OP))) {
+        uring->cancels_unsent = true; /* the queue is full: resubmit() tries again */
+        return;
+    }
+    if (uring->enabled && loop->thread == pier__thread()) {
+        pier__uring_submit(loop);
+    }
+}
+
+void pier__uring_poll_pause(struct pier_loop *loop, struct pier_op *op)
+{
+    (void)loop; /* if it fires, it isn't armed again before resume */
+    (void)op;
+}
+
+void pier__uring_poll_resume(struct pier_loop *loop, struct pier_op *op)
+{
+    if (!(op->bits_ & PIER__WANTED)) {
+        unlist_poll(pier__uring_of(loop), op);
+        arm_poll(loop, op);
+    }
+}
+
+void pier__uring_polled(struct pier_loop *loop, struct pier_op *op, int result)
+{
+    op->bits_ &= (uint8_t)~PIER__WANTED;
+    bool ending = op->reason_ != PIER__REASON_NONE;
+    if (ending && (result < 0 || (op->bits_ & PIER__MULTISHOT))) {
+        pier__op_finish(loop, op, pier__op_reason(op));
+        return;
+    }
+    if (result < 0) {
+        pier__op_finish(loop, op, pier__sys_map(-result));
+        op->os_error = -result;
+        return;
+    }
+    unsigned seen = seen_events(loop, op, (unsigned)result);
+    if (seen == 0 && ending) {
+        pier__op_finish(loop, op, pier__op_reason(op));
+        return;
+    }
+    if (seen == 0) {
+        if (!(op->bits_ & PIER__PAUSED)) {
+            arm_poll(loop, op);
+        }
+        return;
+    }
+    int64_t events = (seen & POLLIN ? PIER_READABLE : 0) | (seen & POLLPRI ? PIER_PRIORITY : 0) |
+                     (seen & POLLOUT ? PIER_WRITABLE : 0) |
+                     (seen & (POLLHUP | POLLERR) ? PIER_HANGUP : 0);
+    if (!(op->bits_ & PIER__MULTISHOT)) {
+        pier__op_finish(loop, op, events);
+        return;
+    }
+    if (op->bits_ & PIER__PAUSED) {
+        return; /* level-triggered: it shows again when resumed */
+    }
+    pier__op_event(loop, op, events, 0);
+    if (op->reason_ != PIER__REASON_NONE) {
+        return; /* cancelled in its callback: finished there, since it wasn't in the kernel */
+    }
+    if (!(op->bits_ & (PIER__PAUSED | PIER__WANTED))) {
+        unlist_poll(pier__uring_of(loop), op); /* resumed in its callback, with the queue full */
+        arm_poll(loop, op);
+    }
+}
+
+static void cancel_poll_again(struct pier_loop *loop, struct pier_op *op, void *context)
+{
+    struct pier__uring *uring = context;
+    if (op->kind_ == PIER__OP_POLL && op->reason_ != PIER__REASON_NONE &&
+        (op->bits_ & PIER__WANTED) &&
+        !pier__uring_cancel_request(loop, pier__uring_key(op, PIER__TAG_OP))) {
+        uring->cancels_unsent = true;
+    }
+}
+
+/* Polls and cancels that found the submission queue full. */
+void pier__uring_poll_resubmit(struct pier_loop *loop)
+{
+    struct pier__uring *uring = pier__uring_of(loop);
+    struct pier_op *op = uring->polls_unsent;
+    uring->polls_unsent = NULL;
+    while (op != NULL) {
+        struct pier_op *next = op->next_;
+        arm_poll(loop, op);
+        op = next;
+    }
+    if (uring->cancels_unsent) {
+        uring->cancels_unsent = false;
+        pier__loop_visit(loop, cancel_poll_again, uring);
+    }
+}
+
+void pier__uring_poll_in_child(struct pier_loop *loop, struct pier_op *op, void *context)
+{
+    (void)context;
+    if (op->kind_ != PIER__OP_POLL) {
+        return;
+    }
+    op->bits_ &= (uint8_t)~PIER__WANTED;
+    if (op->reason_ != PIER__REASON_NONE) {
+        pier__op_finish(loop, op, pier__op_reason(op)); /* its cancel was the old ring's */
+    } else {
+        arm_poll(loop, op);
+    }
+}

@@ -1,0 +1,255 @@
+/* uring.h - what the files of the io_uring backend share.
+ *
+ * uring.c owns the ring: entries, waiting, waking, fork. fast.c goes through the completions
+ * and has the short ways of the usual ones. ops.c starts the ops of handles and takes their
+ * other completions. receive.c owns lent receives: provided buffers and what is held back. */
+
+#ifndef PIER_ENGINE_URING_URING_H
+#define PIER_ENGINE_URING_URING_H
+
+#include <errno.h>
+#include <sys/socket.h>
+#include <sys/uio.h>
+
+#include "core/engine.h"
+#include "core/loop.h"
+#include "sys/linux.h"
+#include "sys/linux_uring.h"
+
+/* The low bits of user_data say what a completion belongs to; the rest is the address. An op's
+ * address may be used as key since the op lives until its terminal completion, which comes after
+ * this. */
+enum pier__uring_tag {
+    PIER__TAG_OP,      /* the request of an op */
+    PIER__TAG_READY,   /* the descriptor of an op is ready: do it by a system call */
+    PIER__TAG_IGNORE,  /* a cancel: what it cancels has its own completion */
+    PIER__TAG_CLOSED,  /* a handle's descriptor is closed */
+    PIER__TAG_WAKE,    /* a message from another thread */
+    PIER__TAG_EVENTFD, /* the wake-up eventfd is ready */
+    PIER__TAG_MASK = 7
+};
+
+/* handle->ready_ here */
+enum {
+    PIER__RECEIVE_IN_KERNEL = 1,
+    PIER__SEND_IN_KERNEL = 2,
+    PIER__STOPPING = 4, /* the receive request is being cancelled to hold it, not to end the op */
+    PIER__ENDED = 8,    /* the multishot op's outcome is known and noted in the last held buffer */
+    PIER__RECEIVE_POLLING = 16, /* what is in the kernel is a poll for PIER__TAG_READY */
+    PIER__SEND_POLLING = 32
+};
+
+#define PIER__URING_VECTORS 16
+#define PIER__URING_MOST (1u << 30) /* bytes of one request: lengths are 32 bits, results 31 */
+#define PIER__NOT_USUAL 0x100u      /* no bits of an op */
+
+/* What a request refers to while it is submitted: one beside each submission entry. The kernel
+ * copies it at submission. */
+struct pier__uring_scratch {
+    struct msghdr message;
+    union {
+        struct iovec vectors[PIER__URING_VECTORS];
+        char address[128];
+    } u;
+};
+
+struct pier__uring_accepted {
+    struct pier__uring_accepted *next;
+    pier_descriptor socket;
+};
+
+struct pier__uring {
+    struct io_uring ring;
+    /* What each turn looks at, together. */
+    unsigned room;  /* entries that the submission queue has room for */
+    unsigned quick; /* unsubmitted ones that usually complete at once */
+    bool enabled, eventfd_armed;
+    bool plain;          /* enabled, and without an eventfd: nothing to be seen to before a wait */
+    bool cancels_unsent; /* like polls_unsent, but cancels of polls */
+    bool serves_first;   /* handles that the last turn's events left no budget come before events */
+    uint16_t turn;       /* its number */
+    uint8_t receives_max;              /* the option, as far as it fits */
+    pier_descriptor wake, embed;       /* eventfds: -1 when not in use */
+    struct pier_op *polls_unsent;      /* polls that found the queue full */
+    struct io_uring_buf_ring *buffers; /* NULL before the first lent receive */
+    unsigned buffers_tail;
+    unsigned missing; /* of `target` */
+
+    unsigned buffers_mask;       /* entries, a power of two, less 1 */
+    unsigned target, target_max; /* buffers that the kernel should have */
+    /* A receive in the kernel may bring up to `ahead` buffers of data that can't be stopped any
+     * more; so it's asked for as long as its handle has less than lent_max. */
+    uint32_t ahead, lent_max;
+    uint64_t grew;        /* the turn in which target grew last */
+    bool buffers_refused; /* the kernel has no buffer rings */
+    struct pier__uring_features features;
+    struct pier__uring_scratch *scratch;
+    struct pier_op *polls_unsent_last;
+    struct pier__uring_accepted *accepted_free;
+};
+
+static inline struct pier__uring *pier__uring_of(const struct pier_loop *loop)
+{
+    return loop->engine_data;
+}
+
+static inline uint64_t pier__uring_key(const void *pointer, enum pier__uring_tag tag)
+{
+    return (uint64_t)(uintptr_t)pointer | (uint64_t)tag;
+}
+
+static inline unsigned pier__uring_unsubmitted(const struct pier__uring *uring)
+{
+    const struct io_uring_sq *queue = &uring->ring.sq;
+    return queue->sqe_tail - __atomic_load_n(queue->khead, __ATOMIC_ACQUIRE);
+}
+
+/* The submission queue is full: submits it. */
+bool pier__uring_make_room(struct pier_loop *loop);
+
+/* The next submission entry as it was left, where there is room. */
+static inline struct io_uring_sqe *pier__uring_take_entry(struct pier__uring *uring)
+{
+    struct io_uring_sq *queue = &uring->ring.sq;
+    uring->room--;
+    return &queue->sqes[queue->sqe_tail++ & queue->ring_mask];
+}
+
+/* The next submission entry, cleared, or NULL when the queue is full and can't be submitted now. */
+static inline struct io_uring_sqe *pier__uring_entry(struct pier_loop *loop)
+{
+    struct pier__uring *uring = pier__uring_of(loop);
+    if (PIER__UNLIKELY(uring->room == 0) && !pier__uring_make_room(loop)) {
+        return NULL;
+    }
+    struct io_uring_sqe *entry = pier__uring_take_entry(uring);
+    memset(entry, 0, sizeof(*entry));
+    return entry;
+}
+
+/* Makes an entry the request that sends `size` bytes. One that was such a request before has all
+ * else that it needs: most have been. */
+static inline void pier__uring_fill_send(struct io_uring_sqe *entry,
+                                         const struct pier_handle *handle, struct pier_op *op,
+                                         const void *memory, uint32_t size)
+{
+    if (PIER__UNLIKELY(entry->opcode != IORING_OP_SEND)) {
+        memset(entry, 0, sizeof(*entry));
+        entry->opcode = IORING_OP_SEND;
+        entry->msg_flags = MSG_NOSIGNAL | MSG_WAITALL;
+    }
+    entry->fd = (int)handle->descriptor_;
+    entry->addr = (uint64_t)(uintptr_t)memory;
+    entry->len = size;
+    entry->user_data = pier__uring_key(op, PIER__TAG_OP);
+}
+
+/* The scratch beside an entry. */
+struct pier__uring_scratch *pier__uring_scratch_of(struct pier_loop *loop,
+                                                   const struct io_uring_sqe *entry);
+/* Asks the kernel to cancel the request with this key; without an entry to spare, tries again
+ * later. */
+bool pier__uring_cancel_request(struct pier_loop *loop, uint64_t key);
+/* Waits for a descriptor on behalf of an op, to go on with PIER__TAG_READY. False when the queue is
+ * full. */
+bool pier__uring_wait_ready(struct pier_loop *loop, struct pier_op *op, pier_descriptor descriptor,
+                            unsigned events);
+
+#define PIER__PROVIDED (UINT32_MAX - 1) /* in buffer->next: the kernel has it */
+
+/* Hands a buffer to the kernel, which sees it when it's entered next. The length is there since
+ * the ring was made. */
+static inline void pier__uring_provide_one(struct pier__uring *uring, struct pier_buffer *buffer)
+{
+    struct io_uring_buf *entry = &uring->buffers->bufs[uring->buffers_tail++ & uring->buffers_mask];
+    entry->addr = (uint64_t)(uintptr_t)buffer->memory;
+    entry->bid = (uint16_t)buffer->index;
+    buffer->next = PIER__PROVIDED;
+    uring->missing--;
+}
+
+/* Whether nothing may be delivered to the op any more but its end: its handle was closed, perhaps
+ * after the op was cancelled. */
+static inline bool pier__uring_silenced(const struct pier_handle *handle, const struct pier_op *op)
+{
+    return (handle->bits_ & PIER__CLOSED_TO_USER) &&
+           (op->reason_ != PIER__REASON_NONE || (handle->bits_ & PIER__CLOSING));
+}
+
+/* fast.c */
+void pier__uring_send(struct pier_handle *handle, struct pier_op *op);
+/* Goes through what the kernel has completed. */
+void pier__uring_take_completions(struct pier_loop *loop);
+/* Counts a receive; whether the handle had had those of this turn before. */
+bool pier__uring_has_had_share(struct pier_loop *loop, struct pier_handle *handle);
+
+/* uring.c */
+void pier__uring_other_completion(struct pier_loop *loop, uint64_t key, int result, unsigned flags);
+
+/* ops.c */
+void pier__uring_start(struct pier_handle *handle, struct pier_op *op);
+void pier__uring_cancel(struct pier_handle *handle, struct pier_op *op);
+void pier__uring_resume(struct pier_handle *handle, struct pier_op *op);
+void pier__uring_retry(struct pier_handle *handle);
+void pier__uring_completed(struct pier_loop *loop, struct pier_op *op, int result, unsigned flags);
+void pier__uring_ready(struct pier_loop *loop, struct pier_op *op, int result);
+void pier__uring_serve(struct pier_loop *loop, struct pier_handle *handle);
+/* The queue is full: the handle's op is started again later. */
+void pier__uring_postpone(struct pier_loop *loop, struct pier_handle *handle);
+
+/* A request failed: ends its op. */
+void pier__uring_fail(struct pier_loop *loop, struct pier_op *op, int code);
+/* pier__uring_wait_ready() for an op of a handle, noted there. */
+void pier__uring_wait_for_op(struct pier_loop *loop, struct pier_handle *handle,
+                             struct pier_op *op);
+/* Whether a request ended because it was cancelled, or interrupted by that. */
+static inline bool pier__uring_was_cancelled(int result)
+{
+    return result == -ECANCELED || result == -EINTR;
+}
+
+/* accept.c */
+void pier__uring_start_accept(struct pier_loop *loop, struct pier_handle *handle,
+                              struct pier_op *op);
+void pier__uring_serve_accept(struct pier_loop *loop, struct pier_handle *handle,
+                              struct pier_op *op);
+void pier__uring_accepted(struct pier_loop *loop, struct pier_handle *handle, struct pier_op *op,
+                          int result, bool more);
+void pier__uring_accept_ready(struct pier_loop *loop, struct pier_handle *handle,
+                              struct pier_op *op);
+/* Closes what is held. */
+void pier__uring_drop_accepted(struct pier_loop *loop, struct pier_handle *handle);
+
+/* poll.c */
+void pier__uring_poll_start(struct pier_loop *loop, struct pier_op *op);
+void pier__uring_poll_cancel(struct pier_loop *loop, struct pier_op *op);
+void pier__uring_poll_pause(struct pier_loop *loop, struct pier_op *op);
+void pier__uring_poll_resume(struct pier_loop *loop, struct pier_op *op);
+void pier__uring_polled(struct pier_loop *loop, struct pier_op *op, int result);
+/* Polls and cancels that found the submission queue full. */
+void pier__uring_poll_resubmit(struct pier_loop *loop);
+/* For pier__loop_visit(), in the child of a fork: asks the new ring. */
+void pier__uring_poll_in_child(struct pier_loop *loop, struct pier_op *op, void *context);
+/* Submits now, and lets the kernel do what it has put off. */
+void pier__uring_submit(struct pier_loop *loop);
+
+/* receive.c */
+void pier__uring_start_lent(struct pier_loop *loop, struct pier_handle *handle, struct pier_op *op);
+void pier__uring_received_lent(struct pier_loop *loop, struct pier_handle *handle,
+                               struct pier_op *op, int result, unsigned flags);
+/* Delivers held data, as far as the turn's share goes; then the outcome if it's known, or asks for
+ * more. */
+void pier__uring_serve_lent(struct pier_loop *loop, struct pier_handle *handle, struct pier_op *op);
+void pier__uring_drop_held(struct pier_loop *loop, struct pier_handle *handle);
+/* Data that was read into a buffer of the pool by a system call. */
+void pier__uring_read_lent(struct pier_loop *loop, struct pier_handle *handle, struct pier_op *op);
+/* The first buffer of data that is held, + 1; 0 when none is. */
+static inline uint32_t pier__uring_held_first(const struct pier_handle *handle)
+{
+    return (uint32_t)(uintptr_t)handle->extra_;
+}
+void pier__uring_buffers_close(struct pier_loop *loop);
+void pier__uring_buffers_after_fork(struct pier_loop *loop);
+bool pier__uring_buffer_returned(struct pier_loop *loop, uint32_t index);
+
+#endif
