@@ -150,7 +150,7 @@ static void connect_clients(struct pier_op *accept)
 
 static uint64_t sent_bytes(void)
 {
-    struct pier_loop_stats stats;
+    struct pier_loop_counters stats;
     pier_loop_stats(loop, &stats);
     return stats.sent_bytes;
 }

@@ -274,7 +274,7 @@ static void print_line(void *context, const char *line)
 
 static void describe(struct pier_loop *loop)
 {
-    struct pier_loop_stats stats;
+    struct pier_loop_counters stats;
     pier_loop_stats(loop, &stats);
     printf("%s: %" PRIu64 " turns, %" PRIu64 " callbacks, %" PRIu64 " system calls, pending:\n",
            pier_loop_backend(loop), stats.turns, stats.callbacks, stats.system_calls);

@@ -7,37 +7,51 @@
 #
 # Paths start at the project's root, since this file is included there.
 
-set(base_sources
+set(common_sources
   src/base/address.c
   src/base/error.c
-  src/base/timer.c)
-
-set(core_sources
+  src/base/timer.c
+  src/sys/fault.c
   src/core/cancel.c
+  src/core/close.c
+  src/core/counters.c
+  src/core/drain.c
+  src/core/dump.c
+  src/core/end.c
+  src/core/fork.c
   src/core/gather.c
   src/core/handle.c
   src/core/loop.c
   src/core/op.c
   src/core/pool.c
   src/core/remote.c
-  src/core/stats.c
-  src/ops/stream.c
+  src/core/token.c
+  src/core/turn.c
+  src/ops/graceful.c
+  src/ops/poll.c
+  src/ops/post.c
+  src/ops/stream/accept.c
+  src/ops/stream/names.c
+  src/ops/stream/open.c
+  src/ops/stream/transfer.c
   src/ops/timer.c
   src/ops/writer.c
-  src/sys/fault.c)
+  src/kinds.c
+  src/registry.c)
 
 set(PIER_KQUEUE_SOURCES src/engine/ready/kqueue.c src/sys/bsd.c)
 
-set(engine_sources src/registry.c)
+set(engine_sources "")
 set(PIER_POLLER_SOURCES "")
 if(WIN32)
   list(APPEND engine_sources
-    src/engine/iocp/iocp.c
     src/engine/iocp/accept.c
+    src/engine/iocp/iocp.c
     src/engine/iocp/ops.c
     src/engine/iocp/pipe.c
     src/engine/iocp/poll.c
-    src/engine/iocp/receive.c)
+    src/engine/iocp/receive.c
+    src/engine/iocp/send.c)
   set(sys_sources
     src/sys/windows.c
     src/sys/windows_file.c
@@ -47,8 +61,9 @@ if(WIN32)
     src/sys/windows_socket.c)
 else()
   list(APPEND engine_sources
-    src/engine/ready/ready.c
+    src/engine/ready/fast.c
     src/engine/ready/foreign.c
+    src/engine/ready/ready.c
     src/engine/ready/receive.c
     src/engine/ready/send.c)
   list(APPEND PIER_POLLER_SOURCES src/engine/ready/poll.c src/engine/ready/select.c)
@@ -61,14 +76,15 @@ else()
   endif()
   if(PIER_HAVE_URING)
     list(APPEND engine_sources
-      src/engine/uring/uring.c
       src/engine/uring/accept.c
+      src/engine/uring/buffers.c
+      src/engine/uring/fast.c
       src/engine/uring/ops.c
       src/engine/uring/poll.c
       src/engine/uring/receive.c
-      src/engine/uring/fast.c)
+      src/engine/uring/uring.c)
     list(APPEND sys_sources src/sys/linux_uring.c)
   endif()
 endif()
 
-set(PIER_SOURCES ${base_sources} ${core_sources} ${engine_sources} ${PIER_POLLER_SOURCES} ${sys_sources})
+set(PIER_SOURCES ${common_sources} ${engine_sources} ${PIER_POLLER_SOURCES} ${sys_sources})

@@ -60,6 +60,17 @@ extern "C" {
     X(PIER_ENODEV, -42, "no such device") \
     X(PIER_EFAULT, -43, "bad memory address") \
     X(PIER_EINTR, -44, "interrupted by a signal") \
+    X(PIER_ENOTEMPTY, -45, "directory not empty") \
+    X(PIER_EXDEV, -46, "on another file system") \
+    X(PIER_ENOEXEC, -47, "not an executable format") \
+    X(PIER_E2BIG, -48, "argument list too long") \
+    X(PIER_ECHILD, -49, "no such child process") \
+    X(PIER_ESRCH, -50, "no such process") \
+    X(PIER_ETXTBSY, -51, "program file in use") \
+    X(PIER_EDQUOT, -52, "disk quota exceeded") \
+    X(PIER_EMLINK, -53, "too many links") \
+    X(PIER_ENOHOST, -54, "no such host") \
+    X(PIER_ETRYAGAIN, -55, "name server did not answer, try again") \
     X(PIER_EOTHER, -99, "another error of the system, see os_error")
 
 enum pier_error {

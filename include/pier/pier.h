@@ -117,13 +117,21 @@ struct pier_op {
     /* These together, since they are what another thread touches in a notification. */
     struct pier_op *next_;
     void *owner_; /* the handle, or for ops without one the loop */
-    uint8_t kind_, state_, reason_, bits_;
+    uint8_t kind_, state_;
+    uint16_t bits_;
     uint32_t token_;
-    union {
-        uint64_t number;
-        void *pointer;
-        intptr_t descriptor;
-    } extra_;
+    union {                         /* each used by some kinds of op only */
+        uint64_t idle_limit_ns;     /* of a multishot op with a time limit */
+        uint64_t interval_ns;       /* of a repeating timer */
+        uint64_t notifications;     /* not yet delivered */
+        void *address;              /* of a connect */
+        struct pier_buffer *buffer; /* that a send or a lent receive has a reference on */
+        pier_descriptor socket;     /* accepted */
+        struct {
+            uint32_t vectors, offset; /* of a vectored send: gone, and how much of the next */
+        } sent;
+        struct pier_op **before; /* in the list of a handle's ops without a direction */
+    } use_;
 #ifdef _WIN32
     void *overlapped_[4];
 #endif
@@ -131,21 +139,42 @@ struct pier_op {
 
 /* An open socket, pipe, file or terminal that belongs to one loop. The caller's memory, all zero
  * before it is opened; from the opening call until its close callback it must stay where it is. At
- * most 96 bytes. */
+ * most 112 bytes. */
 struct pier_handle {
     struct pier_loop *loop_;
     pier_descriptor descriptor_;
     struct pier_op *head_[2]; /* by direction: receiving, sending */
     struct pier_op *tail_[2];
+    struct pier_op *unordered_; /* ops without a direction */
     pier_handle_fn *closed_;
-    struct pier_handle *next_; /* in the loop's list of still-ready, starved or closing handles */
+    struct pier_handle *next_; /* in the loop's list of ready, starved or closing handles */
     const struct pier_handle_calls *calls_;
-    void *extra_;
+    union { /* what the loop's engine knows of it */
+        struct {
+            unsigned char interest; /* what the poller watches for */
+        } ready;
+        struct {
+            void *held;              /* the last of what has come and waits to be delivered */
+            uint16_t turn, receives; /* receives in that turn */
+            unsigned char requests;  /* what is in the kernel */
+            unsigned char ahead;     /* buffers that a receive may bring */
+        } uring;
+        struct {
+            union {
+                void *listener;
+                void *wait;      /* for a pipe to connect to */
+                uint64_t offset; /* of a file: where the next transfer goes */
+            } of;
+            uint16_t turn, receives; /* receives in that turn */
+            uint16_t port;           /* whose port it can't leave, while it is detached */
+            unsigned char requests;  /* what is in the system */
+            unsigned char pipe;      /* what is known of a named pipe */
+        } iocp;
+    } engine_;
     uint32_t slot_;
     uint32_t bits_;
     uint16_t lent_; /* buffers of the pool that this handle holds */
-    uint16_t turn_; /* receives in this turn */
-    uint8_t kind_, family_, interest_, ready_;
+    uint8_t kind_, family_;
 };
 
 /* ---- the loop */
@@ -181,9 +210,16 @@ struct pier_loop_options {
     /* Bytes of a lent buffer, 64 to 16 MiB; default 20480: room for 16 KiB, or for a whole TLS
      * record, and then some, which shows that it's all. */
     uint32_t buffer_size;
-    uint32_t buffers_min;  /* lent buffers held ready, up to buffers_max; default 64 */
-    uint32_t buffers_max;  /* lent buffers at the most, up to 32768; default 1024 */
-    uint32_t buffer_share; /* one handle may hold 1/share of buffers_max; up to 32768, default 8 */
+    uint32_t buffers_min; /* lent buffers held ready, up to buffers_max; default 64 */
+    /* Lent buffers of all handles together, but for the first of each handle: up to 32768; default
+     * 1024. */
+    uint32_t buffers_max;
+    uint32_t buffer_share; /* one handle may hold 1/share of buffers_max, less as the pool empties;
+                            * up to 32768, default 8 */
+    /* Lent buffers at the most. A handle that holds none gets its first one also beyond
+     * buffers_max, so that peers that stall don't keep others waiting. At least buffers_max; 0: as
+     * many as buffers_max and the open handles together. */
+    uint32_t buffers_hard_max;
     uint64_t retry_ns; /* how long accept and receive pause when the system is out of descriptors or
                         * memory, unless something is released before; default 100 ms */
     pier_allocate_fn *allocate; /* NULL: malloc, realloc and free */
@@ -194,9 +230,9 @@ struct pier_loop_options {
 };
 
 /* What the caller was built against; pier_loop_new() passes it, so that a library with other sizes
- * says so. */
+ * says so. `size` is that of the struct itself. */
 struct pier_abi {
-    uint32_t version, op_size, handle_size, options_size;
+    uint32_t size, version, op_size, handle_size, options_size;
 };
 
 /* Makes a loop as pier_loop_new() does, for a caller compiled with the sizes in `abi`; PIER_EINVAL
@@ -210,9 +246,9 @@ PIER_API int pier_loop_new_for(struct pier_loop **loop, const struct pier_loop_o
  * thread until its first run: it may be made and filled on one thread and run on another. */
 static inline int pier_loop_new(struct pier_loop **loop, const struct pier_loop_options *options)
 {
-    const struct pier_abi abi = {PIER_VERSION_MAJOR * 1000 + PIER_VERSION_MINOR,
-                                 sizeof(struct pier_op), sizeof(struct pier_handle),
-                                 sizeof(struct pier_loop_options)};
+    const struct pier_abi abi = {
+        sizeof(struct pier_abi), PIER_VERSION_MAJOR * 1000 + PIER_VERSION_MINOR,
+        sizeof(struct pier_op), sizeof(struct pier_handle), sizeof(struct pier_loop_options)};
     return pier_loop_new_for(loop, options, &abi);
 }
 
@@ -285,8 +321,8 @@ PIER_API uint64_t pier_loop_next_timeout(struct pier_loop *loop);
  * A child that doesn't want the loop need not call anything: it just must not use it. */
 PIER_API int pier_loop_after_fork(struct pier_loop *loop);
 
-/* Counters since the loop was made. */
-struct pier_loop_stats {
+/* Counters since the loop was made, see pier_loop_stats(). */
+struct pier_loop_counters {
     uint64_t turns;     /* passes of the loop */
     uint64_t waits;     /* of which slept or could have slept in the kernel */
     uint64_t events;    /* events or completion entries taken from the kernel */
@@ -321,8 +357,16 @@ struct pier_loop_stats {
     uint64_t buffers_lent;        /* held by the program or by sends, right now */
 };
 
-/* Counts what a loop has done: fills `stats`, up to this moment. */
-PIER_API void pier_loop_stats(struct pier_loop *loop, struct pier_loop_stats *stats);
+/* pier_loop_stats() for a caller whose struct pier_loop_counters has `size` bytes: fills no more
+ * than that, and with zeros what the library doesn't know. */
+PIER_API void pier_loop_stats_for(struct pier_loop *loop, struct pier_loop_counters *counters,
+                                  size_t size);
+
+/* Counts what a loop has done: fills `counters`, up to this moment. */
+static inline void pier_loop_stats(struct pier_loop *loop, struct pier_loop_counters *counters)
+{
+    pier_loop_stats_for(loop, counters, sizeof(struct pier_loop_counters));
+}
 
 /* Takes one line (without line end) of pier_loop_dump(). */
 typedef void pier_dump_fn(void *context, const char *line);

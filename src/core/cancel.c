@@ -4,16 +4,16 @@
  * A cancel only asks: the first reason is noted, and whoever has the op (its queue, the timer
  * wheel, the backend) finishes it. */
 
-#include "core/loop.h"
+#include "core/engine.h"
 
 void pier__op_list_other(struct pier_loop *loop, struct pier_op *op)
 {
-    op->timer_.next = loop->others;
-    op->timer_.back = &loop->others;
-    if (loop->others != NULL) {
-        loop->others->back = &op->timer_.next;
+    op->timer_.next = loop->core.others;
+    op->timer_.back = &loop->core.others;
+    if (loop->core.others != NULL) {
+        loop->core.others->back = &op->timer_.next;
     }
-    loop->others = &op->timer_;
+    loop->core.others = &op->timer_;
 }
 
 static void unlist_other(struct pier_op *op)
@@ -34,43 +34,27 @@ void pier__op_unlink(struct pier_loop *loop, struct pier_op *op)
     if (!pier__op_has_handle(op) && (!is_timed || (op->bits_ & PIER__PAUSED))) {
         unlist_other(op);
     } else {
-        pier__timers_remove(&loop->timers, &op->timer_);
+        pier__timers_remove(&loop->core.timers, &op->timer_);
     }
 }
 
-void pier__op_cancel(struct pier_loop *loop, struct pier_op *op, enum pier__reason reason)
+void pier__op_cancel(struct pier_loop *loop, struct pier_op *op, unsigned reason)
 {
-    if (op->state_ == PIER__IDLE || op->state_ == PIER__DONE || op->reason_ != PIER__REASON_NONE) {
+    if (op->state_ == PIER__IDLE || op->state_ == PIER__DONE || pier__op_is_ending(op)) {
         return;
     }
-    op->reason_ = (uint8_t)reason;
+    pier__op_set_reason(op, reason);
     if (op->state_ == PIER__QUEUED) {
         pier__op_finish(loop, op, pier__op_reason(op));
-        return;
-    }
-    switch (op->kind_) {
-    case PIER__OP_TIMER:
-        pier__op_unlink(loop, op);
-        pier__op_finish(loop, op, pier__op_reason(op));
-        break;
-    case PIER__OP_POLL: loop->engine->poll_cancel(loop, op); break;
-    case PIER__OP_POST: break; /* it has happened already, it only isn't here yet */
-    case PIER__OP_NOTIFY:
-        if (pier__notify_disarm(op)) {
-            pier__op_finish(loop, op, pier__op_reason(op));
-        }
-        break;
-    default: {
-        struct pier_handle *handle = op->owner_;
-        handle->calls_->cancel(handle, op);
-    }
-    }
+    } else if (op->state_ == PIER__ACTIVE) {
+        pier__kind_of(op)->cancel(loop, op);
+    } /* else posted: it has happened already, it only isn't here yet */
 }
 
 void pier__op_timed_out(struct pier_loop *loop, struct pier_op *op)
 {
     if (!pier__op_has_handle(op)) {
-        op->bits_ &= (uint8_t)~PIER__TIMED; /* it has left the wheel */
+        pier__op_clear(op, PIER__TIMED); /* it has left the wheel */
         pier__op_list_other(loop, op);
     }
     pier__op_cancel(loop, op, PIER__REASON_TIMEOUT);
@@ -78,13 +62,12 @@ void pier__op_timed_out(struct pier_loop *loop, struct pier_op *op)
 
 PIER__COLD void pier__op_refresh(struct pier_loop *loop, struct pier_op *op, uint64_t now)
 {
-    if (!(op->bits_ & PIER__MULTISHOT) || op->reason_ != PIER__REASON_NONE) {
+    if (!(op->bits_ & PIER__MULTISHOT) || pier__op_is_ending(op)) {
         return;
     }
     pier__op_unlink(loop, op);
-    uint64_t limit = op->extra_.number;
-    pier__timers_insert(&loop->timers, &op->timer_,
-                        limit > UINT64_MAX - now ? UINT64_MAX : now + limit);
+    pier__timers_insert(&loop->core.timers, &op->timer_,
+                        pier__time_after(now, op->use_.idle_limit_ns));
 }
 
 void pier_cancel(struct pier_op *op)
@@ -93,8 +76,7 @@ void pier_cancel(struct pier_op *op)
         return;
     }
     struct pier_loop *loop = pier__op_loop(op);
-    PIER_REQUIRE(pier__loop_on_thread(loop), "pier_cancel",
-                 "called from another thread than the loop's");
+    PIER__REQUIRE_THREAD(loop, "pier_cancel");
     pier__op_cancel(loop, op, PIER__REASON_CALLER);
 }
 
@@ -102,7 +84,13 @@ void pier_cancel(struct pier_op *op)
 static inline bool is_running(const struct pier_op *op)
 {
     return op->state_ != PIER__IDLE && op->state_ != PIER__DONE && (op->bits_ & PIER__MULTISHOT) &&
-           op->reason_ == PIER__REASON_NONE;
+           !pier__op_is_ending(op);
+}
+
+/* A timer stands in the wheel by its deadline alone, other ops by their limit. */
+static bool is_in_wheel(const struct pier_op *op)
+{
+    return (op->bits_ & PIER__TIMED) || op->kind_ == PIER__OP_TIMER;
 }
 
 void pier_pause(struct pier_op *op)
@@ -110,38 +98,17 @@ void pier_pause(struct pier_op *op)
     if (!is_running(op) || (op->bits_ & PIER__PAUSED)) {
         return;
     }
-    if (PIER__LIKELY(pier__op_has_handle(op) && !(op->bits_ & PIER__TIMED))) {
-        op->bits_ |= PIER__PAUSED;
-        return;
-    }
     struct pier_loop *loop = pier__op_loop(op);
-    if ((op->bits_ & PIER__TIMED) || op->kind_ == PIER__OP_TIMER) {
+    PIER__REQUIRE_THREAD(loop, "pier_pause");
+    if (is_in_wheel(op)) {
         pier__op_unlink(loop, op); /* a held op isn't idle */
         if (!pier__op_has_handle(op)) {
             pier__op_list_other(loop, op);
         }
     }
-    op->bits_ |= PIER__PAUSED;
-    if (op->kind_ == PIER__OP_POLL) {
-        loop->engine->poll_pause(loop, op);
-    }
-}
-
-PIER__COLD static void resume_other(struct pier_loop *loop, struct pier_op *op)
-{
-    if (!pier__op_has_handle(op) && ((op->bits_ & PIER__TIMED) || op->kind_ == PIER__OP_TIMER)) {
-        pier__op_unlink(loop, op);
-    }
-    op->bits_ &= (uint8_t)~PIER__PAUSED;
-    if (op->bits_ & PIER__TIMED) {
-        pier__op_refresh(loop, op, pier__loop_clock(loop));
-    }
-    if (op->kind_ == PIER__OP_TIMER) {
-        pier__timers_insert(&loop->timers, &op->timer_, op->timer_.deadline_ns);
-    } else if (op->kind_ == PIER__OP_POLL) {
-        loop->engine->poll_resume(loop, op);
-    } else if (op->kind_ == PIER__OP_NOTIFY) {
-        pier__notify_resume(op);
+    pier__op_set(op, PIER__PAUSED);
+    if (pier__kind_of(op)->pause != NULL) {
+        pier__kind_of(op)->pause(loop, op);
     }
 }
 
@@ -150,12 +117,16 @@ void pier_resume(struct pier_op *op)
     if (!(op->bits_ & PIER__PAUSED) || !is_running(op)) {
         return;
     }
-    if (PIER__UNLIKELY(!pier__op_has_handle(op) || (op->bits_ & PIER__TIMED))) {
-        resume_other(pier__op_loop(op), op);
+    struct pier_loop *loop = pier__op_loop(op);
+    PIER__REQUIRE_THREAD(loop, "pier_resume");
+    if (!pier__op_has_handle(op) && is_in_wheel(op)) {
+        pier__op_unlink(loop, op);
     }
-    op->bits_ &= (uint8_t)~PIER__PAUSED;
-    if (pier__op_has_handle(op) && op->state_ == PIER__ACTIVE) {
-        struct pier_handle *handle = op->owner_;
-        handle->calls_->resume(handle, op);
+    pier__op_clear(op, PIER__PAUSED);
+    if (op->bits_ & PIER__TIMED) {
+        pier__op_refresh(loop, op, pier__loop_clock(loop));
+    }
+    if (op->state_ == PIER__ACTIVE && pier__kind_of(op)->resume != NULL) {
+        pier__kind_of(op)->resume(loop, op);
     }
 }

@@ -3,126 +3,191 @@
  * A buffer out of the pool counts against the share of the handle it was filled for. The handle may
  * be closed long before the program releases the buffer: then the buffer counts for nobody. */
 
-#include "core/loop.h"
+#include "core/pool.h"
 
-static void set_free(struct pier__pool *pool, uint32_t index)
-{
-    pool->free = index;
-    pool->free_memory = index == PIER__NO_BUFFER ? NULL : pier__pool_memory(pool, index);
-}
+#include "core/engine.h"
+#include "core/handle.h"
 
-int pier__pool_open(struct pier_loop *loop)
+#define CHUNK_MIN 64u
+
+void pier__pool_open(struct pier_loop *loop)
 {
     struct pier__pool *pool = &loop->pool;
     pool->buffer_size = loop->options.buffer_size;
-    pool->count = loop->options.buffers_max;
-    set_free(pool, PIER__NO_BUFFER);
-    pool->current = PIER__NO_BUFFER;
-    pool->share = pool->count / loop->options.buffer_share;
+    pool->max = loop->options.buffers_max;
+    pool->share = pool->max / loop->options.buffer_share;
     if (pool->share == 0) {
         pool->share = 1;
     }
-    return 0;
 }
 
 void pier__pool_close(struct pier_loop *loop)
 {
     struct pier__pool *pool = &loop->pool;
-    pier__free(loop, pool->memory, pool->memory_size);
-    pier__free(loop, pool->buffers, pool->count * sizeof(*pool->buffers));
-    pool->memory = NULL;
-    pool->buffers = NULL;
+    for (uint32_t i = 0; i < pool->chunks_used; i++) {
+        struct pier__pool_chunk *chunk = &pool->chunks[i];
+#ifdef PIER__POISONS
+        __asan_unpoison_memory_region(chunk->memory, chunk->memory_size);
+#endif
+        pier__free(loop, chunk->memory, chunk->memory_size);
+        pier__free(loop, chunk->buffers, chunk->count * sizeof(*chunk->buffers));
+    }
+    pool->chunks_used = 0;
 }
 
-/* Reserves the memory at the first use: a loop that never lends has none. Untouched pages cost
- * nothing. */
-static bool reserve(struct pier_loop *loop)
+/* What all handles together may hold. */
+static uint32_t hard_max(const struct pier_loop *loop)
+{
+    uint64_t most = loop->options.buffers_hard_max;
+    if (most == 0) {
+        most = loop->pool.max + loop->counters.handles_open;
+    }
+    return most > UINT32_MAX ? UINT32_MAX : (uint32_t)most;
+}
+
+/* Of the second buffer on: the share, and less as the pool empties. While half of the pool is free
+ * the share is whole; a share of all of it is never cut. */
+static uint32_t share_now(const struct pier__pool *pool)
+{
+    uint32_t left = pool->max > pool->lent ? pool->max - pool->lent : 0;
+    if (left >= pool->max / 2 || pool->share == pool->max) {
+        return pool->share;
+    }
+    return (uint32_t)((uint64_t)pool->share * left / (pool->max / 2));
+}
+
+bool pier__pool_admits(const struct pier_loop *loop, const struct pier_handle *handle)
+{
+    const struct pier__pool *pool = &loop->pool;
+    if (PIER__LIKELY(handle->lent_ == 0)) {
+        return pool->lent < pool->max || pool->lent < hard_max(loop);
+    }
+    return pool->lent < pool->max && handle->lent_ < share_now(pool);
+}
+
+/* Room for more buffers: the first chunk has what the pool ordinarily may have, each further one as
+ * much as all before it have by then, at most. Untouched pages cost nothing. */
+static bool add_chunk(struct pier_loop *loop)
 {
     struct pier__pool *pool = &loop->pool;
-    if (pool->buffers == NULL) {
-        pool->buffers = pier__allocate(loop, pool->count * sizeof(*pool->buffers));
-    }
-    if (pool->buffers == NULL) {
+    if (pool->chunks_used == PIER__POOL_CHUNKS) {
         return false;
     }
-    size_t size = pool->buffer_size * pool->count;
-    pool->memory = pier__allocate(loop, size);
-    pool->memory_size = pool->memory != NULL ? size : 0;
-    return pool->memory != NULL;
+    struct pier__pool_chunk *chunk = &pool->chunks[pool->chunks_used];
+    uint32_t count = pool->max;
+    if (pool->chunks_used > 0) {
+        count = pool->room > CHUNK_MIN ? pool->room : CHUNK_MIN;
+    }
+    chunk->buffers = pier__allocate(loop, count * sizeof(*chunk->buffers));
+    if (chunk->buffers == NULL) {
+        return false;
+    }
+    chunk->memory_size = pool->buffer_size * count;
+    chunk->memory = pier__allocate(loop, chunk->memory_size);
+    if (chunk->memory == NULL) {
+        pier__free(loop, chunk->buffers, count * sizeof(*chunk->buffers));
+        return false;
+    }
+    chunk->count = count;
+    pool->room += count;
+    pool->chunks_used++;
+    return true;
 }
 
-/* The pool has no free buffer: makes another, if it may. */
-PIER__COLD static uint32_t make_buffer(struct pier_loop *loop)
+/* The pool has no free buffer: makes another. */
+PIER__COLD static struct pier_buffer *make_buffer(struct pier_loop *loop)
 {
     struct pier__pool *pool = &loop->pool;
-    if (pool->memory == NULL && !reserve(loop)) {
-        return PIER__NO_BUFFER;
+    if (pool->made == pool->room && !add_chunk(loop)) {
+        return NULL;
     }
-    if (pool->used == pool->count) {
-        return PIER__NO_BUFFER;
-    }
-    struct pier_buffer *buffer = &pool->buffers[pool->used];
+    const struct pier__pool_chunk *chunk = &pool->chunks[pool->chunks_used - 1];
+    uint32_t index = pool->made++ - (pool->room - chunk->count);
+    struct pier_buffer *buffer = &chunk->buffers[index];
     memset(buffer, 0, sizeof(*buffer));
     buffer->loop = loop;
-    buffer->index = pool->used;
-    buffer->memory = pool->memory + (size_t)pool->used * pool->buffer_size;
-    buffer->next = PIER__NO_BUFFER;
-    set_free(pool, pool->used++);
-    loop->stats.buffers_total = pool->used;
-    return pool->free;
+    buffer->memory = chunk->memory + (size_t)index * pool->buffer_size;
+    loop->counters.buffers_total = pool->made;
+    return buffer;
 }
 
-uint32_t pier__pool_peek(struct pier_loop *loop)
-{
-    uint32_t index = loop->pool.free;
-    return PIER__LIKELY(index != PIER__NO_BUFFER) ? index : make_buffer(loop);
-}
-
-void pier__pool_pop(struct pier_loop *loop, uint32_t index)
+struct pier_buffer *pier__pool_pop(struct pier_loop *loop)
 {
     struct pier__pool *pool = &loop->pool;
-    PIER_ASSERT(pool->free == index);
-    set_free(pool, pool->buffers[index].next);
+    struct pier_buffer *buffer = pool->free;
+    if (PIER__UNLIKELY(buffer == NULL)) {
+        return make_buffer(loop);
+    }
+    pool->free = buffer->next;
+    pier__pool_unpoison(pool, buffer);
+    return buffer;
 }
 
-void pier__pool_take(struct pier_loop *loop, uint32_t index, struct pier_handle *handle)
+void pier__pool_put(struct pier_loop *loop, struct pier_buffer *buffer)
 {
-    pier__pool_pop(loop, index);
-    pier__pool_give(loop, index, handle);
+    struct pier__pool *pool = &loop->pool;
+    pier__pool_poison(pool, buffer);
+    if (pool->spare == NULL) {
+        pool->spare = buffer;
+        return;
+    }
+    buffer->next = pool->free;
+    pool->free = buffer;
 }
 
-void pier__pool_give(struct pier_loop *loop, uint32_t index, struct pier_handle *handle)
+struct pier_buffer *pier__pool_fetch_spare(struct pier_loop *loop)
 {
-    struct pier_buffer *buffer = &loop->pool.buffers[index];
+    struct pier__pool *pool = &loop->pool;
+    if (pool->spare == NULL) {
+        pool->spare = pier__pool_pop(loop);
+    }
+    if (pool->spare != NULL) {
+        pier__pool_unpoison(pool, pool->spare);
+    }
+    return pool->spare;
+}
+
+void pier__pool_return_spare(struct pier_loop *loop, struct pier_buffer *buffer)
+{
+    if (loop->pool.spare != buffer) {
+        pier__pool_put(loop, buffer);
+    } else {
+        pier__pool_poison(&loop->pool, buffer);
+    }
+}
+
+void pier__pool_give(struct pier_loop *loop, struct pier_buffer *buffer, struct pier_handle *handle)
+{
+    struct pier__pool *pool = &loop->pool;
     PIER_ASSERT(buffer->refs == 0);
     buffer->refs = 1;
     buffer->handle = handle;
     handle->lent_++;
-    loop->pool.lent++;
-}
-
-void pier__pool_put(struct pier_loop *loop, uint32_t index)
-{
-    struct pier__pool *pool = &loop->pool;
-    pool->buffers[index].next = pool->free;
-    set_free(pool, index);
+    pool->lent++;
+    if (buffer == pool->spare) {
+        pool->spare = NULL;
+    }
 }
 
 void pier__pool_disown(struct pier_loop *loop, struct pier_handle *handle)
 {
     struct pier__pool *pool = &loop->pool;
-    for (uint32_t i = 0; i < pool->used; i++) {
-        if (pool->buffers[i].handle == handle) {
-            pool->buffers[i].handle = NULL;
+    for (uint32_t i = 0; i < pool->chunks_used; i++) {
+        struct pier__pool_chunk *chunk = &pool->chunks[i];
+        uint32_t before = pool->room - chunk->count;
+        uint32_t used = i + 1 < pool->chunks_used ? chunk->count : pool->made - before;
+        for (uint32_t k = 0; k < used; k++) {
+            if (chunk->buffers[k].handle == handle) {
+                chunk->buffers[k].handle = NULL;
+            }
         }
     }
     handle->lent_ = 0;
 }
 
-void pier__pool_drop(struct pier_loop *loop, uint32_t index)
+void pier__pool_drop(struct pier_loop *loop, struct pier_buffer *buffer)
 {
     struct pier__pool *pool = &loop->pool;
-    struct pier_buffer *buffer = &pool->buffers[index];
     PIER_ASSERT(buffer->refs > 0);
     if (--buffer->refs != 0) {
         return;
@@ -131,91 +196,49 @@ void pier__pool_drop(struct pier_loop *loop, uint32_t index)
     if (buffer->handle != NULL) {
         buffer->handle->lent_--;
     }
-    if (buffer == pool->current_out) {
-        return; /* its callback still runs; the backend takes it back after that */
+    if (PIER__UNLIKELY(loop->core.starved.head != NULL)) {
+        pier__loop_retry(loop);
     }
-    if (!loop->engine->buffer_returned(loop, index)) {
-        pier__pool_put(loop, index);
+    if (buffer == pool->delivering) {
+        return; /* its callback still runs; whoever delivers takes it back after that */
     }
-    pier__loop_retry(loop);
+    if (loop->engine->buffer_returned == NULL || !loop->engine->buffer_returned(loop, buffer)) {
+        pier__pool_put(loop, buffer);
+    }
 }
 
-/* Takes the buffer whose data is being delivered out of the free list. It was the first there; what
- * its callback has released since then lies on top of it. */
-static void take_current(struct pier_loop *loop)
+/* ---- finding a buffer by an address in it */
+
+struct pier_buffer *pier__pool_find(const struct pier__pool *pool, const void *address)
 {
-    struct pier__pool *pool = &loop->pool;
-    struct pier_buffer *above = NULL;
-    for (uint32_t at = pool->free; PIER__UNLIKELY(at != pool->current); at = above->next) {
-        above = &pool->buffers[at];
+    for (uint32_t i = 0; i < pool->chunks_used; i++) {
+        const struct pier__pool_chunk *chunk = &pool->chunks[i];
+        uintptr_t offset = (uintptr_t)address - (uintptr_t)chunk->memory;
+        if (offset < chunk->memory_size) {
+            return &chunk->buffers[offset / pool->buffer_size];
+        }
     }
-    if (PIER__LIKELY(above == NULL)) {
-        pier__pool_pop(loop, pool->current);
-    } else {
-        above->next = pool->buffers[pool->current].next;
-    }
-    pier__pool_give(loop, pool->current, pool->current_handle);
+    return NULL;
 }
 
-/* One more reference on a buffer that is out of the pool, or is the one whose data is being
- * delivered. */
-static bool hold_buffer(struct pier_loop *loop, uint32_t index)
+struct pier_buffer *pier__pool_hold(struct pier_loop *loop, const void *address)
 {
     struct pier__pool *pool = &loop->pool;
-    struct pier_buffer *buffer = &pool->buffers[index];
+    struct pier_buffer *buffer = pool->delivering;
+    if (buffer == NULL || !pier__pool_is_in(pool, buffer, address)) {
+        buffer = pier__pool_find(pool, address);
+    }
+    if (buffer == NULL) {
+        return NULL;
+    }
     if (buffer->refs != 0) {
         buffer->refs++;
-    } else if (buffer == pool->current_out) {
-        pier__pool_give(loop, index, buffer->handle);
-    } else if (index == pool->current) {
-        take_current(loop);
-        buffer->size = pool->current_size;
-        buffer->offset = 0;
+    } else if (buffer == pool->delivering && buffer->handle != NULL) {
+        pier__pool_give(loop, buffer, buffer->handle);
     } else {
-        return false; /* memory that was given back: the caller's mistake, and nothing to hold */
+        return NULL; /* memory that was given back: the caller's mistake, and nothing to hold */
     }
-    return true;
-}
-
-void pier__pool_hold(struct pier_loop *loop, struct pier_op *op)
-{
-    const struct pier__pool *pool = &loop->pool;
-    if (pool->memory == NULL || (op->bits_ & PIER__HOLDS)) {
-        return;
-    }
-    if (PIER__LIKELY(op->kind_ == PIER__OP_SEND)) {
-        uint32_t index = pier__pool_find(pool, op->data);
-        if (index != PIER__NO_BUFFER && hold_buffer(loop, index)) {
-            op->bits_ |= PIER__HOLDS;
-            op->extra_.pointer = &loop->pool.buffers[index];
-        }
-        return;
-    }
-    const struct pier_vector *vectors = op->data;
-    for (size_t i = 0; i < op->size; i++) {
-        uint32_t index = vectors[i].size == 0 ? PIER__NO_BUFFER
-                                              : pier__pool_find(pool, vectors[i].data);
-        if (index != PIER__NO_BUFFER && hold_buffer(loop, index)) {
-            op->bits_ |= PIER__HOLDS;
-        }
-    }
-}
-
-void pier__pool_unhold(struct pier_loop *loop, struct pier_op *op)
-{
-    const struct pier__pool *pool = &loop->pool;
-    if (op->kind_ == PIER__OP_SEND) {
-        pier__pool_drop(loop, pier__pool_find(pool, op->data));
-        return;
-    }
-    const struct pier_vector *vectors = op->data;
-    for (size_t i = 0; i < op->size; i++) {
-        uint32_t index = vectors[i].size == 0 ? PIER__NO_BUFFER
-                                              : pier__pool_find(pool, vectors[i].data);
-        if (index != PIER__NO_BUFFER && pool->buffers[index].refs > 0) {
-            pier__pool_drop(loop, index);
-        }
-    }
+    return buffer;
 }
 
 /* ---- public */
@@ -226,20 +249,15 @@ struct pier_buffer *pier_buffer_keep(struct pier_op *op)
         return NULL;
     }
     struct pier_loop *loop = ((struct pier_handle *)op->owner_)->loop_;
-    if (loop == NULL) {
-        return NULL;
-    }
-    uint32_t index = pier__pool_find(&loop->pool, op->data);
-    return index != PIER__NO_BUFFER && hold_buffer(loop, index) ? &loop->pool.buffers[index] : NULL;
+    return loop != NULL ? pier__pool_hold(loop, op->data) : NULL;
 }
 
 void pier_buffer_release(struct pier_buffer *buffer)
 {
     struct pier_loop *loop = buffer->loop;
-    PIER_REQUIRE(pier__loop_on_thread(loop), "pier_buffer_release",
-                 "called from another thread than the loop's");
+    PIER__REQUIRE_THREAD(loop, "pier_buffer_release");
     PIER_REQUIRE(buffer->refs > 0, "pier_buffer_release", "the buffer was released already");
-    pier__pool_drop(loop, buffer->index);
+    pier__pool_drop(loop, buffer);
 }
 
 void *pier_buffer_data(const struct pier_buffer *buffer)

@@ -1,80 +1,131 @@
 /* pool.h - the loop's pool of lent buffers.
  *
- * All buffers lie in one range of memory, so that the buffer behind an address is found by
- * arithmetic. The range is reserved at the first use and touched only as far as it's used: free
- * buffers are taken last in, first out. A buffer out of the pool has refs > 0. On readiness
- * backends data is received straight into the top of the free list, and the buffer is taken out
- * only if the callback keeps it or a send still needs it: that's what `current` is for. */
+ * Who may have a buffer:
+ *   - A handle that holds none gets one, up to options.buffers_hard_max in all. So peers that stall
+ * cost themselves a buffer each, and nobody else waits for them.
+ *   - The second and further ones come out of options.buffers_max, and are bounded by the handle's
+ * share: 1/buffer_share of the pool, and less as the pool empties.
+ *
+ * Buffers are made in chunks that never move: the first has buffers_max of them, reserved at the
+ * first use and touched only as far as it's used; further ones come when they are needed. Free
+ * buffers are taken last in, first out. A buffer out of the pool has refs > 0.
+ *
+ * Data that is being delivered needs no reference: `delivering` names its buffer while the callback
+ * runs, and only keeping it, or a send that isn't over at once, takes one. An engine that receives
+ * by system calls receives into `spare`, which is out of the free list but held by nobody. */
 
 #ifndef PIER_CORE_POOL_H
 #define PIER_CORE_POOL_H
 
+#include <string.h>
+
 #include "pier/pier.h"
 
-#define PIER__NO_BUFFER UINT32_MAX
+/* Data that has gone back is poisoned for AddressSanitizer, so that a program that still reads it
+ * is found. */
+#if defined(__SANITIZE_ADDRESS__)
+#define PIER__POISONS 1
+#elif defined(__has_feature)
+#if __has_feature(address_sanitizer)
+#define PIER__POISONS 1
+#endif
+#endif
+
+#ifdef PIER__POISONS
+#include <sanitizer/asan_interface.h>
+#endif
 
 struct pier_buffer {
     struct pier_loop *loop;
     struct pier_handle *handle; /* in whose share it counts, NULL when that was closed */
     unsigned char *memory;
+    struct pier_buffer *next; /* in the free list, or among a handle's held ones */
     uint32_t refs;
     uint32_t size;   /* bytes received */
-    uint32_t next;   /* in the free list */
     uint32_t offset; /* of the data, from the buffer's start */
     int32_t
         outcome; /* uring, held data: how the op ends after it, PIER__NO_OUTCOME while it goes on */
-    uint32_t index; /* its own, in pool->buffers */
 };
 
 #define PIER__NO_OUTCOME INT32_MAX
 
-struct pier__pool {
-    unsigned char *memory; /* NULL before the first use */
+enum { PIER__POOL_CHUNKS = 24 };
+
+struct pier__pool_chunk {
+    unsigned char *memory;
+    size_t memory_size;
     struct pier_buffer *buffers;
-    size_t buffer_size, memory_size;
-    uint32_t count, used;       /* made at the most; ever taken */
-    unsigned char *free_memory; /* of the buffer `free`, NULL when there is none */
-    uint32_t free, lent, share;
-    uint32_t current; /* was the top of the free list when the delivery of data in it began */
-    struct pier_buffer *current_out; /* the same for one that isn't in the free list, since the
-                                        backend had it; its size and handle are noted in it */
-    uint32_t current_size;
-    struct pier_handle *current_handle;
+    uint32_t count;
 };
 
-int pier__pool_open(struct pier_loop *loop);
+struct pier__pool {
+    struct pier_buffer *spare;      /* where the next receive goes; NULL: to be fetched */
+    struct pier_buffer *delivering; /* lent to the callback that runs */
+    struct pier_buffer *free;
+    size_t buffer_size;
+    uint32_t lent; /* with references */
+    uint32_t max, share;
+    uint32_t made; /* in all chunks */
+    uint32_t room; /* what the chunks have room for */
+    uint32_t chunks_used;
+    struct pier__pool_chunk chunks[PIER__POOL_CHUNKS];
+};
+
+void pier__pool_open(struct pier_loop *loop);
 void pier__pool_close(struct pier_loop *loop);
 
-/* The next free buffer, without taking it; PIER__NO_BUFFER when there is none or the memory can't
- * be had. */
-uint32_t pier__pool_peek(struct pier_loop *loop);
-/* Takes the buffer that pier__pool_peek() has shown, with one reference, for a handle. */
-void pier__pool_take(struct pier_loop *loop, uint32_t index, struct pier_handle *handle);
-/* Takes it without an owner or reference: the backend has it now. */
-void pier__pool_pop(struct pier_loop *loop, uint32_t index);
-/* The same for a buffer that isn't in the free list, since the backend had it. */
-void pier__pool_give(struct pier_loop *loop, uint32_t index, struct pier_handle *handle);
+/* Whether a handle may have one more lent buffer. */
+bool pier__pool_admits(const struct pier_loop *loop, const struct pier_handle *handle);
+/* A buffer out of the free list, without reference or owner, or NULL: the engine has it now. Not
+ * asked is whether anybody may have it. */
+struct pier_buffer *pier__pool_pop(struct pier_loop *loop);
 /* Back into the free list. */
-void pier__pool_put(struct pier_loop *loop, uint32_t index);
+void pier__pool_put(struct pier_loop *loop, struct pier_buffer *buffer);
+/* Fetches a spare buffer; NULL when there is none to be had. */
+struct pier_buffer *pier__pool_fetch_spare(struct pier_loop *loop);
+/* A buffer that was the spare one, and that nobody has a reference on. */
+void pier__pool_return_spare(struct pier_loop *loop, struct pier_buffer *buffer);
+/* The first reference on a buffer, for a handle. */
+void pier__pool_give(struct pier_loop *loop, struct pier_buffer *buffer,
+                     struct pier_handle *handle);
+/* Drops a reference; the last one returns the buffer. */
+void pier__pool_drop(struct pier_loop *loop, struct pier_buffer *buffer);
 /* The handle is going, and has buffers lent: they count for nobody from now on. */
 void pier__pool_disown(struct pier_loop *loop, struct pier_handle *handle);
-/* Drops a reference; the last one returns the buffer. */
-void pier__pool_drop(struct pier_loop *loop, uint32_t index);
-/* A send that stays in flight: takes references on the lent buffers that its memory is in, and
- * notes so in the op. The second time it does nothing. */
-void pier__pool_hold(struct pier_loop *loop, struct pier_op *op);
-void pier__pool_unhold(struct pier_loop *loop, struct pier_op *op);
+/* One more reference on the buffer that an address lies in; NULL when it's in none that is out. */
+struct pier_buffer *pier__pool_hold(struct pier_loop *loop, const void *address);
+/* The buffer that an address lies in, or NULL. */
+struct pier_buffer *pier__pool_find(const struct pier__pool *pool, const void *address);
 
-/* The buffer that an address lies in, or PIER__NO_BUFFER. */
-static inline uint32_t pier__pool_find(const struct pier__pool *pool, const void *address)
+static inline bool pier__pool_is_in(const struct pier__pool *pool, const struct pier_buffer *buffer,
+                                    const void *address)
 {
-    uintptr_t offset = (uintptr_t)address - (uintptr_t)pool->memory;
-    return offset >= pool->memory_size ? PIER__NO_BUFFER : (uint32_t)(offset / pool->buffer_size);
+    return (uintptr_t)address - (uintptr_t)buffer->memory < pool->buffer_size;
 }
 
-static inline unsigned char *pier__pool_memory(const struct pier__pool *pool, uint32_t index)
+/* The program may no longer look at a buffer's data, or may again. */
+static inline void pier__pool_poison(const struct pier__pool *pool,
+                                     const struct pier_buffer *buffer)
 {
-    return pool->buffers[index].memory;
+#ifdef PIER__POISONS
+    __asan_poison_memory_region(buffer->memory, pool->buffer_size);
+#elif defined(PIER_DEBUG)
+    memset(buffer->memory, 0xdb, pool->buffer_size < 4096 ? pool->buffer_size : 4096);
+#else
+    (void)pool;
+    (void)buffer;
+#endif
+}
+
+static inline void pier__pool_unpoison(const struct pier__pool *pool,
+                                       const struct pier_buffer *buffer)
+{
+#ifdef PIER__POISONS
+    __asan_unpoison_memory_region(buffer->memory, pool->buffer_size);
+#else
+    (void)pool;
+    (void)buffer;
+#endif
 }
 
 #endif

@@ -1,64 +1,51 @@
-/* timer.c - timer operations, and pier_poll(): the ops that have no handle. */
+/* timer.c - timers: ops of the loop that stand in its wheel. */
 
-#include "core/loop.h"
+#include "core/engine.h"
+#include "core/remote.h"
+#include "ops/ops.h"
 
-static uint64_t after(uint64_t now, uint64_t delay_ns)
-{
-    return delay_ns > UINT64_MAX - now ? UINT64_MAX : now + delay_ns;
-}
-
-/* What pier__op_begin() does, without what a plain timer doesn't need: programs start one for each
+/* What pier__op_submit_free() does, without what a plain timer doesn't need: programs start one for each
  * request. */
 void pier_timer(struct pier_loop *loop, struct pier_op *op, uint64_t delay_ns, pier_op_fn *fn)
 {
-    if (PIER__UNLIKELY(loop->thread != pier__thread() || op->state_ != PIER__IDLE || fn == NULL ||
-                       op->flags != 0)) {
-        pier__op_begin(loop, op, PIER__OP_TIMER, 0, fn, "pier_timer");
+    if (PIER__UNLIKELY(loop->core.thread != pier__thread_id || op->state_ != PIER__IDLE ||
+                       fn == NULL || (op->flags & PIER_BACKGROUND))) {
+        pier__op_submit_free(loop, op, PIER__OP_TIMER, 0, fn, "pier_timer");
     } else {
-        op->fn = fn;
-        op->done = 0;
-        op->timeout_ns = 0;
-        op->os_error = 0;
-        op->owner_ = loop;
-        loop->in_flight++;
-        op->kind_ = PIER__OP_TIMER; /* these four bytes become one store */
-        pier__op_move(op, PIER__ACTIVE);
-        op->reason_ = PIER__REASON_NONE;
-        op->bits_ = 0;
+        pier__op_begin_timer(loop, op, fn);
     }
-    pier__timers_insert(&loop->timers, &op->timer_, after(pier__loop_clock(loop), delay_ns));
+    pier__timers_insert(&loop->core.timers, &op->timer_,
+                        pier__time_after(pier__loop_clock(loop), delay_ns));
 }
 
 void pier_timer_each(struct pier_loop *loop, struct pier_op *op, uint64_t delay_ns,
                      uint64_t interval_ns, pier_op_fn *fn)
 {
-    pier__op_begin(loop, op, PIER__OP_TIMER, PIER__MULTISHOT, fn, "pier_timer_each");
-    op->extra_.number = interval_ns;
+    pier__op_submit_free(loop, op, PIER__OP_TIMER, PIER__MULTISHOT, fn, "pier_timer_each");
+    op->use_.interval_ns = interval_ns;
     if (interval_ns == 0) {
-        op->reason_ = PIER__REASON_NONE;
         pier__op_finish(loop, op, PIER_EINVAL);
         return;
     }
-    pier__timers_insert(&loop->timers, &op->timer_, after(pier__loop_clock(loop), delay_ns));
+    pier__timers_insert(&loop->core.timers, &op->timer_,
+                        pier__time_after(pier__loop_clock(loop), delay_ns));
 }
 
 void pier_timer_reset(struct pier_op *op, uint64_t delay_ns)
 {
-    if (op->state_ != PIER__ACTIVE || op->kind_ != PIER__OP_TIMER ||
-        op->reason_ != PIER__REASON_NONE) {
+    if (op->state_ != PIER__ACTIVE || op->kind_ != PIER__OP_TIMER || pier__op_is_ending(op)) {
         return;
     }
     struct pier_loop *loop = op->owner_;
-    PIER_REQUIRE(pier__loop_on_thread(loop), "pier_timer_reset",
-                 "called from another thread than the loop's");
-    uint64_t deadline = after(pier__loop_clock(loop), delay_ns);
+    PIER__REQUIRE_THREAD(loop, "pier_timer_reset");
+    uint64_t deadline = pier__time_after(pier__loop_clock(loop), delay_ns);
     if (op->bits_ & PIER__PAUSED) {
         op->timer_.deadline_ns = deadline;
     } else {
         if (pier__timer_armed(&op->timer_)) {
-            pier__timers_remove(&loop->timers, &op->timer_);
+            pier__timers_remove(&loop->core.timers, &op->timer_);
         }
-        pier__timers_insert(&loop->timers, &op->timer_, deadline);
+        pier__timers_insert(&loop->core.timers, &op->timer_, deadline);
     }
 }
 
@@ -66,76 +53,26 @@ void pier_timer_reset(struct pier_op *op, uint64_t delay_ns)
  * what cancelling a million of them costs is to come back to each for its callback. */
 bool pier_timer_stop(struct pier_op *op)
 {
-    if (op->state_ != PIER__ACTIVE || op->kind_ != PIER__OP_TIMER ||
-        op->reason_ != PIER__REASON_NONE) {
+    if (op->state_ != PIER__ACTIVE || op->kind_ != PIER__OP_TIMER || pier__op_is_ending(op)) {
         return false;
     }
     struct pier_loop *loop = op->owner_;
-    PIER_REQUIRE(pier__loop_on_thread(loop), "pier_timer_stop",
-                 "called from another thread than the loop's");
+    PIER__REQUIRE_THREAD(loop, "pier_timer_stop");
     if (PIER__LIKELY(!(op->bits_ & PIER__PAUSED))) {
-        pier__timers_remove(&loop->timers, &op->timer_);
+        pier__timers_remove(&loop->core.timers, &op->timer_);
     } else {
         pier__op_unlink(loop, op);
     }
-    if (PIER__UNLIKELY(op->bits_ & PIER__TOKEN)) {
-        pier__token_release(loop, op);
-    }
-    pier__op_move(op, PIER__IDLE);
-    loop->in_flight--;
-    if (PIER__UNLIKELY(op->bits_ & PIER__COUNTED_BACKGROUND)) {
-        loop->background--;
-    }
+    pier__op_finish_timer(loop, op);
     return true;
 }
 
-/* Whether a descriptor is one to wait for. If not, finishes the op: a regular file is ready at
- * once, and what isn't open is an error on every backend. */
-static bool can_wait(struct pier_op *op, pier_descriptor descriptor)
+void pier__timer_cancel(struct pier_loop *loop, struct pier_op *op)
 {
-    struct pier_loop *loop = op->owner_;
-    int is_file = pier__sys_is_file(descriptor);
-    if (is_file == 0) {
-        return true;
-    }
-    unsigned ready = (unsigned)op->size & (PIER_READABLE | PIER_WRITABLE);
-    op->os_error = is_file < 0 ? pier__sys_code() : 0;
-    if (is_file > 0) {
-        is_file = (op->bits_ & PIER__MULTISHOT) || ready == 0 ? PIER_ENOTSUP : (int)ready;
-    }
-    pier__op_finish(loop, op, is_file);
-    return false;
+    pier__op_finish(loop, op, pier__op_reason(op));
 }
 
-static void begin_poll(struct pier_loop *loop, struct pier_op *op, pier_descriptor descriptor,
-                       unsigned events, unsigned bits, pier_op_fn *fn, const char *function)
+void pier__timer_resume(struct pier_loop *loop, struct pier_op *op)
 {
-    struct pier_handle *owner = pier__descriptor_handle(loop, descriptor);
-    if (op->state_ == PIER__IDLE) {
-        op->data = (void *)descriptor; /* extra_ may hold an idle limit */
-        op->size = events;
-    }
-    pier__op_begin(loop, op, PIER__OP_POLL, bits, fn, function);
-    if ((events & (PIER_READABLE | PIER_PRIORITY | PIER_WRITABLE | PIER_HANGUP)) == 0 ||
-        (events & ~(unsigned)(PIER_READABLE | PIER_PRIORITY | PIER_WRITABLE | PIER_HANGUP)) != 0) {
-        pier__op_finish(loop, op, PIER_EINVAL);
-    } else if (owner != NULL && owner->kind_ != PIER__KIND_FOREIGN) {
-        pier__op_finish(loop, op, PIER_EBUSY);
-    } else if (owner == NULL && !can_wait(op, descriptor)) {
-        /* finished already */
-    } else {
-        loop->engine->poll_start(loop, op);
-    }
-}
-
-void pier_poll(struct pier_loop *loop, struct pier_op *op, pier_descriptor descriptor,
-               unsigned events, pier_op_fn *fn)
-{
-    begin_poll(loop, op, descriptor, events, 0, fn, "pier_poll");
-}
-
-void pier_poll_each(struct pier_loop *loop, struct pier_op *op, pier_descriptor descriptor,
-                    unsigned events, pier_op_fn *fn)
-{
-    begin_poll(loop, op, descriptor, events, PIER__MULTISHOT, fn, "pier_poll_each");
+    pier__timers_insert(&loop->core.timers, &op->timer_, op->timer_.deadline_ns);
 }

@@ -23,7 +23,7 @@
 
 #include <string.h>
 
-#include "core/loop.h"
+#include "core/engine.h"
 
 enum {
     WRITER_LIMIT_DEFAULT = 1 << 20,
@@ -290,7 +290,13 @@ static void writer_submit_finish(struct pier_writer *writer)
 {
     struct pier_op *op = writer->finish_;
     writer->finish_ = NULL;
-    if (op != NULL)
+    if (op == NULL)
+        return;
+    /* After an error the peer mustn't be told of an end: it would take what it has for all. */
+    if (writer->error != 0)
+        pier__op_submit_failed(writer->handle_, op, PIER__OP_SHUTDOWN, writer->finish_fn_,
+                               (int)writer->error);
+    else
         pier_shutdown(writer->handle_, op, writer->finish_fn_);
 }
 

@@ -300,9 +300,9 @@ void run_quietly(struct pier_loop *loop, unsigned milliseconds)
     RUN_UNTIL(loop, pause.data != NULL);
 }
 
-struct pier_loop_stats stats_of(struct pier_loop *loop)
+struct pier_loop_counters stats_of(struct pier_loop *loop)
 {
-    struct pier_loop_stats stats;
+    struct pier_loop_counters stats;
     pier_loop_stats(loop, &stats);
     return stats;
 }

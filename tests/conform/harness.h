@@ -181,7 +181,7 @@ void test_wait_end(void);
 /* Runs the loop for about that many milliseconds, whatever happens in it. */
 void run_quietly(struct pier_loop *loop, unsigned milliseconds);
 
-struct pier_loop_stats stats_of(struct pier_loop *loop);
+struct pier_loop_counters stats_of(struct pier_loop *loop);
 
 /* ---- data ------------------------------------------------------------------------------------ */
 

@@ -133,13 +133,14 @@ static void other_sizes_are_refused(void)
 {
     struct pier_loop *loop = NULL;
     const struct pier_loop_options options = test_options();
-    const struct pier_abi good = {PIER_VERSION_MAJOR * 1000 + PIER_VERSION_MINOR,
-                                  sizeof(struct pier_op), sizeof(struct pier_handle),
-                                  sizeof(struct pier_loop_options)};
-    struct pier_abi bad[] = {good, good, good};
+    const struct pier_abi good = {
+        sizeof(struct pier_abi), PIER_VERSION_MAJOR * 1000 + PIER_VERSION_MINOR,
+        sizeof(struct pier_op), sizeof(struct pier_handle), sizeof(struct pier_loop_options)};
+    struct pier_abi bad[] = {good, good, good, good};
     bad[0].op_size -= 8;
     bad[1].handle_size += 8;
     bad[2].options_size += 8;
+    bad[3].size -= 4;
     for (size_t i = 0; i < COUNT_OF(bad); i++) {
         CHECK_REFUSED(pier_loop_new_for(&loop, &options, &bad[i]), PIER_EINVAL);
         CHECK(loop == NULL);
@@ -312,11 +313,11 @@ static void statistics_add_up(void)
     struct tracked_handle a = {0}, b = {0};
     struct tracked timer = {0}, post = {0};
     char got[100] = {0};
-    const struct pier_loop_stats start = stats_of(loop);
+    const struct pier_loop_counters start = stats_of(loop);
     CHECK_INT(start.callbacks + start.ops_in_flight + start.handles_open + start.buffers_lent, ==,
               0);
     tracked_pair(loop, STREAM_TCP4, &a, &b);
-    struct pier_loop_stats now = stats_of(loop);
+    struct pier_loop_counters now = stats_of(loop);
     CHECK_INT(now.accepts, ==, 1);
     CHECK_INT(now.connects, ==, 1);
     CHECK_INT(now.closes, ==, 1);

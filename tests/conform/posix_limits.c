@@ -93,12 +93,12 @@ static void accept_resumes_on_a_timer(void)
     begin_shortage(&shortage);
     tracked_accept_each(&door.listener, &door.each, let_in);
     run_quietly(loop, 10);
-    const struct pier_loop_stats first = stats_of(loop);
+    const struct pier_loop_counters first = stats_of(loop);
     CHECK_INT(door.count, ==, 0);
     CHECK(door.each.in_flight);
     CHECK_INT(first.accept_pauses, >=, 1);
     run_quietly(loop, 200);
-    const struct pier_loop_stats second = stats_of(loop);
+    const struct pier_loop_counters second = stats_of(loop);
     CHECK_INT(second.turns - first.turns, <, 200);
     CHECK_INT(second.system_calls - first.system_calls, <, 600);
     CHECK_INT(door.count, ==, 0);

@@ -7,7 +7,7 @@
 /* Turns that the loop makes in 30 ms with nothing to do. */
 static uint64_t idle_turns(struct pier_loop *loop)
 {
-    const struct pier_loop_stats before = stats_of(loop);
+    const struct pier_loop_counters before = stats_of(loop);
     struct tracked timer = {0};
     tracked_timer(loop, &timer, 30 * PIER_MILLISECOND, NULL);
     CHECK_INT(wait_for(&timer), ==, 0);

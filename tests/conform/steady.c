@@ -219,9 +219,9 @@ static void echo(enum stream stream, enum receiving receiving)
     serve(server, WARM_ROUNDS);
     const unsigned rounds = 400 / test_slowness();
     const uint64_t allocations = test_allocations_made(), messages = (uint64_t)rounds * CONNECTIONS;
-    const struct pier_loop_stats before = stats_of(server->loop);
+    const struct pier_loop_counters before = stats_of(server->loop);
     serve(server, rounds);
-    const struct pier_loop_stats after = stats_of(server->loop);
+    const struct pier_loop_counters after = stats_of(server->loop);
     const uint64_t calls = after.system_calls - before.system_calls,
                    turns = after.turns - before.turns;
     CHECK_INT(test_allocations_made(), ==, allocations);
@@ -272,9 +272,9 @@ static void echo_large(enum receiving receiving)
     serve_large(server, 4);
     const unsigned rounds = 60 / test_slowness();
     const uint64_t allocations = test_allocations_made(), messages = (uint64_t)rounds * CONNECTIONS;
-    const struct pier_loop_stats before = stats_of(server->loop);
+    const struct pier_loop_counters before = stats_of(server->loop);
     serve_large(server, rounds);
-    const struct pier_loop_stats after = stats_of(server->loop);
+    const struct pier_loop_counters after = stats_of(server->loop);
     const uint64_t calls = after.system_calls - before.system_calls,
                    turns = after.turns - before.turns;
     CHECK_INT(test_allocations_made(), ==, allocations);

@@ -237,7 +237,7 @@ static void posts_while_the_loop_is_awake_wake_nobody(void)
     struct tracked first = {.context = &awake};
     tracked_post(awake.loop, &first, have_others_post);
     wait_for(&first);
-    const struct pier_loop_stats before = stats_of(awake.loop);
+    const struct pier_loop_counters before = stats_of(awake.loop);
     CHECK_INT(before.wakeups, ==, 0);
     for (unsigned i = 0; i < POSTS_AWAKE; i++) {
         CHECK_INT(wait_for(&awake.posts[i]), ==, 0);

@@ -27,7 +27,7 @@ TEST_EACH(a_writer_never_written_to_takes_no_memory)
 {
     struct fixture *f = open_fixture(backend, NULL);
     settle(f);
-    struct pier_loop_stats before, after;
+    struct pier_loop_counters before, after;
     pier_loop_stats(f->loop, &before);
     struct pier_writer other, zero = {0};
     struct pier_writer_options options = all_callbacks(0, 0, 0);
@@ -141,7 +141,7 @@ TEST_EACH(a_small_limit_works_too)
 TEST_EACH(small_writes_are_merged)
 {
     struct fixture *f = open_fixture(backend, NULL);
-    struct pier_loop_stats before, after;
+    struct pier_loop_counters before, after;
     pier_loop_stats(f->loop, &before);
     for (int i = 0; i < 100; i++)
         CHECK_EQ(write_some(f, 20), 0);
@@ -159,7 +159,7 @@ TEST_EACH(a_busy_writer_allocates_nothing)
     struct fixture *f = open_fixture(backend, &options);
     settle(f);
     f->largest = 0;
-    struct pier_loop_stats before, after;
+    struct pier_loop_counters before, after;
     uint64_t count = 0;
     for (int round = 0; round < 200; round++) {
         if (round == 20) {

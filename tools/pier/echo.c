@@ -93,7 +93,7 @@ static void print_line(const char *name, uint64_t value)
 }
 
 static void print_counters(const struct echo_options *options, const char *backend,
-                           const struct pier_loop_stats *stats)
+                           const struct pier_loop_counters *stats)
 {
     struct platform_usage usage;
     platform_usage(&usage, true);
@@ -188,7 +188,7 @@ static int serve_alone(const struct echo_options *options)
     const char *backend = pier_loop_backend(server.workers[0].loop);
     announce(&server.address, backend, options->threads);
     status = serve(&server);
-    struct pier_loop_stats stats = {0};
+    struct pier_loop_counters stats = {0};
     echo_server_stats(&server, &stats);
     print_counters(options, backend, &stats);
     remove_path(&server.address);
@@ -206,7 +206,7 @@ struct child {
     struct pier_address address; /* where to listen; then where it does */
     char backend[32];
     _Atomic int state;
-    struct pier_loop_stats stats;
+    struct pier_loop_counters stats;
     struct platform_process process;
     bool ended;
 };
@@ -305,7 +305,7 @@ static int serve_with_children(const struct echo_options *options)
     }
     announce(&children[0].address, children[0].backend, options->threads);
     status = wait_for_children(children, options->processes, false);
-    struct pier_loop_stats stats = {0};
+    struct pier_loop_counters stats = {0};
     for (uint64_t i = 0; i < options->processes; i++) {
         echo_stats_add(&stats, &children[i].stats);
     }

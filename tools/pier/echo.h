@@ -39,7 +39,7 @@ struct echo_worker {
     uint64_t behind;          /* sends of all its connections that wait behind another */
     struct slab *connections; /* its own, or where connections are handed over the first worker's */
     struct slab own_connections, sends;
-    struct pier_loop_stats stats; /* as `watch` saw them last; in the end those of the whole run */
+    struct pier_loop_counters stats; /* as `watch` saw them last; in the end those of the whole run */
     struct platform_thread thread;
 };
 
@@ -70,10 +70,10 @@ int echo_server_run(struct echo_server *server);
 void echo_server_stop(struct echo_server *server);
 
 /* Adds up what the workers have counted. */
-void echo_server_stats(const struct echo_server *server, struct pier_loop_stats *sum);
+void echo_server_stats(const struct echo_server *server, struct pier_loop_counters *sum);
 
 /* Adds one set of counters to another. */
-void echo_stats_add(struct pier_loop_stats *sum, const struct pier_loop_stats *stats);
+void echo_stats_add(struct pier_loop_counters *sum, const struct pier_loop_counters *stats);
 
 void echo_server_close(struct echo_server *server);
 

@@ -27,7 +27,7 @@ static void on_watch(struct pier_op *op)
     if ((op->flags & PIER_MORE) == 0) {
         return;
     }
-    struct pier_loop_stats now;
+    struct pier_loop_counters now;
     pier_loop_stats(worker->loop, &now);
     bool moved = now.received_bytes != worker->stats.received_bytes ||
                  now.sent_bytes != worker->stats.sent_bytes;
@@ -326,7 +326,7 @@ int echo_server_run(struct echo_server *server)
     return atomic_load(&server->failed) ? TOOL_FAILED : TOOL_DONE;
 }
 
-void echo_stats_add(struct pier_loop_stats *sum, const struct pier_loop_stats *stats)
+void echo_stats_add(struct pier_loop_counters *sum, const struct pier_loop_counters *stats)
 {
     enum { COUNTERS = sizeof(*stats) / sizeof(uint64_t) };
     uint64_t left[COUNTERS], right[COUNTERS];
@@ -338,7 +338,7 @@ void echo_stats_add(struct pier_loop_stats *sum, const struct pier_loop_stats *s
     memcpy(sum, left, sizeof(left));
 }
 
-void echo_server_stats(const struct echo_server *server, struct pier_loop_stats *sum)
+void echo_server_stats(const struct echo_server *server, struct pier_loop_counters *sum)
 {
     for (uint64_t i = 0; i < server->options->threads; i++) {
         echo_stats_add(sum, &server->workers[i].stats);

@@ -31,7 +31,7 @@ bool pier__iocp_make_listener(struct pier_loop *loop, struct pier_handle *handle
     memset(listener, 0, sizeof(*listener));
     listener->handle = handle;
     if (!is_pipe(handle)) {
-        loop->stats.system_calls++;
+        loop->counters.system_calls++;
         listener->no_delay = pier__sys_has_no_delay(handle->descriptor_);
     }
     for (unsigned i = 0; i < PIER__IOCP_ACCEPTS; i++) {
@@ -69,7 +69,7 @@ static struct pier__iocp_accept *pop_ready(struct pier__iocp_listener *listener)
 static void drop_socket(struct pier_loop *loop, struct pier__iocp_accept *accept)
 {
     if (accept->socket >= 0) {
-        loop->stats.system_calls++;
+        loop->counters.system_calls++;
         pier__sys_close(accept->socket);
         accept->socket = -1;
     }
@@ -80,14 +80,14 @@ static int arm_one(struct pier_loop *loop, struct pier_handle *handle,
 {
     struct pier__iocp_listener *listener = accept->listener;
     if (accept->socket < 0) {
-        loop->stats.system_calls++;
+        loop->counters.system_calls++;
         accept->socket = is_pipe(handle) ? pier__iocp_pipe_end(loop, handle)
                                          : pier__sys_socket(handle->family_, true);
         if (accept->socket < 0) {
             return (int)accept->socket;
         }
     }
-    loop->stats.system_calls++;
+    loop->counters.system_calls++;
     int64_t result = is_pipe(handle)
                          ? pier__sys_start_pipe_accept(accept->socket, pier__iocp_of(loop)->port,
                                                        &accept->pipe, &accept->request)
@@ -135,7 +135,7 @@ static void cannot_accept(struct pier_loop *loop, struct pier_handle *handle, st
                           int error)
 {
     if (pier__accept_starves(error) || pier__accept_passes(error)) {
-        loop->stats.accept_pauses++;
+        loop->counters.accept_pauses++;
         pier__loop_starve(loop, handle);
     } else {
         pier__iocp_fail(loop, op, error);
@@ -160,7 +160,7 @@ void pier__iocp_start_accept(struct pier_loop *loop, struct pier_handle *handle,
     if (listener_of(handle) == NULL && !pier__iocp_make_listener(loop, handle)) {
         cannot_accept(loop, handle, op, PIER_ENOMEM);
     } else if (handle->bits_ & PIER__STARVED) {
-        loop->retry_now = true;
+        pier__loop_retry_soon(loop);
     } else {
         ask(loop, handle, op);
     }
@@ -175,7 +175,7 @@ static void deliver_one(struct pier_loop *loop, struct pier_handle *handle, stru
     accept->socket = -1;
     int error = 0;
     if (!is_pipe(handle)) {
-        loop->stats.system_calls += listener->no_delay ? 2 : 1;
+        loop->counters.system_calls += listener->no_delay ? 2 : 1;
         error = pier__sys_finish_accept(handle->descriptor_, socket, listener->no_delay);
     }
     if (error < 0) {
@@ -239,7 +239,7 @@ static void outlived(struct pier_loop *loop, struct pier__iocp_listener *listene
     free_listener(loop, listener);
     if (handle != NULL) {
         handle->extra_ = NULL;
-        loop->stats.system_calls++;
+        loop->counters.system_calls++;
         pier__sys_close(handle->descriptor_);
         pier__handle_closed(handle);
     }

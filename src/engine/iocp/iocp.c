@@ -93,7 +93,7 @@ static bool take_packets(struct pier_loop *loop)
         if (PIER__UNLIKELY(loop->budget <= 0)) {
             return false;
         }
-        loop->stats.events++;
+        loop->counters.events++;
         take_packet(loop, &iocp->entries[iocp->position++]);
     }
     return true;
@@ -102,7 +102,7 @@ static bool take_packets(struct pier_loop *loop)
 static int fetch_packets(struct pier_loop *loop, uint64_t timeout_ns)
 {
     struct pier__iocp *iocp = pier__iocp_of(loop);
-    loop->stats.system_calls++;
+    loop->counters.system_calls++;
     int count = pier__sys_port_wait(iocp->port, iocp->entries, iocp->most, timeout_ns);
     iocp->position = 0;
     iocp->count = count > 0 ? (unsigned)count : 0;
@@ -254,8 +254,8 @@ int pier__iocp_associate(struct pier_handle *handle)
     }
     enum pier__port_key key = handle->kind_ == PIER__KIND_LISTENER ? PIER__KEY_ACCEPT
                                                                    : PIER__KEY_OP;
-    loop->stats.system_calls++;
-    loop->stats.registrations++;
+    loop->counters.system_calls++;
+    loop->counters.registrations++;
     int error = pier__sys_port_attach(pier__iocp_of(loop)->port, handle->descriptor_, key);
     if (PIER__UNLIKELY(error < 0)) {
         if (error != PIER_EINVAL || !is_shared(loop, handle)) {
@@ -284,7 +284,7 @@ static void shut_iocp(struct pier_handle *handle)
     if (!pier__iocp_shut_listener(loop, handle)) {
         return; /* its last packet closes it */
     }
-    loop->stats.system_calls++;
+    loop->counters.system_calls++;
     pier__sys_close(handle->descriptor_);
     pier__handle_closed(handle);
 }

@@ -8,7 +8,7 @@
 #ifndef PIER_ENGINE_IOCP_IOCP_H
 #define PIER_ENGINE_IOCP_IOCP_H
 
-#include "core/loop.h"
+#include "core/engine.h"
 #include "sys/windows.h"
 
 /* handle->ready_ here */

@@ -25,8 +25,8 @@
 
 bool pier__iocp_has_had_share(struct pier_loop *loop, struct pier_handle *handle)
 {
-    if (handle->turn_ != (uint16_t)loop->stats.turns) {
-        handle->turn_ = (uint16_t)loop->stats.turns;
+    if (handle->turn_ != (uint16_t)loop->counters.turns) {
+        handle->turn_ = (uint16_t)loop->counters.turns;
         handle->interest_ = 0;
     }
     uint32_t most = loop->options.receives_max;
@@ -115,7 +115,7 @@ static bool issue(struct pier_loop *loop, struct pier_handle *handle, struct pie
     }
     size_t most = handle->kind_ == PIER__KIND_STREAM ? PIER__VECTORS_MAX : 1;
     size_t count = pier__send_gather(handle, vectors, most, &last);
-    loop->stats.system_calls++;
+    loop->counters.system_calls++;
     int64_t result = request_send(handle, op, vectors, count);
     if (result == PIER__PACKET) {
         note_in_system(loop, handle, last);
@@ -147,7 +147,7 @@ static void end_cancelled(struct pier_loop *loop, struct pier_handle *handle)
     struct pier_op *op = handle->head_[PIER__SENDING];
     while (op != NULL && op->state_ == PIER__ACTIVE) {
         struct pier_op *next = op->next_;
-        if (op->reason_ != PIER__REASON_NONE) {
+        if (pier__op_is_ending(op)) {
             pier__op_finish(loop, op, pier__op_reason(op));
         }
         op = next;
@@ -196,8 +196,8 @@ static void sent(struct pier_loop *loop, struct pier_handle *handle, struct pier
                      bytes == op->size - op->done)) {
         advance_file(handle, bytes);
         op->done = op->size;
-        loop->stats.sends++;
-        loop->stats.sent_bytes += bytes;
+        loop->counters.sends++;
+        loop->counters.sent_bytes += bytes;
         pier__op_finish_now(loop, op, (int64_t)op->size);
         return;
     }
@@ -207,7 +207,7 @@ static void sent(struct pier_loop *loop, struct pier_handle *handle, struct pier
     }
     op = handle->head_[PIER__SENDING];
     if (error < 0 && op != NULL && op->state_ == PIER__ACTIVE) {
-        if (is_short_of_memory(error) && op->reason_ == PIER__REASON_NONE) {
+        if (is_short_of_memory(error) && !pier__op_is_ending(op)) {
             starve_sending(loop, handle, op);
             return;
         }
@@ -224,12 +224,12 @@ static void sent(struct pier_loop *loop, struct pier_handle *handle, struct pier
 static void connected(struct pier_loop *loop, struct pier_handle *handle, struct pier_op *op,
                       int error)
 {
-    if (error == PIER_ECANCELED && op->reason_ != PIER__REASON_NONE) {
+    if (error == PIER_ECANCELED && pier__op_is_ending(op)) {
         pier__op_finish(loop, op, pier__op_reason(op));
         return;
     }
     if (error == 0) {
-        loop->stats.system_calls++;
+        loop->counters.system_calls++;
         error = pier__sys_finish_connect(handle->descriptor_);
     }
     op->os_error = error < 0 ? pier__sys_code() : 0;
@@ -240,8 +240,8 @@ static void connected(struct pier_loop *loop, struct pier_handle *handle, struct
  * (libuv #4636), and there is nothing to wait for but a full backlog. */
 static void connect_unix(struct pier_loop *loop, struct pier_handle *handle, struct pier_op *op)
 {
-    const struct pier__address_block *block = op->extra_.pointer;
-    loop->stats.system_calls++;
+    const struct pier__address_block *block = op->use_.address;
+    loop->counters.system_calls++;
     int error = pier__sys_connect(handle->descriptor_, &block->address);
     if (error == PIER_EAGAIN) {
         pier__loop_starve(loop, handle);
@@ -253,7 +253,7 @@ static void connect_unix(struct pier_loop *loop, struct pier_handle *handle, str
 
 static void start_connect(struct pier_loop *loop, struct pier_handle *handle, struct pier_op *op)
 {
-    const struct pier__address_block *block = op->extra_.pointer;
+    const struct pier__address_block *block = op->use_.address;
     bool is_stream = pier__handle_has_half_close(handle);
     if (block == NULL || !is_stream || !(handle->bits_ & PIER__UNCONNECTED)) {
         pier__op_finish(loop, op,
@@ -273,7 +273,7 @@ static void start_connect(struct pier_loop *loop, struct pier_handle *handle, st
     }
     int64_t result = pier__iocp_associate(handle);
     if (result == 0) {
-        loop->stats.system_calls += 2;
+        loop->counters.system_calls += 2;
         result = pier__sys_start_connect(handle->descriptor_, &block->address,
                                          pier__iocp_request(op), pier__iocp_skips(handle));
     }
@@ -294,7 +294,7 @@ static void start_shutdown(struct pier_loop *loop, struct pier_handle *handle, s
         pier__op_finish(loop, op, PIER_ENOTSUP);
         return;
     }
-    loop->stats.system_calls++;
+    loop->counters.system_calls++;
     int error = pier__sys_shutdown(handle->descriptor_);
     op->os_error = error < 0 ? pier__sys_code() : 0;
     pier__op_finish(loop, op, error);
@@ -308,7 +308,7 @@ int64_t pier__iocp_read_end(struct pier_loop *loop, struct pier_handle *handle, 
         return 0;
     }
     if (result == 0 && handle->kind_ == PIER__KIND_STREAM) {
-        loop->stats.system_calls++;
+        loop->counters.system_calls++;
         if (pier__sys_was_reset(pier__iocp_of(loop)->afd_now, handle->descriptor_)) {
             return pier__sys_map(WSAECONNRESET);
         }
@@ -325,13 +325,13 @@ static void received(struct pier_loop *loop, struct pier_handle *handle, struct 
     if (PIER__LIKELY(result > 0)) {
         advance_file(handle, (uint64_t)result);
         op->done = (uint64_t)result;
-        loop->stats.receives++;
-        loop->stats.received_bytes += (uint64_t)result;
+        loop->counters.receives++;
+        loop->counters.received_bytes += (uint64_t)result;
         finish(loop, op, result);
         return;
     }
     if (result == PIER_ECANCELED || is_short_of_memory(result)) {
-        if (op->reason_ != PIER__REASON_NONE) {
+        if (pier__op_is_ending(op)) {
             pier__op_finish(loop, op, pier__op_reason(op));
         } else if (result == PIER_ECANCELED) {
             start_receive(loop, handle, op);
@@ -365,7 +365,7 @@ static void start_receive(struct pier_loop *loop, struct pier_handle *handle, st
         return;
     }
     OVERLAPPED *request = pier__iocp_request(op);
-    loop->stats.system_calls++;
+    loop->counters.system_calls++;
     if (PIER__LIKELY(handle->kind_ == PIER__KIND_STREAM)) {
         result = pier__sys_start_receive(handle->descriptor_, op->data, op->size, request,
                                          pier__iocp_skips(handle));
@@ -405,7 +405,7 @@ void pier__iocp_start(struct pier_handle *handle, struct pier_op *op)
 static bool cancel_request(struct pier_loop *loop, const struct pier_handle *handle,
                            unsigned direction)
 {
-    loop->stats.system_calls++;
+    loop->counters.system_calls++;
     return pier__sys_cancel_op(handle->descriptor_, pier__iocp_request(handle->head_[direction])) ==
            0;
 }
@@ -435,7 +435,7 @@ static bool is_ending(const struct pier_handle *handle, unsigned direction)
         return false;
     }
     const struct pier_op *op = handle->head_[direction];
-    while (op != NULL && op->state_ == PIER__ACTIVE && op->reason_ == PIER__REASON_NONE) {
+    while (op != NULL && op->state_ == PIER__ACTIVE && !pier__op_is_ending(op)) {
         op = op->next_;
     }
     return op != NULL && op->state_ == PIER__ACTIVE;
@@ -501,7 +501,7 @@ void pier__iocp_completed(struct pier_loop *loop, struct pier_op *op)
     int error = pier__sys_outcome(pier__iocp_request(op), &bytes);
     if (PIER__UNLIKELY(handle->bits_ & PIER__STARVED) &&
         (is_ending(handle, PIER__SENDING) || is_ending(handle, PIER__RECEIVING))) {
-        loop->retry_now = true; /* listed to ask again, perhaps: nothing else waits for that */
+        pier__loop_retry_soon(loop); /* listed to ask again, perhaps: nothing else waits for that */
     }
     if (pier__op_direction(op) == PIER__SENDING) {
         handle->ready_ &= (uint8_t)~PIER__SEND_BUSY;

@@ -23,7 +23,7 @@
 
 pier_descriptor pier__iocp_pipe_end(struct pier_loop *loop, struct pier_handle *handle)
 {
-    loop->stats.system_calls++; /* it asks for the name first */
+    loop->counters.system_calls++; /* it asks for the name first */
     return pier__sys_pipe_instance(handle->descriptor_);
 }
 
@@ -34,7 +34,7 @@ int pier__iocp_pipe_listen(struct pier_loop *loop, struct pier_handle *handle)
     }
     struct pier__iocp_listener *listener = handle->extra_;
     for (unsigned i = 0; i < PIER__IOCP_ACCEPTS; i++) {
-        loop->stats.system_calls++;
+        loop->counters.system_calls++;
         listener->accepts[i].socket = pier__iocp_pipe_end(loop, handle);
         if (listener->accepts[i].socket < 0 && i > 0) {
             break; /* an accept tries again */
@@ -50,7 +50,7 @@ int pier__iocp_pipe_listen(struct pier_loop *loop, struct pier_handle *handle)
 
 void pier__iocp_pipe_connected(struct pier_loop *loop, struct pier_handle *handle)
 {
-    loop->stats.system_calls++;
+    loop->counters.system_calls++;
     if (pier__sys_pipe_has_messages(handle->descriptor_)) {
         pier__iocp_pipe_note(handle, PIER__PIPE_MESSAGES);
     }
@@ -88,7 +88,7 @@ static int replace_descriptor(struct pier_loop *loop, struct pier_handle *handle
     pier__descriptor_forget(loop, handle);
     handle->descriptor_ = connected;
     handle->ready_ &= (uint8_t) ~(PIER__ASSOCIATED | PIER__SKIPS);
-    loop->stats.system_calls++;
+    loop->counters.system_calls++;
     pier__sys_close(before);
     return 0;
 }
@@ -102,12 +102,12 @@ static void end_connect(struct pier_loop *loop, struct pier_op *op, int error)
 static void wait_for_pipe(struct pier_loop *loop, struct pier_handle *handle, struct pier_op *op)
 {
     struct pier__iocp *iocp = pier__iocp_of(loop);
-    const struct pier__address_block *block = op->extra_.pointer;
+    const struct pier__address_block *block = op->use_.address;
     struct pier__iocp_wait *wait = NULL;
     int64_t result = 0;
     if (!(handle->ready_ & PIER__ASSOCIATED)) {
-        loop->stats.system_calls++;
-        loop->stats.registrations++;
+        loop->counters.system_calls++;
+        loop->counters.registrations++;
         result = pier__sys_port_attach(iocp->port, handle->descriptor_, PIER__KEY_PIPE_WAIT);
         handle->ready_ |= result == 0 ? PIER__ASSOCIATED : 0;
     }
@@ -116,7 +116,7 @@ static void wait_for_pipe(struct pier_loop *loop, struct pier_handle *handle, st
         result = wait != NULL ? 0 : PIER_ENOMEM;
     }
     if (result == 0) {
-        loop->stats.system_calls++;
+        loop->counters.system_calls++;
         result = pier__sys_start_pipe_wait(handle->descriptor_, &block->address, WAIT_NS,
                                            &wait->request);
     }
@@ -133,8 +133,8 @@ static void wait_for_pipe(struct pier_loop *loop, struct pier_handle *handle, st
 
 void pier__iocp_pipe_connect(struct pier_loop *loop, struct pier_handle *handle, struct pier_op *op)
 {
-    const struct pier__address_block *block = op->extra_.pointer;
-    loop->stats.system_calls += 2;
+    const struct pier__address_block *block = op->use_.address;
+    loop->counters.system_calls += 2;
     pier_descriptor connected = pier__sys_pipe_connect(&block->address);
     if (connected == PIER_EBUSY) {
         wait_for_pipe(loop, handle, op);
@@ -154,7 +154,7 @@ void pier__iocp_pipe_forget(struct pier_loop *loop, struct pier_handle *handle)
         handle->extra_ = NULL;
         wait->op = NULL;
         pier__iocp_of(loop)->orphans++;
-        loop->stats.system_calls++;
+        loop->counters.system_calls++;
         pier__sys_cancel(handle->descriptor_, &wait->request);
     }
 }
@@ -196,7 +196,7 @@ void pier__iocp_pipe_shutdown(struct pier_loop *loop, struct pier_handle *handle
     }
     int64_t result = pier__iocp_associate(handle);
     if (result == 0) {
-        loop->stats.system_calls++;
+        loop->counters.system_calls++;
         result = pier__sys_start_pipe_shutdown(handle->descriptor_, pier__iocp_request(op));
     }
     if (result == PIER__PACKET) {
@@ -209,7 +209,7 @@ void pier__iocp_pipe_shutdown(struct pier_loop *loop, struct pier_handle *handle
 void pier__iocp_pipe_shut(struct pier_loop *loop, struct pier_handle *handle, struct pier_op *op,
                           int error)
 {
-    if (error == PIER_ECANCELED && op->reason_ != PIER__REASON_NONE) {
+    if (error == PIER_ECANCELED && pier__op_is_ending(op)) {
         pier__op_finish(loop, op, pier__op_reason(op));
         return;
     }

@@ -73,8 +73,8 @@ static void arm_poll(struct pier_loop *loop, struct pier_op *op)
         error = PIER_ENOMEM;
     }
     if (error == 0) {
-        loop->stats.system_calls += 2;
-        loop->stats.registrations++;
+        loop->counters.system_calls += 2;
+        loop->counters.registrations++;
         error = pier__sys_afd_poll(pier__iocp_of(loop)->afd, (pier_descriptor)op->data,
                                    events_of(op), &poll->request);
     }
@@ -102,7 +102,7 @@ void pier__iocp_poll_cancel(struct pier_loop *loop, struct pier_op *op)
     if (poll != NULL) {
         poll->op = NULL;
         iocp->orphans++;
-        loop->stats.system_calls++;
+        loop->counters.system_calls++;
         pier__sys_cancel(iocp->afd, &poll->request.overlapped);
     }
     pier__op_finish(loop, op, pier__op_reason(op));
@@ -171,7 +171,7 @@ void pier__iocp_polled(struct pier_loop *loop, OVERLAPPED *request)
         pier__op_event(loop, op, events, 0);
     }
     /* Cancelled in its callback, it is over: nothing of it was in the system. */
-    if (op->reason_ == PIER__REASON_NONE && !(op->bits_ & PIER__PAUSED) && poll_of(op) == NULL) {
+    if (!pier__op_is_ending(op) && !(op->bits_ & PIER__PAUSED) && poll_of(op) == NULL) {
         arm_poll(loop, op);
     }
 }

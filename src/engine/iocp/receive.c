@@ -10,7 +10,7 @@
 
 static void pause_for_buffers(struct pier_loop *loop, struct pier_handle *handle)
 {
-    loop->stats.buffer_pauses++;
+    loop->counters.buffer_pauses++;
     pier__loop_starve(loop, handle);
 }
 
@@ -18,7 +18,7 @@ static int64_t receive_now(struct pier_loop *loop, struct pier_handle *handle, v
                            size_t size)
 {
     const struct pier__iocp *iocp = pier__iocp_of(loop);
-    loop->stats.system_calls++;
+    loop->counters.system_calls++;
     if (PIER__UNLIKELY(pier__iocp_is_pipe(handle))) {
         return pier__sys_read_pipe(handle->descriptor_, memory, size, iocp->event);
     }
@@ -92,7 +92,7 @@ static void wait_for_data(struct pier_loop *loop, struct pier_handle *handle, st
     }
     int64_t result = pier__iocp_associate(handle);
     if (result == 0) {
-        loop->stats.system_calls++;
+        loop->counters.system_calls++;
         result = handle->kind_ == PIER__KIND_STREAM
                      ? pier__sys_start_receive(handle->descriptor_, NULL, 0, pier__iocp_request(op),
                                                pier__iocp_skips(handle))
@@ -118,7 +118,7 @@ static struct pier_op *running_op(const struct pier_handle *handle)
 {
     struct pier_op *op = handle->head_[PIER__RECEIVING];
     return op != NULL && op->kind_ == PIER__OP_RECEIVE_LENT && op->state_ == PIER__ACTIVE &&
-                   !(op->bits_ & PIER__PAUSED) && op->reason_ == PIER__REASON_NONE &&
+                   !(op->bits_ & PIER__PAUSED) && !pier__op_is_ending(op) &&
                    !(handle->ready_ & PIER__RECEIVE_BUSY) &&
                    !(handle->bits_ & (PIER__LISTED | PIER__CLOSING))
                ? op
@@ -152,7 +152,7 @@ void pier__iocp_serve_lent(struct pier_loop *loop, struct pier_handle *handle)
 void pier__iocp_start_lent(struct pier_loop *loop, struct pier_handle *handle, struct pier_op *op)
 {
     if (PIER__UNLIKELY(handle->bits_ & PIER__STARVED)) {
-        loop->retry_now = true; /* what an earlier op was short of this one may not need */
+        pier__loop_retry_soon(loop); /* what an earlier op was short of this one may not need */
     } else if (handle->ready_ & PIER__READABLE) {
         pier__handle_serve_later(loop, handle);
     } else {
@@ -165,7 +165,7 @@ void pier__iocp_start_lent(struct pier_loop *loop, struct pier_handle *handle, s
 static void look_for_end(struct pier_loop *loop, struct pier_handle *handle)
 {
     if (pier__iocp_pipe_flags(handle) & PIER__PIPE_MESSAGES) {
-        loop->stats.system_calls++;
+        loop->counters.system_calls++;
         if (pier__sys_pipe_is_empty(handle->descriptor_)) {
             pier__iocp_pipe_note(handle, PIER__PIPE_ENDED);
             handle->ready_ &= (uint8_t)~PIER__READABLE;
@@ -184,7 +184,7 @@ void pier__iocp_lent_completed(struct pier_loop *loop, struct pier_handle *handl
             look_for_end(loop, handle);
         }
     }
-    if (op->reason_ != PIER__REASON_NONE) {
+    if (pier__op_is_ending(op)) {
         pier__op_finish(loop, op, pier__op_reason(op));
     } else if (error < 0 && error != PIER_ECANCELED) {
         end_lent(loop, handle, op, error);

@@ -41,6 +41,8 @@ static int probe(void)
            PIER_CAN_EXCLUSIVE | PIER_CAN_POLL | PIER_CAN_EMBED | PIER_CAN_FORK;
 }
 
+static void wake(struct pier_loop *loop);
+
 static int open_descriptors(struct pier_loop *loop, struct poller *poller)
 {
     poller->epoll = pier__sys_epoll_create();
@@ -60,7 +62,7 @@ static int open_descriptors(struct pier_loop *loop, struct poller *poller)
         pier__sys_close(poller->epoll);
         return pier__fail(error, "the epoll backend's eventfd: %s", pier_error_text(error));
     }
-    loop->wake_descriptor = eventfd;
+    pier__loop_wake_by(loop, wake, eventfd);
     return 0;
 }
 
@@ -87,7 +89,7 @@ static int open_poller(struct pier_loop *loop, const struct pier_loop_options *o
 static void close_poller(struct pier_loop *loop)
 {
     struct poller *poller = poller_of(loop);
-    pier__sys_close(loop->wake_descriptor);
+    pier__sys_close(pier__loop_wake_descriptor(loop));
     pier__sys_close(poller->epoll);
     pier__free(loop, poller, sizeof(*poller) + (size_t)poller->size * sizeof(struct epoll_event));
 }
@@ -125,7 +127,7 @@ static int set(struct pier_loop *loop, pier_descriptor descriptor, uint64_t key,
 {
     struct poller *poller = poller_of(loop);
     struct epoll_event event = {.events = to_epoll(poller, interest), .data.u64 = key};
-    loop->stats.system_calls++;
+    loop->counters.system_calls++;
     if (interest == 0 || (interest & PIER__EXCLUSIVE)) {
         /* Exclusive interest can't be modified, only made anew. */
         int error = old == 0 && interest != 0 && !poller->one_shot
@@ -153,14 +155,14 @@ static int set(struct pier_loop *loop, pier_descriptor descriptor, uint64_t key,
 static void wait(struct pier_loop *loop, uint64_t timeout_ns)
 {
     struct poller *poller = poller_of(loop);
-    loop->stats.system_calls++;
+    loop->counters.system_calls++;
     int count = pier__sys_epoll_wait(poller->epoll, poller->events, poller->size, timeout_ns);
     pier__loop_awake(loop);
     if (PIER__UNLIKELY(count < 0)) {
         loop->failure = pier__fail(count, "epoll_wait: %s", pier_error_text(count));
         return;
     }
-    loop->stats.events += (uint64_t)count;
+    loop->counters.events += (uint64_t)count;
     for (int i = 0; i < count; i++) {
         if (PIER__LIKELY(poller->events[i].data.u64 != WAKE_KEY)) {
             pier__ready_event(loop, poller->events[i].data.u64, poller->events[i].events);
@@ -170,7 +172,7 @@ static void wait(struct pier_loop *loop, uint64_t timeout_ns)
 
 static void wake(struct pier_loop *loop)
 {
-    pier__sys_eventfd_signal(loop->wake_descriptor);
+    pier__sys_eventfd_signal(pier__loop_wake_descriptor(loop));
 }
 
 static pier_descriptor descriptor(struct pier_loop *loop)
@@ -181,7 +183,7 @@ static pier_descriptor descriptor(struct pier_loop *loop)
 static int after_fork(struct pier_loop *loop)
 {
     struct poller *poller = poller_of(loop);
-    pier__sys_close(loop->wake_descriptor);
+    pier__sys_close(pier__loop_wake_descriptor(loop));
     pier__sys_close(poller->epoll);
     return open_descriptors(loop, poller);
 }

@@ -7,7 +7,7 @@
  * callback to poll again, and is settled before the next wait. So that nothing comes of it if the
  * owner closes one of several descriptors that share it, the poller forgets it with the event where
  * it can, unless a multishot op is among them. A number that was closed and reused
- * meanwhile is noticed by pier__handle_open(), which sets interest_ to 0. */
+ * meanwhile is noticed by pier__ready_attach(), which notes no interest then. */
 
 #include "engine/ready/ready.h"
 
@@ -17,7 +17,7 @@ struct pier__foreign {
     struct pier_op *cursor; /* the next op to tell of the event that is being delivered */
     struct pier__foreign *next;
     bool changed;   /* in the list of those to settle */
-    bool forgotten; /* the poller may not watch it any more, whatever interest_ says */
+    bool forgotten; /* the poller may not watch it any more, whatever `interest` says */
 };
 
 static unsigned bits_wanted(const struct pier_op *op)
@@ -42,11 +42,11 @@ static int tell_foreign_interest(struct pier_loop *loop, struct pier__foreign *f
                                  unsigned interest)
 {
     struct pier_handle *handle = &foreign->handle;
-    loop->stats.registrations++;
+    loop->counters.registrations++;
     int error = pier__ready_of(loop)->poller->set(loop, handle->descriptor_,
                                                   pier__slot_key(loop, handle->slot_),
-                                                  handle->interest_, interest);
-    handle->interest_ = error == 0 ? (uint8_t)interest : 0;
+                                                  handle->engine_.ready.interest, interest);
+    handle->engine_.ready.interest = error == 0 ? (uint8_t)interest : 0;
     foreign->forgotten = false;
     return error;
 }
@@ -54,7 +54,7 @@ static int tell_foreign_interest(struct pier_loop *loop, struct pier__foreign *f
 static int set_foreign_interest(struct pier_loop *loop, struct pier__foreign *foreign,
                                 unsigned interest)
 {
-    bool is_known = interest == foreign->handle.interest_ && !foreign->forgotten;
+    bool is_known = interest == foreign->handle.engine_.ready.interest && !foreign->forgotten;
     return is_known ? 0 : tell_foreign_interest(loop, foreign, interest);
 }
 
@@ -83,7 +83,7 @@ static struct pier__foreign *foreign_of(struct pier_loop *loop, const struct pie
         return PIER_OWNER(handle, struct pier__foreign, handle);
     }
     for (uint32_t i = 0; i < loop->slots_used; i++) {
-        handle = loop->slots[i].handle;
+        handle = pier__slot_at(loop, i);
         if (handle != NULL && handle->kind_ == PIER__KIND_FOREIGN &&
             handle->descriptor_ == (pier_descriptor)op->data) {
             return PIER_OWNER(handle, struct pier__foreign, handle);
@@ -190,15 +190,15 @@ void pier__foreign_start(struct pier_loop *loop, struct pier_op *op)
         loop->slots[foreign->handle.slot_].key += UINT64_C(1) << 32;
         error = tell_foreign_interest(loop, foreign, all_wanted(foreign));
     } else {
-        error = set_foreign_interest(loop, foreign,
-                                     (foreign->handle.interest_ & ~(unsigned)PIER__ONCE) |
-                                         all_wanted(foreign));
+        error = set_foreign_interest(
+            loop, foreign,
+            (foreign->handle.engine_.ready.interest & ~(unsigned)PIER__ONCE) | all_wanted(foreign));
     }
     if (error < 0) {
-        op->os_error = pier__sys_code();
+        int code = pier__sys_code();
         foreign->ops = op->next_;
         mark_changed(loop, foreign);
-        pier__op_finish(loop, op, error == PIER_EPERM ? PIER_ENOTSUP : error);
+        pier__op_fail(loop, op, error == PIER_EPERM ? PIER_ENOTSUP : error, code);
     }
 }
 
@@ -227,20 +227,15 @@ void pier__foreign_cancel(struct pier_loop *loop, struct pier_op *op)
     pier__op_finish(loop, op, pier__op_reason(op));
 }
 
-void pier__foreign_pause(struct pier_loop *loop, struct pier_op *op)
-{
-    mark_changed(loop, foreign_of(loop, op));
-}
-
-void pier__foreign_resume(struct pier_loop *loop, struct pier_op *op)
+void pier__foreign_change(struct pier_loop *loop, struct pier_op *op)
 {
     mark_changed(loop, foreign_of(loop, op));
 }
 
 unsigned pier__ready_ask(const struct pier_handle *handle)
 {
-    return pier__sys_poll_now(handle->descriptor_,
-                              handle->interest_ & (PIER__READ | PIER__PRIORITY | PIER__WRITE));
+    return pier__sys_poll_now(handle->descriptor_, handle->engine_.ready.interest &
+                                                       (PIER__READ | PIER__PRIORITY | PIER__WRITE));
 }
 
 /* Makes `first` the head of the list and what stood before it the end. */
@@ -271,7 +266,7 @@ void pier__foreign_event(struct pier_loop *loop, struct pier_handle *handle, uns
             return; /* the event was another descriptor's, of the same number */
         }
     }
-    foreign->forgotten = (handle->interest_ & PIER__ONCE) != 0;
+    foreign->forgotten = (handle->engine_.ready.interest & PIER__ONCE) != 0;
     for (struct pier_op *op = foreign->ops; op != NULL; op = foreign->cursor) {
         foreign->cursor = op->next_;
         unsigned seen = events & bits_wanted(op);
@@ -304,7 +299,7 @@ void pier__foreign_serve(struct pier_loop *loop, struct pier_handle *handle)
     struct pier__foreign *foreign = PIER_OWNER(handle, struct pier__foreign, handle);
     unsigned events = 0;
     if (foreign->ops != NULL && pier__descriptor_handle(loop, handle->descriptor_) == handle) {
-        loop->stats.system_calls++;
+        loop->counters.system_calls++;
         events = pier__ready_ask(handle);
     }
     if (events != 0) {

@@ -129,7 +129,7 @@ static void flush_changes(struct pier_loop *loop, struct poller *poller)
 {
     size_t kept = 0;
     for (size_t i = 0; i < poller->change_count; i++) {
-        loop->stats.system_calls++;
+        loop->counters.system_calls++;
         if (pier__sys_kevent(poller->queue, &poller->changes[i], 1, NULL, 0, 0) < 0) {
             poller->changes[kept++] = poller->changes[i];
         }
@@ -148,7 +148,7 @@ static int change_now(struct pier_loop *loop, struct poller *poller, const struc
         }
     }
     poller->change_count = kept;
-    loop->stats.system_calls++;
+    loop->counters.system_calls++;
     int error = pier__sys_kevent(poller->queue, change, 1, NULL, 0, 0);
     if (change->flags & EV_DELETE) {
         return forgive(error);
@@ -218,7 +218,7 @@ static void refused(struct pier_loop *loop, const struct kevent *event)
 {
     struct pier_handle *handle = pier__slot_handle(loop, (uint64_t)(uintptr_t)event->udata);
     if (handle != NULL) {
-        handle->interest_ = 0;
+        handle->engine_.ready.interest = 0;
         pier__loop_starve(loop, handle);
     }
 }
@@ -242,7 +242,7 @@ static unsigned events_of(const struct pier_loop *loop, const struct kevent *eve
 static void wait(struct pier_loop *loop, uint64_t timeout_ns)
 {
     struct poller *poller = poller_of(loop);
-    loop->stats.system_calls++;
+    loop->counters.system_calls++;
     int count = pier__sys_kevent(poller->queue, poller->changes, poller->change_count,
                                  poller->events, poller->size, timeout_ns);
     pier__loop_awake(loop);
@@ -251,12 +251,12 @@ static void wait(struct pier_loop *loop, uint64_t timeout_ns)
         return;
     }
     poller->change_count = 0;
-    loop->stats.events += (uint64_t)count;
+    loop->counters.events += (uint64_t)count;
     for (int i = 0; i < count; i++) {
         const struct kevent *event = &poller->events[i];
         uint64_t key = (uint64_t)(uintptr_t)event->udata;
         if (PIER__UNLIKELY(key == WAKE_KEY)) {
-            loop->stats.system_calls++;
+            loop->counters.system_calls++;
             pier__sys_drain_pipe(poller->pipe[0]);
             continue;
         }

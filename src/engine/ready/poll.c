@@ -173,17 +173,17 @@ static int set(struct pier_loop *loop, pier_descriptor descriptor, uint64_t key,
 static void wait(struct pier_loop *loop, uint64_t timeout_ns)
 {
     struct poller *poller = poller_of(loop);
-    loop->stats.system_calls++;
+    loop->counters.system_calls++;
     int left = pier__sys_poll(poller->entries, poller->count, timeout_ns);
     pier__loop_awake(loop);
     if (PIER__UNLIKELY(left < 0)) {
         loop->failure = pier__fail(left, "poll: %s", pier_error_text(left));
         return;
     }
-    loop->stats.events += (uint64_t)left;
+    loop->counters.events += (uint64_t)left;
     if (PIER__UNLIKELY(poller->entries[0].revents != 0)) {
         left--;
-        loop->stats.system_calls++;
+        loop->counters.system_calls++;
         pier__sys_drain_pipe(poller->pipe[0]);
     }
     for (size_t i = 1; left > 0 && i < poller->count; i++) {
@@ -194,9 +194,9 @@ static void wait(struct pier_loop *loop, uint64_t timeout_ns)
         left--;
         /* Keys aren't kept: an entry is taken out before its descriptor is closed, and a number
          * that was closed by others and reused is its new handle's. */
-        uint32_t slot = loop->by_descriptor[poller->entries[i].fd];
+        uint32_t slot = pier__descriptor_slot(loop, poller->entries[i].fd);
         if (PIER__UNLIKELY(slot == 0)) {
-            loop->stats.stale_events++;
+            loop->counters.stale_events++;
             remove_entry(poller, poller->entries[i--].fd);
             continue;
         }

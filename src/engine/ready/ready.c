@@ -1,7 +1,7 @@
 /* ready.c - completions on top of readiness: interest, and what comes of events.
  *
  * A handle is registered at the first op that has to wait, once, for its life. The engine remembers
- * readiness in handle->ready_: an event sets it, a call that would block (or a short read, where
+ * readiness in PIER__HAS_DATA: an event sets it, a call that would block (or a short read, where
  * that proves as much) clears it. Ops that find their handle ready are not run inside the submit:
  * the handle goes to loop->ready and is served in the next turn.
  *
@@ -33,28 +33,38 @@ static unsigned wanted(const struct pier_handle *handle)
     return interest;
 }
 
+static void note_interest(struct pier_handle *handle, unsigned interest)
+{
+    handle->engine_.ready.interest = (uint8_t)interest;
+    if ((interest & PIER__READ) && (handle->bits_ & PIER__FAST_RECEIVES)) {
+        handle->bits_ |= PIER__WATCHED;
+    } else {
+        pier__handle_clear(handle, PIER__WATCHED);
+    }
+}
+
 static int set_interest(struct pier_loop *loop, struct pier_handle *handle, unsigned interest)
 {
     struct pier__ready *ready = pier__ready_of(loop);
-    if (interest == handle->interest_ || (handle->bits_ & PIER__ALWAYS)) {
+    if (interest == handle->engine_.ready.interest || (handle->bits_ & PIER__ALWAYS)) {
         return 0;
     }
     if (handle->kind_ == PIER__KIND_FILE) { /* always ready, which not every poller would say */
         handle->bits_ |= PIER__ALWAYS;
-        handle->ready_ = PIER__READ | PIER__WRITE;
+        handle->bits_ |= PIER__HAS_DATA;
         return 0;
     }
-    loop->stats.registrations++;
+    loop->counters.registrations++;
     int error = ready->poller->set(loop, handle->descriptor_, pier__slot_key(loop, handle->slot_),
-                                   handle->interest_, interest);
+                                   handle->engine_.ready.interest, interest);
     if (error == PIER_EPERM && handle->kind_ == PIER__KIND_TERMINAL) {
         /* A device like /dev/null, that can't be waited for (epoll_ctl(2), EPERM). */
         handle->bits_ |= PIER__ALWAYS;
-        handle->ready_ = PIER__READ | PIER__WRITE;
+        handle->bits_ |= PIER__HAS_DATA;
         return 0;
     }
     if (error == 0) {
-        handle->interest_ = (uint8_t)interest;
+        note_interest(handle, interest);
     }
     return error;
 }
@@ -62,17 +72,17 @@ static int set_interest(struct pier_loop *loop, struct pier_handle *handle, unsi
 int pier__ready_want(struct pier_loop *loop, struct pier_handle *handle)
 {
     unsigned interest = wanted(handle);
-    if (PIER__LIKELY((interest & ~(unsigned)handle->interest_) == 0)) {
+    if (PIER__LIKELY((interest & ~(unsigned)handle->engine_.ready.interest) == 0)) {
         return 0;
     }
     if (pier__ready_of(loop)->mode == PIER__POLLER_EDGE) {
-        if (handle->interest_ == 0) {
+        if (handle->engine_.ready.interest == 0) {
             interest |= PIER__READ;
             if ((handle->bits_ & PIER__IS_TCP) && handle->kind_ == PIER__KIND_STREAM) {
                 interest |= PIER__WRITE;
             }
         }
-        interest |= handle->interest_;
+        interest |= handle->engine_.ready.interest;
     }
     if (handle->bits_ & PIER__SHARED) {
         interest |= PIER__EXCLUSIVE;
@@ -95,20 +105,21 @@ void pier__ready_settle(struct pier_loop *loop, uint64_t key)
     if (handle->bits_ & PIER__SHARED) {
         interest |= interest != 0 ? PIER__EXCLUSIVE : 0;
     }
-    if (pier__ready_of(loop)->mode == PIER__POLLER_LEVEL && handle->ready_ & PIER__READ &&
+    if (pier__ready_of(loop)->mode == PIER__POLLER_LEVEL && handle->bits_ & PIER__HAS_DATA &&
         (interest & PIER__READ)) {
-        interest = handle->interest_; /* in the ready list: served before the next wait sleeps */
+        interest = handle->engine_.ready
+                       .interest; /* in the ready list: served before the next wait sleeps */
     }
     if (PIER__UNLIKELY(set_interest(loop, handle, interest) < 0) &&
-        (interest & ~(unsigned)handle->interest_) != 0) {
+        (interest & ~(unsigned)handle->engine_.ready.interest) != 0) {
         pier__loop_starve(loop, handle); /* not armed again: nothing else would try */
     }
 }
 
 /* ---- events */
 
-void pier__ready_other_event(struct pier_loop *loop, struct pier_handle *handle, uint64_t key,
-                             unsigned events)
+void pier__ready_event_slow(struct pier_loop *loop, struct pier_handle *handle, uint64_t key,
+                            unsigned events)
 {
     if (PIER__UNLIKELY(handle->kind_ == PIER__KIND_FOREIGN)) {
         pier__foreign_event(loop, handle, events);
@@ -126,7 +137,7 @@ void pier__ready_other_event(struct pier_loop *loop, struct pier_handle *handle,
         handle->bits_ |= PIER__HUNG_UP;
     }
     if (mode == PIER__POLLER_ONE_SHOT) {
-        handle->interest_ = 0;
+        note_interest(handle, 0);
     }
     if (PIER__UNLIKELY(loop->completed.head != NULL)) {
         pier__loop_deliver(loop);
@@ -135,7 +146,7 @@ void pier__ready_other_event(struct pier_loop *loop, struct pier_handle *handle,
         }
     }
     if (events & PIER__READ) {
-        handle->ready_ |= PIER__READ;
+        handle->bits_ |= PIER__HAS_DATA;
         if (PIER__UNLIKELY(loop->budget <= 0)) {
             pier__handle_serve_later(loop, handle);
         } else if (PIER__LIKELY((handle->bits_ & PIER__LISTED) == 0) &&
@@ -149,14 +160,10 @@ void pier__ready_other_event(struct pier_loop *loop, struct pier_handle *handle,
     pier__ready_settle(loop, key);
 }
 
-static void serve(struct pier_loop *loop, struct pier_handle *handle)
+void pier__ready_serve(struct pier_loop *loop, struct pier_handle *handle)
 {
     if (handle->kind_ == PIER__KIND_FOREIGN) {
         pier__foreign_serve(loop, handle);
-        return;
-    }
-    if (handle->bits_ & PIER__CLOSING) {
-        pier__handle_try_close(handle);
         return;
     }
     uint64_t key = pier__slot_key(loop, handle->slot_);
@@ -166,26 +173,9 @@ static void serve(struct pier_loop *loop, struct pier_handle *handle)
         pier__ready_writable(loop, handle); /* it has had its share of an earlier turn */
     }
     /* Also with edges: the kernel may have refused the registration meanwhile. */
-    if ((handle->ready_ & PIER__READ) && pier__ready_receive(loop, handle, key) &&
+    if ((handle->bits_ & PIER__HAS_DATA) && pier__ready_receive(loop, handle, key) &&
         !(handle->bits_ & PIER__CLOSING) && pier__ready_want(loop, handle) < 0) {
         pier__loop_starve(loop, handle);
-    }
-}
-
-static void serve_listed(struct pier_loop *loop)
-{
-    while (loop->serving.head != NULL) {
-        if (loop->completed.head != NULL) {
-            pier__loop_deliver(loop); /* may take handles off the list */
-        }
-        if (PIER__UNLIKELY(loop->budget <= 0)) {
-            pier__handles_put_back(loop);
-            return;
-        }
-        struct pier_handle *handle = pier__handles_pop(&loop->serving);
-        if (handle != NULL) {
-            serve(loop, handle);
-        }
     }
 }
 
@@ -198,21 +188,20 @@ void pier__ready_wait(struct pier_loop *loop, uint64_t timeout_ns)
         pier__foreign_settle(loop);
     }
     if (PIER__UNLIKELY(loop->ready.head != NULL)) {
-        loop->serving = loop->ready;
-        loop->ready.head = NULL;
+        pier__loop_take_ready(loop);
         if (PIER__UNLIKELY(ready->left_over)) {
-            serve_listed(loop);
+            pier__loop_serve(loop);
             timeout_ns = 0;
         }
     }
     ready->poller->wait(loop, timeout_ns);
     if (loop->serving.head != NULL) {
-        serve_listed(loop);
+        pier__loop_serve(loop);
     }
     ready->left_over = loop->budget <= 0 && loop->ready.head != NULL;
 }
 
-/* ---- the rest of the backend */
+/* ---- the rest of the engine */
 
 void pier__ready_start(struct pier_handle *handle, struct pier_op *op)
 {
@@ -230,9 +219,9 @@ void pier__ready_start(struct pier_handle *handle, struct pier_op *op)
         return;
     }
     if (PIER__UNLIKELY(handle->bits_ & PIER__STARVED)) {
-        loop->retry_now = true; /* what an earlier op was short of this one may not need */
+        pier__loop_retry_soon(loop); /* what an earlier op was short of this one may not need */
     }
-    if (handle->ready_ & PIER__READ) {
+    if (handle->bits_ & PIER__HAS_DATA) {
         pier__handle_serve_later(loop, handle);
         return;
     }
@@ -240,8 +229,7 @@ void pier__ready_start(struct pier_handle *handle, struct pier_op *op)
     if (PIER__UNLIKELY(error == PIER_ENOMEM || error == PIER_ENOSPC)) {
         pier__loop_starve(loop, handle);
     } else if (PIER__UNLIKELY(error < 0)) {
-        op->os_error = pier__sys_code();
-        pier__op_finish(loop, op, error);
+        pier__op_fail(loop, op, error, pier__sys_code());
     }
 }
 
@@ -254,9 +242,10 @@ void pier__ready_resume(struct pier_handle *handle, struct pier_op *op)
 {
     struct pier_loop *loop = handle->loop_;
     (void)op;
-    if (handle->ready_ & PIER__READ) {
+    if (handle->bits_ & PIER__HAS_DATA) {
         pier__handle_serve_later(loop, handle);
-    } else if (!(handle->interest_ & PIER__READ) && pier__ready_want(loop, handle) < 0) {
+    } else if (!(handle->engine_.ready.interest & PIER__READ) &&
+               pier__ready_want(loop, handle) < 0) {
         pier__loop_starve(loop, handle);
     }
 }
@@ -278,7 +267,7 @@ void pier__ready_retry(struct pier_handle *handle)
     if (op == NULL || op->state_ != PIER__ACTIVE) {
         return;
     }
-    if (handle->ready_ & PIER__READ) {
+    if (handle->bits_ & PIER__HAS_DATA) {
         pier__handle_serve_later(loop, handle);
     } else if (pier__ready_want(loop, handle) < 0) {
         pier__loop_starve(loop, handle);
@@ -294,37 +283,31 @@ void pier__ready_flush(struct pier_loop *loop)
     }
 }
 
-bool pier__ready_buffer_returned(struct pier_loop *loop, uint32_t index)
-{
-    (void)loop;
-    (void)index;
-    return false;
-}
-
 pier_descriptor pier__ready_descriptor(struct pier_loop *loop)
 {
     return pier__ready_of(loop)->poller->descriptor(loop);
 }
 
+/* The handle is registered by the first op that waits. */
 int pier__ready_attach(struct pier_handle *handle)
 {
     struct pier_loop *loop = handle->loop_;
-    const struct pier__poller *poller = pier__ready_of(loop)->poller;
-    if (!poller->close_removes) {
-        /* The owner of a polled descriptor may have closed it, whose number this is now. */
-        poller->set(loop, handle->descriptor_, pier__slot_key(loop, handle->slot_), 0, 0);
+    const struct pier__ready *ready = pier__ready_of(loop);
+    struct pier_handle *other = pier__descriptor_handle(loop, handle->descriptor_);
+    if (other != NULL) {
+        note_interest(other, 0); /* its number was closed and reused: what was watched is gone */
     }
-    /* Registered by the first op that waits. */
-    if (pier__ready_of(loop)->mode != PIER__POLLER_EDGE) {
+    if (!ready->poller->close_removes) {
+        /* The owner of a polled descriptor may have closed it, whose number this is now. */
+        ready->poller->set(loop, handle->descriptor_, pier__slot_key(loop, handle->slot_), 0, 0);
+    }
+    handle->engine_.ready.interest = 0;
+    if (ready->mode != PIER__POLLER_EDGE) {
         handle->bits_ |= PIER__LEVELED;
     }
-    if (handle->kind_ == PIER__KIND_STREAM) {
-        handle->bits_ |= PIER__PLAIN_SENDS;
-        if ((handle->bits_ & PIER__IS_TCP) &&
-            pier__ready_of(handle->loop_)->mode != PIER__POLLER_ONE_SHOT &&
-            !handle->loop_->callbacks_timed) {
-            handle->bits_ |= PIER__QUICK;
-        }
+    if (handle->kind_ == PIER__KIND_STREAM && (handle->bits_ & PIER__IS_TCP) &&
+        ready->mode != PIER__POLLER_ONE_SHOT && !pier__loop_times_callbacks(loop)) {
+        handle->bits_ |= PIER__FAST_RECEIVES;
     }
     return 0;
 }
@@ -339,10 +322,11 @@ void pier__ready_shut(struct pier_handle *handle)
     struct pier_loop *loop = handle->loop_;
     const struct pier__poller *poller = pier__ready_of(loop)->poller;
     /* A descriptor that others share stays registered after close, and would report for ever. */
-    if (handle->interest_ != 0 && (!poller->close_removes || (handle->bits_ & PIER__ADOPTED))) {
+    if (handle->engine_.ready.interest != 0 &&
+        (!poller->close_removes || (handle->bits_ & PIER__ADOPTED))) {
         set_interest(loop, handle, 0);
     }
-    loop->stats.system_calls++;
+    loop->counters.system_calls++;
     pier__sys_close(handle->descriptor_);
     pier__handle_closed(handle);
 }
@@ -378,10 +362,10 @@ int pier__ready_after_fork(struct pier_loop *loop)
     struct pier__ready *ready = pier__ready_of(loop);
     int error = ready->poller->after_fork(loop);
     for (uint32_t i = 0; error == 0 && i < loop->slots_used; i++) {
-        struct pier_handle *handle = loop->slots[i].handle;
-        if (handle != NULL && handle->interest_ != 0) {
-            unsigned interest = handle->interest_;
-            handle->interest_ = 0;
+        struct pier_handle *handle = pier__slot_at(loop, i);
+        if (handle != NULL && handle->engine_.ready.interest != 0) {
+            unsigned interest = handle->engine_.ready.interest;
+            note_interest(handle, 0);
             error = set_interest(loop, handle, interest);
         }
     }

@@ -193,7 +193,7 @@ static void deliver(struct pier_loop *loop, struct poller *poller, pier_descript
 {
     uint64_t key = poller->keys[descriptor];
     if (descriptor == poller->pipe[0]) {
-        loop->stats.system_calls++;
+        loop->counters.system_calls++;
         pier__sys_drain_pipe(descriptor);
         return;
     }
@@ -223,7 +223,7 @@ static void wait(struct pier_loop *loop, uint64_t timeout_ns)
     for (size_t i = 0; i < SETS; i++) {
         memcpy(poller->seen[i], poller->wanted[i], words * sizeof(unsigned long));
     }
-    loop->stats.system_calls++;
+    loop->counters.system_calls++;
     int left = pier__sys_select(poller->highest + 1, poller->seen[SET_READ],
                                 poller->seen[SET_WRITE], poller->seen[SET_PRIORITY], timeout_ns);
     pier__loop_awake(loop);
@@ -235,7 +235,7 @@ static void wait(struct pier_loop *loop, uint64_t timeout_ns)
         loop->failure = pier__fail(left, "select: %s", pier_error_text(left));
         return;
     }
-    loop->stats.events += (uint64_t)left;
+    loop->counters.events += (uint64_t)left;
     for (size_t word = 0; left > 0 && word < words; word++) {
         unsigned long bits;
         /* Read again after each event, since its callbacks may have changed the sets, or moved them

@@ -13,7 +13,7 @@
 PIER__COLD static void block(struct pier_loop *loop, struct pier_handle *handle, struct pier_op *op,
                              int64_t why)
 {
-    pier__pool_hold(loop, op);
+    pier__op_hold(loop, op);
     if (why != PIER_EAGAIN) {
         pier__loop_starve(
             loop, handle); /* the system is short of memory: no event will tell when that's over */
@@ -24,21 +24,14 @@ PIER__COLD static void block(struct pier_loop *loop, struct pier_handle *handle,
     if (error == PIER_ENOMEM || error == PIER_ENOSPC) {
         pier__loop_starve(loop, handle);
     } else if (error < 0) {
-        handle->bits_ &= ~(uint32_t)PIER__BLOCKED;
-        op->os_error = pier__sys_code();
-        pier__op_finish(loop, op, error);
+        pier__handle_clear(handle, PIER__BLOCKED);
+        pier__op_fail(loop, op, error, pier__sys_code());
     }
 }
 
 static bool is_wait(int64_t result)
 {
     return result == PIER_EAGAIN || result == PIER_ENOBUFS || result == PIER_ENOMEM;
-}
-
-static void fail(struct pier_loop *loop, struct pier_op *op, int64_t error)
-{
-    op->os_error = pier__sys_code();
-    pier__op_finish(loop, op, error);
 }
 
 static int64_t transmit_vectored(struct pier_loop *loop, struct pier_handle *handle)
@@ -49,7 +42,7 @@ static int64_t transmit_vectored(struct pier_loop *loop, struct pier_handle *han
     if (count == 0) {
         return 0; /* vectors of nothing at the head */
     }
-    loop->stats.system_calls++;
+    loop->counters.system_calls++;
     if (PIER__LIKELY(handle->kind_ == PIER__KIND_STREAM)) {
         return pier__sys_send_vectored(handle->descriptor_, vectors, count);
     }
@@ -61,7 +54,7 @@ static int64_t transmit_one(struct pier_loop *loop, struct pier_handle *handle, 
 {
     const char *data = (const char *)op->data + op->done;
     size_t size = op->size - (size_t)op->done;
-    loop->stats.system_calls++;
+    loop->counters.system_calls++;
     if (PIER__LIKELY(handle->kind_ == PIER__KIND_STREAM)) {
         return pier__sys_send(handle->descriptor_, data, size);
     }
@@ -74,9 +67,7 @@ static int64_t transmit_one(struct pier_loop *loop, struct pier_handle *handle, 
 static void send_queued(struct pier_loop *loop, struct pier_handle *handle)
 {
     unsigned left = CALLS_MAX;
-    uint32_t starting = (uint32_t)PIER__STARTING << PIER__SENDING;
-    uint32_t before = handle->bits_ & starting;
-    handle->bits_ |= starting;
+    uint32_t before = pier__direction_hold(handle, PIER__SENDING);
     struct pier_op *op;
     while ((op = handle->head_[PIER__SENDING]) != NULL &&
            (op->kind_ == PIER__OP_SEND || op->kind_ == PIER__OP_SEND_VECTORED)) {
@@ -84,7 +75,7 @@ static void send_queued(struct pier_loop *loop, struct pier_handle *handle)
             pier__op_move(op, PIER__ACTIVE);
         }
         if (left-- == 0) {
-            pier__pool_hold(loop, op);
+            pier__op_hold(loop, op);
             pier__handle_serve_later(loop, handle);
             break;
         }
@@ -97,22 +88,22 @@ static void send_queued(struct pier_loop *loop, struct pier_handle *handle)
             block(loop, handle, op, result);
             break;
         } else if (result != PIER_EINTR) {
-            fail(loop, op, result);
+            pier__op_fail(loop, op, result, pier__sys_code());
         }
     }
-    handle->bits_ = (handle->bits_ & ~starting) | before;
+    pier__direction_let_go(handle, PIER__SENDING, before);
     pier__op_start_direction(loop, handle, PIER__SENDING);
 }
 
 /* Goes on with a send of which the system took `result` bytes, or none for an error. */
-PIER__COLD static void tried(struct pier_loop *loop, struct pier_handle *handle, struct pier_op *op,
-                             int64_t result)
+PIER__COLD void pier__ready_tried(struct pier_loop *loop, struct pier_handle *handle,
+                                  struct pier_op *op, int64_t result)
 {
     if (result >= 0) {
         op->done = (uint64_t)result;
-        loop->stats.sent_bytes += op->done;
+        loop->counters.sent_bytes += op->done;
         if (op->done == op->size) {
-            loop->stats.sends++;
+            loop->counters.sends++;
             pier__op_finish(loop, op, result);
         } else {
             send_queued(loop, handle);
@@ -122,14 +113,14 @@ PIER__COLD static void tried(struct pier_loop *loop, struct pier_handle *handle,
     } else if (result == PIER_EINTR) {
         send_queued(loop, handle);
     } else {
-        fail(loop, op, result);
+        pier__op_fail(loop, op, result, pier__sys_code());
     }
 }
 
 void pier__ready_start_send(struct pier_loop *loop, struct pier_handle *handle, struct pier_op *op)
 {
     if (PIER__UNLIKELY(handle->bits_ & PIER__BLOCKED)) {
-        pier__pool_hold(loop, op);
+        pier__op_hold(loop, op);
         if (pier__ready_want(loop, handle) < 0) {
             pier__loop_starve(loop, handle);
         }
@@ -139,69 +130,12 @@ void pier__ready_start_send(struct pier_loop *loop, struct pier_handle *handle, 
         send_queued(loop, handle);
         return;
     }
-    tried(loop, handle, op, transmit_one(loop, handle, op));
-}
-
-/* A quick send that isn't over. */
-PIER__COLD static void not_over(struct pier_op *op, int64_t result)
-{
-    struct pier_handle *handle = op->owner_;
-    handle->loop_->stats.system_calls++;
-    pier__op_begin_send(handle->loop_, handle, op);
-    tried(handle->loop_, handle, op, result);
-}
-
-static void over(struct pier_op *op, int64_t result);
-
-/* Apart, so that over() calls nobody and saves no registers. */
-PIER__COLD static void over_with_clock(struct pier_loop *loop, struct pier_op *op, int64_t result)
-{
-    pier__loop_clock_about(loop);
-    over(op, result);
-}
-
-/* A quick send that is over, and has somebody to call: it never was in the handle's queue. */
-PIER__NOINLINE static void over(struct pier_op *op, int64_t result)
-{
-    struct pier_handle *handle = op->owner_;
-    struct pier_loop *loop = handle->loop_;
-    if (PIER__UNLIKELY(loop->now_is_old)) {
-        over_with_clock(loop, op, result);
-        return;
-    }
-    pier__op_set_up(loop, op, PIER__OP_SEND, 0, op->fn, handle);
-    op->result = result;
-    op->done = (uint64_t)result;
-    loop->quick_sends++;
-    loop->stats.sent_bytes += (uint64_t)result;
-    pier__op_move(op, PIER__DONE);
-    pier__queue_push(&loop->completed, op);
-}
-
-void pier__ready_send(struct pier_handle *handle, struct pier_op *op)
-{
-    op->owner_ = handle; /* rather than in a saved register */
-    op->flags &= PIER_BACKGROUND;
-    op->os_error = 0;
-    int64_t result = pier__sys_send(handle->descriptor_, op->data, op->size);
-    if (PIER__UNLIKELY(result < 0 || (uint64_t)result != op->size)) {
-        not_over(op, result);
-        return;
-    }
-    if (op->fn != NULL) {
-        over(op, result);
-        return;
-    }
-    struct pier_loop *loop = ((struct pier_handle *)op->owner_)->loop_;
-    op->result = result;
-    op->done = (uint64_t)result;
-    loop->quick_sends++;
-    loop->stats.sent_bytes += (uint64_t)result;
+    pier__ready_tried(loop, handle, op, transmit_one(loop, handle, op));
 }
 
 void pier__ready_connect(struct pier_loop *loop, struct pier_handle *handle, struct pier_op *op)
 {
-    const struct pier__address_block *block = op->extra_.pointer;
+    const struct pier__address_block *block = op->use_.address;
     if (block == NULL) {
         pier__op_finish(loop, op, PIER_ENOMEM);
         return;
@@ -210,7 +144,7 @@ void pier__ready_connect(struct pier_loop *loop, struct pier_handle *handle, str
         pier__op_finish(loop, op, handle->kind_ == PIER__KIND_STREAM ? PIER_EISCONN : PIER_ENOTSUP);
         return;
     }
-    loop->stats.system_calls++;
+    loop->counters.system_calls++;
     int result = pier__sys_connect(handle->descriptor_, &block->address);
     if (result == PIER__IN_PROGRESS) {
         handle->bits_ |= PIER__CONNECTING;
@@ -235,7 +169,7 @@ void pier__ready_shutdown(struct pier_loop *loop, struct pier_handle *handle, st
         pier__op_finish(loop, op, PIER_ENOTSUP);
         return;
     }
-    loop->stats.system_calls++;
+    loop->counters.system_calls++;
     int result = pier__sys_shutdown(handle->descriptor_);
     op->os_error = result < 0 ? pier__sys_code() : 0;
     pier__op_finish(loop, op, result);
@@ -245,13 +179,13 @@ void pier__ready_writable(struct pier_loop *loop, struct pier_handle *handle)
 {
     struct pier_op *op = handle->head_[PIER__SENDING];
     if (op != NULL && op->kind_ == PIER__OP_CONNECT && op->state_ == PIER__ACTIVE) {
-        loop->stats.system_calls++;
+        loop->counters.system_calls++;
         int result = pier__sys_connect_result(handle->descriptor_);
         op->os_error = result < 0 ? pier__sys_code() : 0;
         pier__op_finish(loop, op, result);
         return;
     }
-    handle->bits_ &= ~(uint32_t)PIER__BLOCKED;
+    pier__handle_clear(handle, PIER__BLOCKED);
     if (op != NULL) {
         send_queued(loop, handle);
     }

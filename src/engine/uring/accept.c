@@ -1,7 +1,7 @@
 /* accept.c - accepting on io_uring.
  *
  * Multishot where the kernel has it. The kernel may have accepted several connections before it
- * hears that the op is paused: these are held in a list of the listener (handle->extra_), delivered
+ * hears that the op is paused: these are held in a ring of the listener's, of which engine_.uring.held is the last, delivered
  * at resume or before the op's end, and closed with the listener. */
 
 #include "engine/uring/uring.h"
@@ -26,7 +26,7 @@ void pier__uring_start_accept(struct pier_loop *loop, struct pier_handle *handle
     if ((op->bits_ & PIER__MULTISHOT) && uring->features.multishot_accept) {
         entry->ioprio = IORING_ACCEPT_MULTISHOT;
     }
-    handle->ready_ |= PIER__RECEIVE_IN_KERNEL;
+    handle->engine_.uring.requests |= PIER__RECEIVE_IN_KERNEL;
 }
 
 /* A socket that came while the op was paused. Without memory to note it, it's closed. */
@@ -43,34 +43,36 @@ static void hold_accepted(struct pier_loop *loop, struct pier_handle *handle, st
     if (accepted == NULL) {
         pier__sys_close(socket);
     } else {
-        struct pier__uring_accepted **link = (struct pier__uring_accepted **)&handle->extra_;
-        while (*link != NULL) {
-            link = &(*link)->next;
-        }
-        accepted->next = NULL;
+        struct pier__uring_accepted *last = handle->engine_.uring.held;
         accepted->socket = socket;
-        *link = accepted;
+        accepted->next = last != NULL ? last->next : accepted;
+        if (last != NULL) {
+            last->next = accepted;
+        }
+        handle->engine_.uring.held = accepted;
     }
-    if ((handle->ready_ & (PIER__RECEIVE_IN_KERNEL | PIER__STOPPING)) == PIER__RECEIVE_IN_KERNEL &&
+    if ((handle->engine_.uring.requests & (PIER__RECEIVE_IN_KERNEL | PIER__STOPPING)) ==
+            PIER__RECEIVE_IN_KERNEL &&
         pier__uring_cancel_request(loop, pier__uring_key(op, PIER__TAG_OP))) {
-        handle->ready_ |= PIER__STOPPING;
+        handle->engine_.uring.requests |= PIER__STOPPING;
     }
 }
 
 static pier_descriptor unhold_accepted(struct pier_loop *loop, struct pier_handle *handle)
 {
     struct pier__uring *uring = pier__uring_of(loop);
-    struct pier__uring_accepted *accepted = handle->extra_;
-    pier_descriptor socket = accepted->socket;
-    handle->extra_ = accepted->next;
-    accepted->next = uring->accepted_free;
-    uring->accepted_free = accepted;
+    struct pier__uring_accepted *last = handle->engine_.uring.held, *first = last->next;
+    pier_descriptor socket = first->socket;
+    handle->engine_.uring.held = first == last ? NULL : last;
+    last->next = first->next;
+    first->next = uring->accepted_free;
+    uring->accepted_free = first;
     return socket;
 }
 
 void pier__uring_drop_accepted(struct pier_loop *loop, struct pier_handle *handle)
 {
-    while (handle->extra_ != NULL) {
+    while (handle->engine_.uring.held != NULL) {
         pier__sys_close(unhold_accepted(loop, handle));
     }
 }
@@ -82,8 +84,8 @@ void pier__uring_serve_accept(struct pier_loop *loop, struct pier_handle *handle
     if (pier__uring_silenced(handle, op)) {
         pier__uring_drop_accepted(loop, handle);
     }
-    while (handle->extra_ != NULL) {
-        if (op->reason_ == PIER__REASON_NONE && (op->bits_ & PIER__PAUSED)) {
+    while (handle->engine_.uring.held != NULL) {
+        if (!pier__op_is_ending(op) && (op->bits_ & PIER__PAUSED)) {
             return;
         }
         if (loop->budget <= 0) {
@@ -95,10 +97,10 @@ void pier__uring_serve_accept(struct pier_loop *loop, struct pier_handle *handle
             return;
         }
     }
-    if (handle->ready_ & PIER__RECEIVE_IN_KERNEL) {
+    if (handle->engine_.uring.requests & PIER__RECEIVE_IN_KERNEL) {
         return;
     }
-    if (op->reason_ != PIER__REASON_NONE) {
+    if (pier__op_is_ending(op)) {
         pier__op_finish(loop, op, pier__op_reason(op));
     } else if (!(op->bits_ & PIER__PAUSED) && !(handle->bits_ & PIER__STARVED)) {
         pier__uring_start_accept(loop, handle, op);
@@ -113,14 +115,13 @@ static void accept_over(struct pier_loop *loop, struct pier_handle *handle, stru
     if (result == -EINVAL && uring->features.multishot_accept && (op->bits_ & PIER__MULTISHOT)) {
         uring->features.multishot_accept = false; /* step down */
         pier__uring_start_accept(loop, handle, op);
-    } else if (result >= 0 || pier__uring_was_cancelled(result) ||
-               op->reason_ != PIER__REASON_NONE) {
-        loop->stats.rearms += result >= 0 && uring->features.multishot_accept;
+    } else if (result >= 0 || pier__uring_was_cancelled(result) || pier__op_is_ending(op)) {
+        loop->counters.rearms += result >= 0 && uring->features.multishot_accept;
         pier__uring_serve_accept(loop, handle, op);
     } else if (result == -EAGAIN) {
         pier__uring_wait_for_op(loop, handle, op);
     } else if (pier__accept_starves(error)) {
-        loop->stats.accept_pauses++;
+        loop->counters.accept_pauses++;
         pier__loop_starve(loop, handle);
     } else if (pier__accept_passes(error)) {
         pier__uring_start_accept(loop, handle, op);
@@ -138,7 +139,7 @@ void pier__uring_accepted(struct pier_loop *loop, struct pier_handle *handle, st
         } else if (!(op->bits_ & PIER__MULTISHOT)) {
             pier__op_finish_accepted(loop, op, result);
             return;
-        } else if ((op->bits_ & PIER__PAUSED) || handle->extra_ != NULL) {
+        } else if ((op->bits_ & PIER__PAUSED) || handle->engine_.uring.held != NULL) {
             hold_accepted(loop, handle, op, result);
         } else {
             pier__op_accepted(loop, op, result);
@@ -152,7 +153,7 @@ void pier__uring_accepted(struct pier_loop *loop, struct pier_handle *handle, st
 void pier__uring_accept_ready(struct pier_loop *loop, struct pier_handle *handle,
                               struct pier_op *op)
 {
-    loop->stats.system_calls++;
+    loop->counters.system_calls++;
     pier_descriptor socket = pier__sys_accept(handle->descriptor_, false);
     pier__uring_accepted(loop, handle, op,
                          socket >= 0             ? (int)socket

@@ -1,7 +1,7 @@
 /* ops.c - the ops of handles on io_uring: what is asked of the kernel, and what becomes of
  * its answer.
  *
- * Per handle and direction at most one request is in the kernel; handle->ready_ says so. Sends that
+ * Per handle and direction at most one request is in the kernel; handle->engine_.uring.requests says so. Sends that
  * queue up behind one in flight go out merged with the next. A merged op is PIER__ACTIVE like the
  * head: its memory is the kernel's until the one completion. When one of them is cancelled the
  * whole request is, and the others are asked for again.
@@ -18,15 +18,15 @@
 void pier__uring_postpone(struct pier_loop *loop, struct pier_handle *handle)
 {
     pier__loop_starve(loop, handle);
-    loop->retry_now = true;
+    pier__loop_retry_soon(loop);
 }
 
 void pier__uring_wait_for_op(struct pier_loop *loop, struct pier_handle *handle, struct pier_op *op)
 {
     bool sending = pier__op_direction(op) == PIER__SENDING;
     if (pier__uring_wait_ready(loop, op, handle->descriptor_, sending ? POLLOUT : POLLIN)) {
-        handle->ready_ |= sending ? PIER__SEND_IN_KERNEL | PIER__SEND_POLLING
-                                  : PIER__RECEIVE_IN_KERNEL | PIER__RECEIVE_POLLING;
+        handle->engine_.uring.requests |= sending ? PIER__SEND_IN_KERNEL | PIER__SEND_POLLING
+                                                  : PIER__RECEIVE_IN_KERNEL | PIER__RECEIVE_POLLING;
     } else {
         pier__uring_postpone(loop, handle);
     }
@@ -34,8 +34,7 @@ void pier__uring_wait_for_op(struct pier_loop *loop, struct pier_handle *handle,
 
 void pier__uring_fail(struct pier_loop *loop, struct pier_op *op, int code)
 {
-    op->os_error = code;
-    pier__op_finish(loop, op, pier__sys_map(code));
+    pier__op_fail(loop, op, pier__sys_map(code), code);
 }
 
 /* ---- sending */
@@ -54,15 +53,7 @@ static bool fill_vectored(struct pier_loop *loop, struct pier_handle *handle,
         scratch->u.vectors[i].iov_base = (void *)(uintptr_t)vectors[i].data;
         scratch->u.vectors[i].iov_len = vectors[i].size;
     }
-    for (struct pier_op *op = handle->head_[PIER__SENDING];; op = op->next_) {
-        if (op->state_ == PIER__QUEUED) {
-            pier__op_move(op, PIER__ACTIVE);
-        }
-        pier__pool_hold(loop, op);
-        if (op == last) {
-            break;
-        }
-    }
+    pier__send_merged(loop, handle, last);
     if (handle->kind_ == PIER__KIND_FILE) {
         entry->opcode = IORING_OP_WRITEV;
         entry->off = (uint64_t)-1;
@@ -84,7 +75,7 @@ static void fill_single(struct pier_loop *loop, struct pier_handle *handle, stru
                         struct io_uring_sqe *entry)
 {
     size_t left = op->size - (size_t)op->done;
-    pier__pool_hold(loop, op);
+    pier__op_hold(loop, op);
     entry->addr = (uint64_t)(uintptr_t)op->data + op->done;
     entry->len = left > PIER__URING_MOST ? PIER__URING_MOST : (uint32_t)left;
     if (PIER__UNLIKELY(handle->kind_ == PIER__KIND_FILE)) {
@@ -99,13 +90,13 @@ static void fill_single(struct pier_loop *loop, struct pier_handle *handle, stru
 static void start_send(struct pier_loop *loop, struct pier_handle *handle, struct pier_op *op)
 {
     if (PIER__UNLIKELY(handle->kind_ != PIER__KIND_STREAM && handle->kind_ != PIER__KIND_FILE)) {
-        pier__pool_hold(loop, op);
+        pier__op_hold(loop, op);
         pier__uring_wait_for_op(loop, handle, op);
         return;
     }
     struct io_uring_sqe *entry = pier__uring_entry(loop);
     if (PIER__UNLIKELY(entry == NULL)) {
-        pier__pool_hold(loop, op);
+        pier__op_hold(loop, op);
         pier__uring_postpone(loop, handle);
         return;
     }
@@ -118,7 +109,7 @@ static void start_send(struct pier_loop *loop, struct pier_handle *handle, struc
                                           it's tried again */
     }
     pier__uring_of(loop)->quick++;
-    handle->ready_ |= PIER__SEND_IN_KERNEL;
+    handle->engine_.uring.requests |= PIER__SEND_IN_KERNEL;
 }
 
 /* No request is in the kernel any more: ends what was cancelled, which may have been merged behind
@@ -126,15 +117,17 @@ static void start_send(struct pier_loop *loop, struct pier_handle *handle, struc
 static void continue_sending(struct pier_loop *loop, struct pier_handle *handle)
 {
     struct pier_op *op = handle->head_[PIER__SENDING];
-    while (op != NULL && op->state_ == PIER__ACTIVE && !(handle->ready_ & PIER__SEND_IN_KERNEL)) {
+    while (op != NULL && op->state_ == PIER__ACTIVE &&
+           !(handle->engine_.uring.requests & PIER__SEND_IN_KERNEL)) {
         struct pier_op *next = op->next_;
-        if (op->reason_ != PIER__REASON_NONE) {
+        if (pier__op_is_ending(op)) {
             pier__op_finish(loop, op, pier__op_reason(op));
         }
         op = next;
     }
     op = handle->head_[PIER__SENDING];
-    if (op != NULL && op->state_ == PIER__ACTIVE && !(handle->ready_ & PIER__SEND_IN_KERNEL)) {
+    if (op != NULL && op->state_ == PIER__ACTIVE &&
+        !(handle->engine_.uring.requests & PIER__SEND_IN_KERNEL)) {
         pier__uring_start(handle, op);
         return;
     }
@@ -143,12 +136,12 @@ static void continue_sending(struct pier_loop *loop, struct pier_handle *handle)
 
 static void sent(struct pier_loop *loop, struct pier_handle *handle, struct pier_op *op, int result)
 {
-    op->bits_ &= (uint8_t)~PIER__WANTED;
+    pier__op_clear(op, PIER__CANCEL_ASKED);
     if (PIER__LIKELY(op->next_ == NULL && op->kind_ == PIER__OP_SEND && result >= 0 &&
                      (size_t)result == op->size - (size_t)op->done)) {
         op->done = op->size;
-        loop->stats.sends++;
-        loop->stats.sent_bytes += (uint64_t)result;
+        loop->counters.sends++;
+        loop->counters.sent_bytes += (uint64_t)result;
         pier__op_finish_now(loop, op, (int64_t)op->size);
         return;
     }
@@ -176,7 +169,7 @@ static void write_ready(struct pier_loop *loop, struct pier_handle *handle, stru
         return;
     }
     size_t count = pier__send_gather(handle, vectors, PIER__URING_VECTORS, &last);
-    loop->stats.system_calls++;
+    loop->counters.system_calls++;
     int64_t result = pier__sys_write_vectored(handle->descriptor_, vectors, count,
                                               (handle->bits_ & PIER__CAUTIOUS) != 0);
     sent(loop, handle, op,
@@ -189,7 +182,7 @@ static void write_ready(struct pier_loop *loop, struct pier_handle *handle, stru
 
 static void start_connect(struct pier_loop *loop, struct pier_handle *handle, struct pier_op *op)
 {
-    const struct pier__address_block *block = op->extra_.pointer;
+    const struct pier__address_block *block = op->use_.address;
     if (block == NULL || handle->kind_ != PIER__KIND_STREAM ||
         !(handle->bits_ & PIER__UNCONNECTED)) {
         pier__op_finish(loop, op,
@@ -224,7 +217,7 @@ static void start_connect(struct pier_loop *loop, struct pier_handle *handle, st
     entry->addr = (uint64_t)(uintptr_t)scratch->u.address;
     entry->off = size;
     entry->user_data = pier__uring_key(op, PIER__TAG_OP);
-    handle->ready_ |= PIER__SEND_IN_KERNEL;
+    handle->engine_.uring.requests |= PIER__SEND_IN_KERNEL;
 }
 
 static void connected(struct pier_loop *loop, struct pier_handle *handle, struct pier_op *op,
@@ -232,9 +225,9 @@ static void connected(struct pier_loop *loop, struct pier_handle *handle, struct
 {
     if (result == 0) {
         pier__op_finish_now(loop, op, 0);
-    } else if (op->reason_ != PIER__REASON_NONE && pier__uring_was_cancelled(result)) {
+    } else if (pier__op_is_ending(op) && pier__uring_was_cancelled(result)) {
         pier__op_finish(loop, op, pier__op_reason(op));
-    } else if (result == -EAGAIN && op->reason_ == PIER__REASON_NONE) {
+    } else if (result == -EAGAIN && !pier__op_is_ending(op)) {
         pier__loop_starve(
             loop, handle); /* a Unix listener's backlog is full, and nothing tells of room */
     } else {
@@ -258,7 +251,7 @@ static void start_shutdown(struct pier_loop *loop, struct pier_handle *handle, s
     entry->fd = (int)handle->descriptor_;
     entry->len = SHUT_WR;
     entry->user_data = pier__uring_key(op, PIER__TAG_OP);
-    handle->ready_ |= PIER__SEND_IN_KERNEL;
+    handle->engine_.uring.requests |= PIER__SEND_IN_KERNEL;
 }
 
 /* ---- receiving into the caller's memory */
@@ -284,7 +277,7 @@ static void start_receive(struct pier_loop *loop, struct pier_handle *handle, st
     entry->addr = (uint64_t)(uintptr_t)op->data;
     entry->len = op->size > PIER__URING_MOST ? PIER__URING_MOST : (uint32_t)op->size;
     entry->user_data = pier__uring_key(op, PIER__TAG_OP);
-    handle->ready_ |= PIER__RECEIVE_IN_KERNEL;
+    handle->engine_.uring.requests |= PIER__RECEIVE_IN_KERNEL;
 }
 
 static void received_memory(struct pier_loop *loop, struct pier_handle *handle, struct pier_op *op,
@@ -292,14 +285,13 @@ static void received_memory(struct pier_loop *loop, struct pier_handle *handle, 
 {
     if (PIER__LIKELY(result > 0)) {
         op->done = (uint64_t)result;
-        loop->stats.receives++;
-        loop->stats.received_bytes += (uint64_t)result;
+        loop->counters.receives++;
+        loop->counters.received_bytes += (uint64_t)result;
         pier__op_finish_now(loop, op, result);
     } else if (result == 0) {
         op->flags |= PIER_EOF;
         pier__op_finish_now(loop, op, 0);
-    } else if (op->reason_ != PIER__REASON_NONE &&
-               (pier__uring_was_cancelled(result) || result == -EAGAIN)) {
+    } else if (pier__op_is_ending(op) && (pier__uring_was_cancelled(result) || result == -EAGAIN)) {
         pier__op_finish(loop, op, pier__op_reason(op));
     } else if (result == -EAGAIN) {
         pier__uring_wait_for_op(loop, handle, op);
@@ -314,7 +306,7 @@ static void received_memory(struct pier_loop *loop, struct pier_handle *handle, 
 
 static void read_ready(struct pier_loop *loop, struct pier_handle *handle, struct pier_op *op)
 {
-    loop->stats.system_calls++;
+    loop->counters.system_calls++;
     int64_t result = handle->kind_ == PIER__KIND_STREAM
                          ? pier__sys_receive(handle->descriptor_, op->data, op->size)
                          : pier__sys_read(handle->descriptor_, op->data,
@@ -368,23 +360,25 @@ void pier__uring_cancel(struct pier_handle *handle, struct pier_op *op)
     struct pier_loop *loop = handle->loop_;
     bool sending = pier__op_direction(op) == PIER__SENDING;
     struct pier_op *head = handle->head_[sending];
-    if (op->reason_ == PIER__REASON_CLOSE) {
+    if ((op->bits_ & PIER__REASON) == PIER__REASON_CLOSE) {
         drop_held(loop, handle, op);
     }
-    if (!(handle->ready_ & (sending ? PIER__SEND_IN_KERNEL : PIER__RECEIVE_IN_KERNEL))) {
-        if (!sending && handle->extra_ != NULL) {
+    if (!(handle->engine_.uring.requests &
+          (sending ? PIER__SEND_IN_KERNEL : PIER__RECEIVE_IN_KERNEL))) {
+        if (!sending && handle->engine_.uring.held != NULL) {
             pier__handle_serve_later(loop, handle); /* delivers what is held, then ends */
             return;
         }
         pier__op_finish(loop, op, pier__op_reason(op));
         return;
     }
-    bool polling = (handle->ready_ & (sending ? PIER__SEND_POLLING : PIER__RECEIVE_POLLING)) != 0;
+    bool polling = (handle->engine_.uring.requests &
+                    (sending ? PIER__SEND_POLLING : PIER__RECEIVE_POLLING)) != 0;
     if (!pier__uring_cancel_request(
             loop, pier__uring_key(head, polling ? PIER__TAG_READY : PIER__TAG_OP))) {
         pier__uring_postpone(loop, handle);
     } else {
-        op->bits_ |= PIER__WANTED;
+        pier__op_set(op, PIER__CANCEL_ASKED);
     }
 }
 
@@ -398,15 +392,16 @@ static void revive(struct pier_loop *loop, struct pier_handle *handle, unsigned 
     if (op == NULL || op->state_ != PIER__ACTIVE) {
         return;
     }
-    bool holds = direction == PIER__RECEIVING && handle->extra_ != NULL;
+    bool holds = direction == PIER__RECEIVING && handle->engine_.uring.held != NULL;
     /* Sends that were merged are in the kernel together, and any of them may be cancelled. */
     for (struct pier_op *at = op;
-         (handle->ready_ & in_kernel) && at != NULL && at->state_ == PIER__ACTIVE; at = at->next_) {
-        if (at->reason_ != PIER__REASON_NONE && !(at->bits_ & PIER__WANTED)) {
+         (handle->engine_.uring.requests & in_kernel) && at != NULL && at->state_ == PIER__ACTIVE;
+         at = at->next_) {
+        if (pier__op_is_ending(at) && !(at->bits_ & PIER__CANCEL_ASKED)) {
             pier__uring_cancel(handle, at);
         }
     }
-    if ((handle->ready_ & in_kernel) && !holds) {
+    if ((handle->engine_.uring.requests & in_kernel) && !holds) {
         return;
     }
     if (direction == PIER__SENDING) {
@@ -415,7 +410,7 @@ static void revive(struct pier_loop *loop, struct pier_handle *handle, unsigned 
         pier__uring_serve_lent(loop, handle, op);
     } else if (op->kind_ == PIER__OP_ACCEPT && (op->bits_ & PIER__MULTISHOT)) {
         pier__uring_serve_accept(loop, handle, op);
-    } else if (op->reason_ != PIER__REASON_NONE) {
+    } else if (pier__op_is_ending(op)) {
         pier__op_finish(loop, op, pier__op_reason(op));
     } else {
         pier__uring_start(handle, op);
@@ -429,7 +424,7 @@ void pier__uring_retry(struct pier_handle *handle)
     revive(loop, handle, PIER__SENDING);
     /* A retry runs before the turn's events, but what it delivers is delivered like any: in the
      * turn. */
-    if (op != NULL && handle->extra_ != NULL) {
+    if (op != NULL && handle->engine_.uring.held != NULL) {
         pier__handle_serve_later(loop, handle);
     } else {
         revive(loop, handle, PIER__RECEIVING);
@@ -449,7 +444,8 @@ void pier__uring_resume(struct pier_handle *handle, struct pier_op *op)
 {
     struct pier_loop *loop = handle->loop_;
     (void)op;
-    if (PIER__LIKELY(handle->extra_ == NULL && (handle->ready_ & PIER__RECEIVE_IN_KERNEL))) {
+    if (PIER__LIKELY(handle->engine_.uring.held == NULL &&
+                     (handle->engine_.uring.requests & PIER__RECEIVE_IN_KERNEL))) {
         return;
     }
     pier__handle_serve_later(loop, handle);
@@ -465,8 +461,8 @@ void pier__uring_completed(struct pier_loop *loop, struct pier_op *op, int resul
     bool more = (flags & IORING_CQE_F_MORE) != 0;
     if (op->kind_ == PIER__OP_RECEIVE || op->kind_ == PIER__OP_ACCEPT) {
         if (!more) {
-            handle->ready_ &= (uint8_t) ~(PIER__RECEIVE_IN_KERNEL | PIER__STOPPING);
-            op->bits_ &= (uint8_t)~PIER__WANTED;
+            handle->engine_.uring.requests &= (uint8_t) ~(PIER__RECEIVE_IN_KERNEL | PIER__STOPPING);
+            pier__op_clear(op, PIER__CANCEL_ASKED);
         }
         if (op->kind_ == PIER__OP_RECEIVE) {
             received_memory(loop, handle, op, result);
@@ -475,12 +471,12 @@ void pier__uring_completed(struct pier_loop *loop, struct pier_op *op, int resul
         }
         return;
     }
-    handle->ready_ &= (uint8_t)~PIER__SEND_IN_KERNEL;
+    handle->engine_.uring.requests &= (uint8_t)~PIER__SEND_IN_KERNEL;
     if (pier__op_is_send(op)) {
         sent(loop, handle, op, result);
     } else if (op->kind_ == PIER__OP_CONNECT) {
         connected(loop, handle, op, result);
-    } else if (pier__uring_was_cancelled(result) && op->reason_ != PIER__REASON_NONE) {
+    } else if (pier__uring_was_cancelled(result) && pier__op_is_ending(op)) {
         pier__op_finish(loop, op, pier__op_reason(op));
     } else {
         op->os_error = result < 0 ? -result : 0;
@@ -492,11 +488,11 @@ void pier__uring_ready(struct pier_loop *loop, struct pier_op *op, int result)
 {
     struct pier_handle *handle = op->owner_;
     bool sending = pier__op_direction(op) == PIER__SENDING;
-    handle->ready_ &= (uint8_t) ~(sending ? PIER__SEND_IN_KERNEL | PIER__SEND_POLLING
-                                          : PIER__RECEIVE_IN_KERNEL | PIER__RECEIVE_POLLING |
-                                                PIER__STOPPING);
-    op->bits_ &= (uint8_t)~PIER__WANTED;
-    if (result < 0 || op->reason_ != PIER__REASON_NONE) {
+    handle->engine_.uring.requests &= (uint8_t) ~(
+        sending ? PIER__SEND_IN_KERNEL | PIER__SEND_POLLING
+                : PIER__RECEIVE_IN_KERNEL | PIER__RECEIVE_POLLING | PIER__STOPPING);
+    pier__op_clear(op, PIER__CANCEL_ASKED);
+    if (result < 0 || pier__op_is_ending(op)) {
         revive(loop, handle, sending ? PIER__SENDING : PIER__RECEIVING);
     } else if (sending) {
         write_ready(loop, handle, op);

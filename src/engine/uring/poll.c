@@ -1,7 +1,7 @@
 /* poll.c - pier_poll() on io_uring.
  *
  * Each op is a poll request of its own, which the kernel completes once; a multishot op asks again
- * after its callback, which is what makes it level-triggered. In op->bits_ PIER__WANTED says that
+ * after its callback, which is what makes it level-triggered. In op->bits_ PIER__POLL_ASKED says that
  * the request is in the kernel. */
 
 #include "engine/uring/uring.h"
@@ -23,7 +23,7 @@ static unsigned seen_events(struct pier_loop *loop, const struct pier_op *op, un
 {
     unsigned native = native_events(op);
     if ((native & POLLPRI) && !(seen & (POLLERR | POLLHUP))) {
-        loop->stats.system_calls++;
+        loop->counters.system_calls++;
         return pier__sys_poll_now((pier_descriptor)op->data, native);
     }
     return seen & (native | POLLERR | POLLHUP);
@@ -37,7 +37,7 @@ static void arm_poll(struct pier_loop *loop, struct pier_op *op)
         native |= POLLRDBAND; /* see seen_events() */
     }
     if (pier__uring_wait_ready(loop, op, (pier_descriptor)op->data, native)) {
-        op->bits_ |= PIER__WANTED; /* in the kernel */
+        pier__op_set(op, PIER__POLL_ASKED); /* in the kernel */
         return;
     }
     op->next_ = NULL;
@@ -73,7 +73,7 @@ static bool unlist_poll(struct pier__uring *uring, struct pier_op *op)
 void pier__uring_poll_cancel(struct pier_loop *loop, struct pier_op *op)
 {
     struct pier__uring *uring = pier__uring_of(loop);
-    if (!(op->bits_ & PIER__WANTED)) {
+    if (!(op->bits_ & PIER__POLL_ASKED)) {
         unlist_poll(uring, op);
         pier__op_finish(loop, op, pier__op_reason(op));
         return;
@@ -84,7 +84,7 @@ void pier__uring_poll_cancel(struct pier_loop *loop, struct pier_op *op)
         uring->cancels_unsent = true; /* the queue is full: resubmit() tries again */
         return;
     }
-    if (uring->enabled && loop->thread == pier__thread()) {
+    if (uring->enabled && pier__loop_on_thread(loop)) {
         pier__uring_submit(loop);
     }
 }
@@ -97,7 +97,7 @@ void pier__uring_poll_pause(struct pier_loop *loop, struct pier_op *op)
 
 void pier__uring_poll_resume(struct pier_loop *loop, struct pier_op *op)
 {
-    if (!(op->bits_ & PIER__WANTED)) {
+    if (!(op->bits_ & PIER__POLL_ASKED)) {
         unlist_poll(pier__uring_of(loop), op);
         arm_poll(loop, op);
     }
@@ -105,8 +105,8 @@ void pier__uring_poll_resume(struct pier_loop *loop, struct pier_op *op)
 
 void pier__uring_polled(struct pier_loop *loop, struct pier_op *op, int result)
 {
-    op->bits_ &= (uint8_t)~PIER__WANTED;
-    bool ending = op->reason_ != PIER__REASON_NONE;
+    pier__op_clear(op, PIER__POLL_ASKED);
+    bool ending = pier__op_is_ending(op);
     if (ending && (result < 0 || (op->bits_ & PIER__MULTISHOT))) {
         pier__op_finish(loop, op, pier__op_reason(op));
         return;
@@ -138,10 +138,10 @@ void pier__uring_polled(struct pier_loop *loop, struct pier_op *op, int result)
         return; /* level-triggered: it shows again when resumed */
     }
     pier__op_event(loop, op, events, 0);
-    if (op->reason_ != PIER__REASON_NONE) {
+    if (pier__op_is_ending(op)) {
         return; /* cancelled in its callback: finished there, since it wasn't in the kernel */
     }
-    if (!(op->bits_ & (PIER__PAUSED | PIER__WANTED))) {
+    if (!(op->bits_ & (PIER__PAUSED | PIER__POLL_ASKED))) {
         unlist_poll(pier__uring_of(loop), op); /* resumed in its callback, with the queue full */
         arm_poll(loop, op);
     }
@@ -150,8 +150,7 @@ void pier__uring_polled(struct pier_loop *loop, struct pier_op *op, int result)
 static void cancel_poll_again(struct pier_loop *loop, struct pier_op *op, void *context)
 {
     struct pier__uring *uring = context;
-    if (op->kind_ == PIER__OP_POLL && op->reason_ != PIER__REASON_NONE &&
-        (op->bits_ & PIER__WANTED) &&
+    if (op->kind_ == PIER__OP_POLL && pier__op_is_ending(op) && (op->bits_ & PIER__POLL_ASKED) &&
         !pier__uring_cancel_request(loop, pier__uring_key(op, PIER__TAG_OP))) {
         uring->cancels_unsent = true;
     }
@@ -180,8 +179,8 @@ void pier__uring_poll_in_child(struct pier_loop *loop, struct pier_op *op, void 
     if (op->kind_ != PIER__OP_POLL) {
         return;
     }
-    op->bits_ &= (uint8_t)~PIER__WANTED;
-    if (op->reason_ != PIER__REASON_NONE) {
+    pier__op_clear(op, PIER__POLL_ASKED);
+    if (pier__op_is_ending(op)) {
         pier__op_finish(loop, op, pier__op_reason(op)); /* its cancel was the old ring's */
     } else {
         arm_poll(loop, op);

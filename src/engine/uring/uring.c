@@ -41,7 +41,7 @@ static PIER__INLINE int enter(struct pier_loop *loop, struct pier__uring *uring,
                               bool get_events, uint64_t timeout_ns)
 {
     unsigned least_us = 0;
-    loop->stats.system_calls++;
+    loop->counters.system_calls++;
     if (wait != 0 && uring->quick != 0 && uring->features.least_wait) {
         wait += uring->quick < uring->ring.sq.ring_entries ? uring->quick
                                                            : uring->ring.sq.ring_entries;
@@ -73,7 +73,7 @@ void pier__uring_submit(struct pier_loop *loop)
 PIER__COLD bool pier__uring_make_room(struct pier_loop *loop)
 {
     struct pier__uring *uring = pier__uring_of(loop);
-    loop->stats.queue_full++;
+    loop->counters.queue_full++;
     /* Completions may come of it; they wait in their queue for the turn that takes them. */
     return uring->enabled && loop->running && enter_without_wait(loop, false) >= 0 &&
            uring->room != 0;
@@ -140,8 +140,8 @@ static void arm_eventfd(struct pier_loop *loop)
     }
 }
 
-PIER__NOINLINE void pier__uring_other_completion(struct pier_loop *loop, uint64_t key, int result,
-                                                 unsigned flags)
+PIER__NOINLINE void pier__uring_completion_slow(struct pier_loop *loop, uint64_t key, int result,
+                                                unsigned flags)
 {
     struct pier__uring *uring = pier__uring_of(loop);
     void *pointer = (void *)(uintptr_t)(key & ~(uint64_t)PIER__TAG_MASK);
@@ -178,33 +178,6 @@ PIER__COLD static void enable(struct pier_loop *loop)
         return;
     }
     uring->enabled = true;
-}
-
-/* Goes through the handles that have something to do though no completion says so. False when the
- * budget left some of them nothing. */
-static bool serve_handles(struct pier_loop *loop)
-{
-    while (loop->serving.head != NULL) {
-        if (loop->completed.head != NULL) {
-            pier__loop_deliver(loop); /* may take handles off the list */
-        }
-        if (PIER__UNLIKELY(loop->budget <= 0)) {
-            bool all = loop->serving.head == NULL;
-            pier__handles_put_back(loop);
-            return all;
-        }
-        struct pier_handle *handle = pier__handles_pop(&loop->serving);
-        if (handle == NULL) {
-            break;
-        }
-        if ((handle->bits_ & PIER__CLOSING) && handle->head_[0] == NULL &&
-            handle->head_[1] == NULL) {
-            pier__handle_try_close(handle);
-        } else {
-            pier__uring_serve(loop, handle);
-        }
-    }
-    return true;
 }
 
 /* After an enter that failed: completions to be taken first, or memory short for the moment
@@ -254,28 +227,25 @@ static void wait(struct pier_loop *loop, uint64_t timeout_ns)
             return;
         }
     }
-    if (loop->ready.head != NULL) {
-        loop->serving = loop->ready;
-        loop->ready.head = NULL;
-    }
-    uring->turn = (uint16_t)loop->stats.turns;
+    pier__loop_take_ready(loop);
+    uring->turn = (uint16_t)loop->counters.turns;
     if (PIER__UNLIKELY(*uring->ring.sq.kflags & IORING_SQ_CQ_OVERFLOW)) {
-        loop->stats.queue_overflows++;
+        loop->counters.queue_overflows++;
     }
     int result = enter(loop, uring, sleep, true, timeout_ns);
     pier__loop_awake(loop);
     if (PIER__UNLIKELY(result < 0) && !may_go_on(loop, result)) {
-        pier__handles_put_back(loop); /* for the next run */
+        pier__handles_prepend(&loop->ready, &loop->serving); /* for the next run */
         return;
     }
     if (PIER__UNLIKELY(uring->serves_first)) {
         uring->serves_first = false;
-        serve_handles(loop);
+        pier__loop_serve(loop);
         pier__uring_take_completions(loop);
     } else {
         pier__uring_take_completions(loop);
         if (loop->serving.head != NULL) {
-            uring->serves_first = !serve_handles(loop);
+            uring->serves_first = !pier__loop_serve(loop);
         }
     }
 }
@@ -309,7 +279,8 @@ static void wake_by_eventfd(struct pier_loop *loop)
 
 static void wake_by_message(struct pier_loop *loop)
 {
-    if (PIER__UNLIKELY(pier__sys_uring_message((int)loop->wake_descriptor, PIER__TAG_WAKE) < 0)) {
+    if (PIER__UNLIKELY(
+            pier__sys_uring_message((int)pier__loop_wake_descriptor(loop), PIER__TAG_WAKE) < 0)) {
         wake_by_eventfd(loop);
     }
 }
@@ -340,13 +311,12 @@ static int open_ring(struct pier_loop *loop, struct pier__uring *uring)
     if (error < 0) {
         return error;
     }
-    loop->wake_descriptor = uring->ring.ring_fd;
     uring->room = uring->ring.sq.ring_entries;
     try_features(&uring->features);
     if (uring->features.message) {
-        loop->wake = wake_by_message;
+        pier__loop_wake_by(loop, wake_by_message, uring->ring.ring_fd);
     } else {
-        loop->wake = wake_by_eventfd;
+        pier__loop_wake_by(loop, wake_by_eventfd, -1);
         uring->wake = pier__sys_eventfd();
         if (uring->wake < 0) {
             pier__sys_uring_close(&uring->ring);
@@ -365,7 +335,7 @@ static int open_uring(struct pier_loop *loop, const struct pier_loop_options *op
     }
     memset(uring, 0, sizeof(*uring));
     uring->wake = uring->embed = -1;
-    uring->receives_max = (uint8_t)(options->receives_max > 250 ? 250 : options->receives_max);
+    uring->receives_max = (uint16_t)options->receives_max;
     int error = open_ring(loop, uring);
     if (error < 0) {
         pier__free(loop, uring, sizeof(*uring));
@@ -404,11 +374,7 @@ static void close_uring(struct pier_loop *loop)
 
 static int attach(struct pier_handle *handle)
 {
-    handle->ready_ = handle->interest_ = 0;
-    handle->extra_ = NULL;
-    if (handle->kind_ == PIER__KIND_STREAM) {
-        handle->bits_ |= PIER__PLAIN_SENDS;
-    }
+    memset(&handle->engine_, 0, sizeof(handle->engine_));
     return 0;
 }
 
@@ -425,7 +391,7 @@ static void shut(struct pier_handle *handle)
      * that. */
     pier__descriptor_forget(loop, handle);
     if (entry == NULL) {
-        loop->stats.system_calls++;
+        loop->counters.system_calls++;
         pier__sys_close(handle->descriptor_);
         pier__handle_closed(handle);
         return;
@@ -467,16 +433,16 @@ static int after_fork(struct pier_loop *loop)
     uring->scratch = NULL;
     uring->enabled = uring->plain = uring->eventfd_armed = false;
     uring->polls_unsent = NULL;
-    loop->embedded = false;
+    pier__loop_unembed(loop);
     int error = open_ring(loop, uring);
     if (error < 0) {
         return error;
     }
     pier__uring_buffers_after_fork(loop);
     for (uint32_t i = 0; i < loop->slots_used; i++) {
-        struct pier_handle *handle = loop->slots[i].handle;
+        struct pier_handle *handle = pier__slot_at(loop, i);
         if (handle != NULL) {
-            handle->ready_ &= PIER__ENDED;
+            handle->engine_.uring.requests &= PIER__ENDED;
             pier__uring_postpone(loop, handle);
         }
     }
@@ -484,20 +450,23 @@ static int after_fork(struct pier_loop *loop)
     return 0;
 }
 
+extern const struct pier__engine pier__uring_engine;
 const struct pier__engine pier__uring_engine = {
     .name = "uring",
     .calls = {.start = pier__uring_start,
               .cancel = pier__uring_cancel,
               .send = pier__uring_send,
-              .resume = pier__uring_resume},
+              .resume = pier__uring_resume,
+              .retry = pier__uring_retry,
+              .attach = attach,
+              .detach = detach,
+              .shut = shut},
     .nonblocking = false,
     .probe = probe,
     .open = open_uring,
     .close = close_uring,
-    .attach = attach,
-    .detach = detach,
-    .shut = shut,
     .wait = wait,
+    .serve = pier__uring_serve,
     .wake = wake_by_eventfd,
     .busy = busy,
     .flush = flush,
@@ -505,7 +474,6 @@ const struct pier__engine pier__uring_engine = {
     .poll_cancel = pier__uring_poll_cancel,
     .poll_pause = pier__uring_poll_pause,
     .poll_resume = pier__uring_poll_resume,
-    .retry = pier__uring_retry,
     .buffer_returned = pier__uring_buffer_returned,
     .descriptor = descriptor,
     .after_fork = after_fork,

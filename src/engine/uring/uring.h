@@ -1,8 +1,9 @@
-/* uring.h - what the files of the io_uring backend share.
+/* uring.h - what the files of the io_uring engine share.
  *
- * uring.c owns the ring: entries, waiting, waking, fork. fast.c goes through the completions
- * and has the short ways of the usual ones. ops.c starts the ops of handles and takes their
- * other completions. receive.c owns lent receives: provided buffers and what is held back. */
+ * uring.c owns the ring: entries, waiting, waking, fork. fast.c goes through the completions and
+ * has the fast roads of the ordinary ones. ops.c starts the ops of handles and takes their other
+ * completions, accept.c those of listeners. buffers.c owns the ring of provided buffers, receive.c
+ * lent receives and what is held back. */
 
 #ifndef PIER_ENGINE_URING_URING_H
 #define PIER_ENGINE_URING_URING_H
@@ -12,7 +13,7 @@
 #include <sys/uio.h>
 
 #include "core/engine.h"
-#include "core/loop.h"
+#include "core/engine.h"
 #include "sys/linux.h"
 #include "sys/linux_uring.h"
 
@@ -29,7 +30,7 @@ enum pier__uring_tag {
     PIER__TAG_MASK = 7
 };
 
-/* handle->ready_ here */
+/* handle->engine_.uring.requests */
 enum {
     PIER__RECEIVE_IN_KERNEL = 1,
     PIER__SEND_IN_KERNEL = 2,
@@ -41,7 +42,7 @@ enum {
 
 #define PIER__URING_VECTORS 16
 #define PIER__URING_MOST (1u << 30) /* bytes of one request: lengths are 32 bits, results 31 */
-#define PIER__NOT_USUAL 0x100u      /* no bits of an op */
+#define PIER__SLOW 0x10000u         /* no bits of an op */
 
 /* What a request refers to while it is submitted: one beside each submission entry. The kernel
  * copies it at submission. */
@@ -68,18 +69,23 @@ struct pier__uring {
     bool cancels_unsent; /* like polls_unsent, but cancels of polls */
     bool serves_first;   /* handles that the last turn's events left no budget come before events */
     uint16_t turn;       /* its number */
-    uint8_t receives_max;              /* the option, as far as it fits */
+    uint16_t receives_max;             /* the option */
     pier_descriptor wake, embed;       /* eventfds: -1 when not in use */
     struct pier_op *polls_unsent;      /* polls that found the queue full */
     struct io_uring_buf_ring *buffers; /* NULL before the first lent receive */
+    /* Ids of buffers name slots of the ring, not of the pool: which buffer is in which, and a stack
+     * of those that are free. */
+    struct pier_buffer **provided;
+    uint16_t *ids_free;
     unsigned buffers_tail;
-    unsigned missing; /* of `target` */
+    unsigned missing; /* of `target`: as many ids are free */
 
     unsigned buffers_mask;       /* entries, a power of two, less 1 */
     unsigned target, target_max; /* buffers that the kernel should have */
-    /* A receive in the kernel may bring up to `ahead` buffers of data that can't be stopped any
-     * more; so it's asked for as long as its handle has less than lent_max. */
-    uint32_t ahead, lent_max;
+    uint32_t ahead_max;          /* buffers that one receive may bring at the most */
+    /* What is on its way can't be stopped any more: so a handle that has this many buffers, half of
+     * its share, is asked for one piece at a time. */
+    uint32_t lent_max;
     uint64_t grew;        /* the turn in which target grew last */
     bool buffers_refused; /* the kernel has no buffer rings */
     struct pier__uring_features features;
@@ -155,17 +161,23 @@ bool pier__uring_cancel_request(struct pier_loop *loop, uint64_t key);
 bool pier__uring_wait_ready(struct pier_loop *loop, struct pier_op *op, pier_descriptor descriptor,
                             unsigned events);
 
-#define PIER__PROVIDED (UINT32_MAX - 1) /* in buffer->next: the kernel has it */
-
 /* Hands a buffer to the kernel, which sees it when it's entered next. The length is there since
  * the ring was made. */
 static inline void pier__uring_provide_one(struct pier__uring *uring, struct pier_buffer *buffer)
 {
     struct io_uring_buf *entry = &uring->buffers->bufs[uring->buffers_tail++ & uring->buffers_mask];
+    uint16_t id = uring->ids_free[--uring->missing];
     entry->addr = (uint64_t)(uintptr_t)buffer->memory;
-    entry->bid = (uint16_t)buffer->index;
-    buffer->next = PIER__PROVIDED;
-    uring->missing--;
+    entry->bid = id;
+    uring->provided[id] = buffer;
+}
+
+/* Takes the buffer that a completion names out of the ring. */
+static inline struct pier_buffer *pier__uring_take_buffer(struct pier__uring *uring, unsigned flags)
+{
+    uint16_t id = (uint16_t)(flags >> IORING_CQE_BUFFER_SHIFT);
+    uring->ids_free[uring->missing++] = id;
+    return uring->provided[id];
 }
 
 /* Whether nothing may be delivered to the op any more but its end: its handle was closed, perhaps
@@ -173,7 +185,7 @@ static inline void pier__uring_provide_one(struct pier__uring *uring, struct pie
 static inline bool pier__uring_silenced(const struct pier_handle *handle, const struct pier_op *op)
 {
     return (handle->bits_ & PIER__CLOSED_TO_USER) &&
-           (op->reason_ != PIER__REASON_NONE || (handle->bits_ & PIER__CLOSING));
+           (pier__op_is_ending(op) || (handle->bits_ & PIER__CLOSING));
 }
 
 /* fast.c */
@@ -184,7 +196,7 @@ void pier__uring_take_completions(struct pier_loop *loop);
 bool pier__uring_has_had_share(struct pier_loop *loop, struct pier_handle *handle);
 
 /* uring.c */
-void pier__uring_other_completion(struct pier_loop *loop, uint64_t key, int result, unsigned flags);
+void pier__uring_completion_slow(struct pier_loop *loop, uint64_t key, int result, unsigned flags);
 
 /* ops.c */
 void pier__uring_start(struct pier_handle *handle, struct pier_op *op);
@@ -243,13 +255,17 @@ void pier__uring_serve_lent(struct pier_loop *loop, struct pier_handle *handle, 
 void pier__uring_drop_held(struct pier_loop *loop, struct pier_handle *handle);
 /* Data that was read into a buffer of the pool by a system call. */
 void pier__uring_read_lent(struct pier_loop *loop, struct pier_handle *handle, struct pier_op *op);
-/* The first buffer of data that is held, + 1; 0 when none is. */
-static inline uint32_t pier__uring_held_first(const struct pier_handle *handle)
-{
-    return (uint32_t)(uintptr_t)handle->extra_;
-}
+
+/* buffers.c */
+/* Makes the ring at the first lent receive; false when there is none. */
+bool pier__uring_make_buffers(struct pier_loop *loop);
 void pier__uring_buffers_close(struct pier_loop *loop);
 void pier__uring_buffers_after_fork(struct pier_loop *loop);
-bool pier__uring_buffer_returned(struct pier_loop *loop, uint32_t index);
+bool pier__uring_buffer_returned(struct pier_loop *loop, struct pier_buffer *buffer);
+/* Gives the kernel what it should have. Whether it has a buffer to put data in. */
+bool pier__uring_have_buffers(struct pier_loop *loop);
+/* The kernel has run out of buffers, for one handle or for many: it gets more at a time from now
+ * on. */
+void pier__uring_provide_more(struct pier_loop *loop);
 
 #endif

@@ -1,0 +1,90 @@
+/* dump.c - the description of what is pending, for people. */
+
+#include <stdio.h>
+
+#include "core/engine.h"
+
+static const char *const state_names[] = {"idle", "queued", "active", "posted", "completed"};
+static const char *const handle_names[] = {"none",     "stream", "listener",    "pipe",
+                                           "terminal", "file",   "pipe stream", "pipe listener"};
+
+/* Ops on a handle stand below its line, indented; the loop's own begin where handles do, so that
+ * they aren't taken for those of the handle above. */
+static void dump_op(struct pier_loop *loop, const struct pier_op *op, pier_dump_fn *fn,
+                    void *context)
+{
+    char line[256], when[64], bytes[48] = "";
+    bool on_handle = pier__op_has_handle(op);
+    uint64_t now = pier__loop_clock(loop);
+    bool has_deadline = (op->bits_ & PIER__TIMED) || op->kind_ == PIER__OP_TIMER;
+    if (has_deadline) {
+        int64_t left = (int64_t)(op->timer_.deadline_ns - now);
+        snprintf(when, sizeof(when), "due in %.3f ms", (double)left / 1e6);
+    } else if (!pier__kind_of(op)->has_age) {
+        snprintf(when, sizeof(when), "no time limit");
+    } else {
+        snprintf(when, sizeof(when), "age %.3f ms", (double)(now - op->timer_.deadline_ns) / 1e6);
+    }
+    if (on_handle) {
+        snprintf(bytes, sizeof(bytes), ", %llu bytes done", (unsigned long long)op->done);
+    }
+    snprintf(line, sizeof(line), "%s%s%s %s%s%s%s, %s", on_handle ? "  " : "",
+             pier__kind_of(op)->name, op->bits_ & PIER__MULTISHOT ? " each" : "",
+             state_names[op->state_], op->bits_ & PIER__PAUSED ? " paused" : "",
+             pier__op_is_ending(op) ? " cancelling" : "", bytes, when);
+    fn(context, line);
+}
+
+static void dump_handle(struct pier_loop *loop, const struct pier_handle *handle, pier_dump_fn *fn,
+                        void *context)
+{
+    char line[256];
+    snprintf(line, sizeof(line), "%s %ld%s%s%s%s, %u lent buffers", handle_names[handle->kind_],
+             (long)handle->descriptor_, handle->bits_ & PIER__CLOSED_TO_USER ? " closing" : "",
+             handle->bits_ & PIER__CONNECTING ? " connecting" : "",
+             handle->bits_ & PIER__BLOCKED ? " send-blocked" : "",
+             handle->bits_ & PIER__STARVED ? " starved" : "", (unsigned)handle->lent_);
+    fn(context, line);
+    for (int direction = 0; direction < 2; direction++) {
+        for (const struct pier_op *op = handle->head_[direction]; op != NULL; op = op->next_) {
+            dump_op(loop, op, fn, context);
+        }
+    }
+}
+
+struct dump {
+    pier_dump_fn *fn;
+    void *context;
+};
+
+static void dump_visited(struct pier_loop *loop, struct pier_op *op, void *context)
+{
+    const struct dump *dump = context;
+    dump_op(loop, op, dump->fn, dump->context);
+}
+
+void pier_loop_dump(struct pier_loop *loop, pier_dump_fn *fn, void *context)
+{
+    char line[256];
+    PIER__REQUIRE_THREAD(loop, "pier_loop_dump");
+    snprintf(line, sizeof(line),
+             "loop on %s: %llu ops in flight (%llu in the background), %llu handles, %lu timers",
+             loop->engine->name, (unsigned long long)loop->core.in_flight,
+             (unsigned long long)loop->core.background,
+             (unsigned long long)loop->counters.handles_open,
+             (unsigned long)pier__timers_count(&loop->core.timers));
+    fn(context, line);
+    for (uint32_t i = 0; i < loop->slots_used; i++) {
+        const struct pier_handle *handle = loop->slots[i].handle;
+        if (handle != NULL && handle->kind_ != PIER__KIND_FOREIGN) {
+            dump_handle(loop, handle, fn, context);
+        }
+    }
+    pier__loop_visit(loop, dump_visited, &(struct dump){fn, context});
+    const struct pier_op *done[] = {loop->completed.head, loop->core.posted.head};
+    for (size_t i = 0; i < sizeof(done) / sizeof(done[0]); i++) {
+        for (const struct pier_op *op = done[i]; op != NULL; op = op->next_) {
+            dump_op(loop, op, fn, context);
+        }
+    }
+}

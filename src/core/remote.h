@@ -1,0 +1,35 @@
+/* remote.h - what comes from other threads and signal handlers. The protocol is told in remote.c. */
+
+#ifndef PIER_CORE_REMOTE_H
+#define PIER_CORE_REMOTE_H
+
+#include "core/loop.h"
+
+/* In a notify op's count: it is being cancelled, or paused with notifications to come; nobody
+ * pushes it. */
+#define PIER__DISARMED (UINT64_C(1) << 63)
+
+/* Puts an op on the stack, and wakes the loop if it sleeps. The op may be gone as soon as it is
+ * there. */
+void pier__remote_push(struct pier_loop *loop, struct pier_op *op);
+
+/* Asks for something that isn't an op: PIER__ASKED_*. */
+void pier__remote_ask(struct pier_loop *loop, uint32_t bit);
+
+/* Delivers what other threads have posted, notified and cancelled. */
+void pier__remote_deliver(struct pier_loop *loop);
+
+static inline bool pier__remote_pending(const struct pier_loop *loop)
+{
+    return loop->core.posted.head != NULL ||
+           (uintptr_t)pier__atomic_load_relaxed(&loop->core.remote) > (uintptr_t)PIER__ASLEEP ||
+           (pier__atomic_load_relaxed(&loop->core.asked) & PIER__ASKED_CANCELS) != 0;
+}
+
+/* The op is over: its token names nothing any more. In token.c. */
+void pier__token_release(struct pier_loop *loop, struct pier_op *op);
+/* Cancels what other threads have asked for by token. */
+void pier__tokens_deliver(struct pier_loop *loop);
+void pier__tokens_free(struct pier_loop *loop);
+
+#endif

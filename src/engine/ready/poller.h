@@ -1,0 +1,57 @@
+/* poller.h - the contract between the readiness engine and a poller.
+ *
+ * A poller tells which descriptors are ready, through pier__ready_event(); all else is the
+ * engine's. Pollers (epoll.c, kqueue.c, poll.c, select.c) have the same functions in the same
+ * order, so that two can be read side by side. */
+
+#ifndef PIER_ENGINE_READY_POLLER_H
+#define PIER_ENGINE_READY_POLLER_H
+
+#include "pier/pier.h"
+
+/* How a poller tells of changes, and what may be asked of it. */
+enum pier__poller_mode {
+    PIER__POLLER_EDGE,  /* told once per change; interest is only ever added */
+    PIER__POLLER_LEVEL, /* told as long as it holds; interest is taken back when nobody wants it */
+    PIER__POLLER_ONE_SHOT /* told once, then the interest is gone until set again */
+};
+
+/* Interest and readiness. The values are those of Linux' poll and epoll, so that those two
+ * translate nothing. */
+enum {
+    PIER__READ = 0x001,
+    PIER__PRIORITY = 0x002,
+    PIER__WRITE = 0x004,
+    PIER__ERROR = 0x008,
+    PIER__HANGUP = 0x010,
+    PIER__INVALID = 0x020,   /* in events only: not an open descriptor */
+    PIER__EXCLUSIVE = 0x020, /* in interest only: wake one of the waiters of a shared descriptor */
+    PIER__LEVEL = 0x040,     /* in interest only: level-triggered whatever the loop's mode */
+    PIER__ONCE = 0x080,      /* in interest only, with that: may be told of once, and then is told
+                                again */
+    PIER__PEER_ENDED = 0x2000
+};
+
+/* A readiness kernel. Keys are (generation << 32 | slot); wait() calls pier__ready_event() for each
+ * event. Its backend struct, made by PIER__READY_ENGINE (ready.h), stands at the end of its file.
+ */
+struct pier__poller {
+    bool close_removes; /* closing a descriptor that nobody shares takes it out of the interest set
+                         */
+    int (*open)(struct pier_loop *loop, const struct pier_loop_options *options);
+    void (*close)(struct pier_loop *loop);
+    enum pier__poller_mode (*mode)(enum pier_trigger trigger);
+    /* Changes what the descriptor is watched for, from `old` to `interest` (0: not at all). Returns
+     * 0, PIER_EPERM when the descriptor can't be watched because it's always ready, or another
+     * PIER_E*. */
+    int (*set)(struct pier_loop *loop, pier_descriptor descriptor, uint64_t key, unsigned old,
+               unsigned interest);
+    void (*wait)(struct pier_loop *loop, uint64_t timeout_ns);
+    void (*wake)(struct pier_loop *loop);
+    /* Hands collected changes to the kernel: a foreign loop is going to wait. May be NULL. */
+    void (*flush)(struct pier_loop *loop);
+    pier_descriptor (*descriptor)(struct pier_loop *loop);
+    int (*after_fork)(struct pier_loop *loop);
+};
+
+#endif

@@ -1,0 +1,79 @@
+/* accept.c - accepting: the ops, and who gets an accepted socket. */
+
+#include "core/engine.h"
+
+static void require_fn(pier_op_fn *fn, const char *function)
+{
+    PIER_REQUIRE(fn != NULL, function, "the completion function is NULL");
+}
+
+void pier_accept(struct pier_handle *listener, struct pier_op *op, pier_op_fn *fn)
+{
+    require_fn(fn, "pier_accept");
+    pier__op_submit(listener, op, PIER__OP_ACCEPT, 0, fn, "pier_accept");
+}
+
+void pier_accept_each(struct pier_handle *listener, struct pier_op *op, pier_op_fn *fn)
+{
+    require_fn(fn, "pier_accept_each");
+    pier__op_submit(listener, op, PIER__OP_ACCEPT, PIER__MULTISHOT, fn, "pier_accept_each");
+}
+
+/* The socket of the accept callback that is running, now the caller's. */
+static pier_descriptor take_accepted(struct pier_op *op, uint8_t *family, unsigned *kind)
+{
+    struct pier_loop *loop = NULL;
+    if (op->kind_ == PIER__OP_ACCEPT && op->owner_ != NULL) {
+        struct pier_handle *listener = op->owner_;
+        loop = listener->loop_;
+        *family = listener->family_;
+        *kind = listener->kind_ == PIER__KIND_PIPE_LISTENER ? PIER__KIND_PIPE_STREAM
+                                                            : PIER__KIND_STREAM;
+    }
+    if (loop == NULL || loop->core.accepted_op != op || loop->core.accepted < 0) {
+        return pier__fail(
+            PIER_EINVAL,
+            "no accepted socket to take: call this once, in the callback of a successful accept");
+    }
+    pier_descriptor socket = loop->core.accepted;
+    loop->core.accepted = -1;
+    return socket;
+}
+
+int pier_accept_take(struct pier_op *op, struct pier_loop *loop, struct pier_handle *handle)
+{
+    uint8_t family = PIER_ADDRESS_NONE;
+    unsigned kind = PIER__KIND_STREAM;
+    PIER_REQUIRE(handle->loop_ == NULL, "pier_accept_take", "the handle is open already");
+    pier_descriptor socket = take_accepted(op, &family, &kind);
+    if (socket < 0) {
+        return (int)socket;
+    }
+    struct pier_loop *home = ((struct pier_handle *)op->owner_)->loop_;
+    PIER_REQUIRE(loop == NULL || loop == home, "pier_accept_take",
+                 "the loop isn't the listener's: use pier_accept_detach() and pier_attach()");
+    int error = pier__handle_open(home, handle, socket, kind, family, 0);
+    if (error < 0) {
+        pier__sys_close(socket);
+    }
+    return error;
+}
+
+int pier_accept_detach(struct pier_op *op, struct pier_handle *handle)
+{
+    uint8_t family = PIER_ADDRESS_NONE;
+    unsigned kind = PIER__KIND_STREAM;
+    PIER_REQUIRE(handle->loop_ == NULL, "pier_accept_detach", "the handle is open already");
+    pier_descriptor socket = take_accepted(op, &family, &kind);
+    if (socket < 0) {
+        return (int)socket;
+    }
+    memset(handle, 0, sizeof(*handle));
+    handle->descriptor_ = socket;
+    handle->kind_ = (uint8_t)kind;
+    handle->family_ = family;
+    if (family == PIER_ADDRESS_IPV4 || family == PIER_ADDRESS_IPV6) {
+        handle->bits_ = PIER__IS_TCP;
+    }
+    return 0;
+}
