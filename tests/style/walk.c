@@ -9,10 +9,10 @@
  * end of the wait that found the event, and ends with the wait before which it was over: a 64-byte
  * message has come back, a connection has been accepted. A 0 stands for a wait in between.
  *
- * Nothing depends on timing: the client is part of the system calls that wait, which are the
- * linker's --wrap to change. Before each real wait it looks whether the event is over, and makes the
- * next. So this program needs no name of pier's inside. The library is compiled with
- * -finstrument-functions, this file isn't: what the program's own callbacks do belongs to nobody.
+ * Nothing depends on timing: the client is part of the system calls that wait, which the linker's
+ * --wrap replaces. Before each real wait it looks whether the event is over, and makes the next. So
+ * this program needs no name inside pier. The library is compiled with -finstrument-functions, this
+ * file isn't: what the program's own callbacks do belongs to nobody.
  */
 #include <arpa/inet.h>
 #include <errno.h>
