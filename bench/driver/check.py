@@ -1,7 +1,9 @@
 """What each server must do before its figures count: the same as all the others.
 
 The client of the bench verifies every byte of every load; here is what it doesn't try: half-closing
-with much under way, readers that don't read, and connections that are reset.
+with much under way, readers that don't read, and connections that are reset. Of servers with
+several loops: that all of them serve. Of proxies: that what goes in comes out, both ways. And each
+measure that isn't a load is tried with little.
 """
 
 import os
@@ -10,7 +12,9 @@ import struct
 import threading
 import time
 
-from .servers import Failure, Server, connect, drive
+from .measures import CONNECTIONS, LOOPS, Bench, TRIAL, measure_memory, time_loops
+from .proxies import Proxy, Target, connect_through, measure_proxy
+from .servers import SERVER_PAIR, Failure, Server, connect, drive
 
 SLOW_READERS = 20
 SLOW_MEMORY_MAX = 1 << 20          # for each slow reader
@@ -25,7 +29,7 @@ def receive_all(connection):
         received += piece
 
 
-def check_half_close(server):
+def check_half_close(server, what="half-close"):
     data = os.urandom(3_000_000)
 
     def send():
@@ -38,7 +42,7 @@ def check_half_close(server):
         received = receive_all(connection)
         sender.join()
     if received != data:
-        raise Failure(f"half-close: {len(received)} of {len(data)} bytes came back")
+        raise Failure(f"{what}: {len(received)} of {len(data)} bytes came back")
 
 
 def fill(connections):
@@ -127,3 +131,49 @@ def check_program(build, program):
         check_resets(build, server)
         check_descriptors(server, before)
         server.stop()
+
+
+def check_memory(build, program):
+    """Pages are counted, so a few may come and go."""
+    for key, value in measure_memory(Bench(build, TRIAL), program).items():
+        if not -100 < value < 50000:
+            raise Failure(f"{key} of {TRIAL.idle} connections is {value:.0f} bytes")
+
+
+def check_loops(build, program):
+    """The port is shared by chance, but that a loop of 4 has none of 200 isn't to be seen."""
+    options = ("--connections", CONNECTIONS * LOOPS, "--messages", TRIAL.loops)
+    with Server(program, options=("--threads", str(LOOPS)), processors=SERVER_PAIR) as server:
+        before = server.cpu_ns_of_threads()
+        drive(build, server, *options)
+        after = server.cpu_ns_of_threads()
+        busy = sum(time > before.get(thread, 0) for thread, time in after.items())
+        server.stop()
+    if busy < LOOPS:
+        raise Failure(f"{busy} of {LOOPS} loops did something")
+    check_values(time_loops(Bench(build, TRIAL), program))
+
+
+def check_proxy(build, program):
+    def send_back(connection):
+        while piece := connection.recv(1 << 16):
+            connection.sendall(piece)
+
+    with Target(send_back) as target, Proxy(program, target.address) as proxy:
+        thread = target.accept()
+        try:
+            connect_through(proxy).close()      # a proxy that has ended says why
+            target.finish(thread)
+            thread = target.accept()
+            check_half_close(proxy, "both ways through the proxy")
+        except (Failure, OSError):
+            target.give_up(thread)
+            raise
+        target.finish(thread)
+    check_values(measure_proxy(Bench(build, TRIAL), program))
+
+
+def check_values(values):
+    for key, value in values.items():
+        if value <= 0:
+            raise Failure(f"{key} is {value}")

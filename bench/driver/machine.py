@@ -42,6 +42,13 @@ def libev_version():
     return ".".join(numbers) if all(numbers) else None
 
 
+def haproxy_version():
+    path = shutil.which("haproxy", path=os.environ.get("PATH", "") + ":/usr/sbin")
+    line = said(path, "-v") if path else None
+    match = re.search(r"version (\S+)", line or "")
+    return match.group(1) if match else None
+
+
 def built_with(build, variable):
     return read(os.path.join(build, "CMakeCache.txt"), rf"^{variable}:\w+=(.*)") or ""
 
@@ -65,6 +72,7 @@ def versions(build):
         "libevent": package("libevent"),
         "Boost": boost_version(),
         "Go": (said("go", "version") or "").removeprefix("go version ") or None,
+        "HAProxy": haproxy_version(),
         "valgrind": said("valgrind", "--version"),
     }
     return {name: version for name, version in found.items() if version}

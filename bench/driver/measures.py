@@ -12,10 +12,11 @@ import subprocess
 from dataclasses import dataclass
 
 from .counters import Callgrind, SystemCalls, allocations_in, count_run, preload
-from .servers import SERVER_PROCESSOR, Client, Failure, Server, drive, pin
+from .servers import (CLIENT_PAIR, SERVER_PAIR, SERVER_PROCESSOR, Client, Failure, Server, drive,
+                      pin)
 
 CONNECTIONS = 50
-IDLE = 10000
+LOOPS = 4
 TRIPS_COUNTED = (500, 2500)        # under callgrind; what they don't share is counted
 
 
@@ -30,12 +31,18 @@ class Scale:
     trips: int          # posts
     many: int           # connections in the row with many
     many_messages: int
+    idle: int           # connections of which memory is measured
+    loops: int          # messages to several loops
+    proxied: int        # bytes through a proxy
 
 
 FULL = Scale(plain=80000, deep=1000000, large=30000, lives=16000, counted=100000, trips=20000,
-             many=100000, many_messages=40000)
+             many=100000, many_messages=40000, idle=10000, loops=400000, proxied=1 << 30)
 QUICK = Scale(plain=25000, deep=300000, large=10000, lives=5000, counted=100000, trips=5000,
-              many=20000, many_messages=20000)
+              many=20000, many_messages=20000, idle=10000, loops=100000, proxied=1 << 28)
+# So little that it only shows that a measure works: for --check.
+TRIAL = Scale(plain=1000, deep=1000, large=100, lives=100, counted=1000, trips=100, many=200,
+              many_messages=1000, idle=200, loops=4000, proxied=1 << 24)
 
 
 @dataclass
@@ -45,6 +52,11 @@ class Bench:
 
 
 WARM_UP = ("--connections", 10, "--messages", 1000)
+
+
+def idle_connections(scale):
+    """How many of the idle connections this machine's limit of open files allows in one process."""
+    return min(scale.idle, resource.getrlimit(resource.RLIMIT_NOFILE)[1] - 100)
 
 
 def timed(bench, server, messages, *options):
@@ -110,15 +122,15 @@ def count_instructions(bench, program):
 
 def measure_memory(bench, program):
     """User memory for each connection: accepted and idle, and after one message on each."""
-    values = {}
-    for key, options in (("idle", ("--connections", 0, "--idle", IDLE)),
-                         ("used", ("--connections", IDLE, "--messages", IDLE))):
+    values, count = {}, idle_connections(bench.scale)
+    for key, options in (("idle", ("--connections", 0, "--idle", count)),
+                         ("used", ("--connections", count, "--messages", count))):
         with Server(program) as server:
             drive(bench.build, server, *WARM_UP)
             before = server.memory_bytes()
             with Client(bench.build, server, *options) as client:
                 client.measure()
-                values[f"memory_{key}"] = (server.memory_bytes() - before) / IDLE
+                values[f"memory_{key}"] = (server.memory_bytes() - before) / count
     return values
 
 
@@ -141,6 +153,20 @@ def count_allocations(bench, program):
                                  "--messages", messages, *options) for messages in (few, many)]
         values[f"heap_{key}"] = (counts[1] - counts[0]) / (many - few)
     return values
+
+
+def time_loops(bench, program):
+    """LOOPS loops on two processors, with as many connections each as one loop has elsewhere."""
+    messages = bench.scale.loops
+    options = ("--connections", CONNECTIONS * LOOPS, "--processes", 2)
+    with Server(program, options=("--threads", str(LOOPS)), processors=SERVER_PAIR) as server:
+        drive(bench.build, server, *options, "--messages", 4000)
+        with Client(bench.build, server, *options, "--messages", messages,
+                    processors=CLIENT_PAIR) as client:
+            before = server.cpu_ns()
+            result = client.measure()
+            used = server.cpu_ns() - before
+    return {"cpu_loops": used / messages / 1000, "rate_loops": result["messages_per_second"]}
 
 
 def processes_for_many(count):

@@ -67,6 +67,9 @@ def echo_programs(build):
     return there, list(dict.fromkeys(missing))
 
 
+LOOPS_PROGRAMS = ("pier uring", "pier epoll", "libuv")
+
+
 def plain_programs(build, kind):
     """The timer or post programs: name of the library -> path."""
     folder = os.path.join(build, "bench")

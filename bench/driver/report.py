@@ -25,6 +25,10 @@ COLUMNS = {
     "p99_deep": ("p99 us, depth 16", "{:.0f}"),
     "p99_large": ("p99 us, 16 KiB", "{:.0f}"),
     "p99_life": ("p99 us, connection", "{:.0f}"),
+    "cpu_loops": ("CPU us per message", "{:.2f}"),
+    "rate_loops": ("messages/s, four loops", "{:.0f}"),
+    "cpu_proxy": ("CPU s per GiB", "{:.3f}"),
+    "rate_proxy": ("MB/s through a proxy", "{:.0f}"),
     "insert_ns": ("insert ns", "{:.0f}"),
     "cancel_ns": ("cancel ns", "{:.0f}"),
     "fire_ns": ("fire ns", "{:.0f}"),
@@ -58,6 +62,14 @@ TABLES = (
      ("rate_plain", "rate_deep", "rate_large", "rate_life")),
     ("Latency", "99th percentile of the closed loop.",
      ("p99_plain", "p99_deep", "p99_large", "p99_life")),
+    ("Four loops on two processors",
+     "TCP echo of 64 bytes at depth 1 over {loop_connections} connections; the four loops of a "
+     "server are threads that share the port, and {client_place}.",
+     ("cpu_loops", "rate_loops")),
+    ("Proxy",
+     "{proxied} from one connection to another, in one thread on a processor of its own: "
+     "`examples/tcp_proxy.c` as it is, and HAProxy in tcp mode, each with its defaults.",
+     ("cpu_proxy", "rate_proxy")),
     ("Timers", "1,000,000 timers, CPU time for each.",
      ("insert_ns", "cancel_ns", "fire_ns", "heap_timer")),
     ("Posts between threads",
@@ -71,7 +83,8 @@ TABLES = (
 
 RATIOS = ("instructions_plain", "instructions_deep", "calls_plain", "cpu_plain", "cpu_deep",
           "cpu_large", "cpu_life", "rate_plain", "p99_plain", "memory_idle", "insert_ns",
-          "cancel_ns", "fire_ns", "trips", "trip_cpu", "trip_instructions", "cpu_many")
+          "cancel_ns", "fire_ns", "trips", "trip_cpu", "trip_instructions", "cpu_many", "cpu_loops",
+          "rate_loops", "cpu_proxy", "rate_proxy")
 
 # What pier must reach. The last item names what the figure is divided by, where it is a ratio.
 TARGETS = (
@@ -87,8 +100,10 @@ TARGETS = (
       for key in ("cpu_plain", "cpu_life", "cpu_large")
       for backend, peer in (("uring", "io_uring by hand"), ("epoll", "epoll by hand"),
                             ("poll", "poll by hand"))),
-    ("memory_idle", "pier uring", 384, None),
-    ("memory_idle", "pier epoll", 384, None),
+    *((key, f"pier {backend}", 384, None) for key in ("memory_idle", "memory_used")
+      for backend in ("uring", "epoll", "poll", "select")),
+    ("memory_used", "pier uring, one receive at a time", 384, None),
+    ("cpu_loops", "pier uring", 1.1, "pier epoll"),
     ("insert_ns", "pier", 1 / 1.5, "libev"),
     ("cancel_ns", "pier", 1 / 1.5, "libev"),
     ("fire_ns", "pier", 1 / 1.5, "libev"),

@@ -1,6 +1,7 @@
 """Starting servers and clients, and reading the system's accounts of a server.
 
-A server is pinned to one processor and the client to another. The client (bench/peers/load.c) goes
+A server is pinned to one processor and the client to another, or to two each for servers of several
+loops, as far as there are so many. The client (bench/peers/load.c) goes
 step by step: it connects, waits for the word, measures, prints, and holds its connections until it
 is let go, so that the accounts can be read right before and after the measured part.
 """
@@ -27,34 +28,35 @@ def read_line(stream, seconds, what):
     return stream.readline()
 
 
-def pin(processor):
-    return lambda: os.sched_setaffinity(0, {processor})
+def pin(*processors):
+    return lambda: os.sched_setaffinity(0, processors)
 
 
-def first_and_second_processor():
-    allowed = sorted(os.sched_getaffinity(0))
-    return allowed[0], allowed[1 % len(allowed)]
+PROCESSORS = sorted(os.sched_getaffinity(0))
+SERVER_PROCESSOR, CLIENT_PROCESSOR = PROCESSORS[0], PROCESSORS[1 % len(PROCESSORS)]
+# Two for the server and two for the client, which are the same ones where there are no more.
+SERVER_PAIR = PROCESSORS[:2]
+CLIENT_PAIR = PROCESSORS[2:4] if len(PROCESSORS) >= 4 else SERVER_PAIR
 
 
-SERVER_PROCESSOR, CLIENT_PROCESSOR = first_and_second_processor()
+class Service:
+    """A running program that listens, and the system's accounts of it. Use it in a `with`."""
 
-
-class Server:
-    """A running echo server. Use it in a `with`."""
-
-    def __init__(self, program, wrapper=(), options=(), environment=None):
-        self.program = program
-        command = [*wrapper, *program.command, "--listen", "127.0.0.1:0", *options]
+    def __init__(self, command, environment=None, processors=(SERVER_PROCESSOR,), pass_fds=()):
+        self.address = None
         self.process = subprocess.Popen(
             command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.PIPE,
-            text=True, preexec_fn=pin(SERVER_PROCESSOR),
+            text=True, preexec_fn=pin(*processors), pass_fds=pass_fds,
             env=None if environment is None else {**os.environ, **environment})
+
+    def read_address(self, name):
+        """The address from the first line of what the program prints."""
         try:
-            line = read_line(self.process.stdout, START_SECONDS, program.name)
+            line = read_line(self.process.stdout, START_SECONDS, name)
         except Failure:
             self.kill()
             raise
-        match = re.fullmatch(r"listening on (\S+) backend=\S+ threads=\d+\n", line)
+        match = re.fullmatch(r"listening on (\S+)( backend=\S+ threads=\d+)?\n", line)
         if not match:
             raise Failure(self.explanation(line))
         self.address = match.group(1)
@@ -117,11 +119,14 @@ class Server:
     def cpu_ns(self):
         """Time on a processor so far, user and system, of all threads: the scheduler's own account,
         which is exact where the division between user and system is sampled."""
-        total = 0
+        return sum(self.cpu_ns_of_threads().values())
+
+    def cpu_ns_of_threads(self):
+        times = {}
         for pid, tid in self.threads():
             with open(f"/proc/{pid}/task/{tid}/schedstat", encoding="ascii") as account:
-                total += int(account.read().split()[0])
-        return total
+                times[tid] = int(account.read().split()[0])
+        return times
 
     def memory_bytes(self):
         """Anonymous memory in use, whatever it is for."""
@@ -132,15 +137,26 @@ class Server:
         return total
 
 
+class Server(Service):
+    """A running echo server."""
+
+    def __init__(self, program, wrapper=(), options=(), environment=None,
+                 processors=(SERVER_PROCESSOR,)):
+        super().__init__([*wrapper, *program.command, "--listen", "127.0.0.1:0", *options],
+                         environment, processors)
+        self.program = program
+        self.read_address(program.name)
+
+
 class Client:
     """The load generator, connected and waiting for the word. Use it in a `with`."""
 
-    def __init__(self, build, server, *options):
+    def __init__(self, build, server, *options, processors=(CLIENT_PROCESSOR,)):
         command = [os.path.join(build, "bench", "load"), "--connect", server.address, "--step"]
         self.process = subprocess.Popen(
             [*command, *(str(option) for option in options)], stdin=subprocess.PIPE,
             stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
-            preexec_fn=pin(CLIENT_PROCESSOR))
+            preexec_fn=pin(*processors))
         self.expect("connected\n")
 
     def expect(self, wanted=None):
