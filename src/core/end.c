@@ -35,6 +35,7 @@ void pier__op_hold_slow(struct pier_loop *loop, struct pier_op *op)
         return;
     }
     const struct pier_vector *vectors = op->data;
+    pier__op_set(op, PIER__LOOKED_THROUGH);
     for (size_t i = 0; i < op->size; i++) {
         if (vectors[i].size != 0 && pier__pool_hold(loop, vectors[i].data) != NULL) {
             pier__op_set(op, PIER__HOLDS);

@@ -139,7 +139,7 @@ void pier__op_release(struct pier_loop *loop, struct pier_op *op);
 
 static inline void pier__op_hold(struct pier_loop *loop, struct pier_op *op)
 {
-    if (loop->pool.made != 0 && !(op->bits_ & PIER__HOLDS)) {
+    if (loop->pool.made != 0 && !(op->bits_ & (PIER__HOLDS | PIER__LOOKED_THROUGH))) {
         pier__op_hold_slow(loop, op);
     }
 }

@@ -50,8 +50,8 @@ PIER__COLD static void more_than_room(struct pier_loop *loop, struct pier_handle
 }
 
 /* For a multishot receive that goes on. */
-static PIER__INLINE void receive_each(struct pier_loop *loop, struct pier_handle *handle,
-                                      struct pier_op *op, uint64_t key)
+static PIER__INLINE void receive_each_fast(struct pier_loop *loop, struct pier_handle *handle,
+                                           struct pier_op *op, uint64_t key)
 {
     struct pier_buffer *buffer = loop->pool.spare;
     pier__pool_unpoison(&loop->pool, buffer);
@@ -81,8 +81,8 @@ static inline void deliver_sends(struct pier_loop *loop)
 
 /* For a lent receive of one shot. A level-triggered poller goes on watching, since another receive
  * is about to follow; an event that finds none ends that. */
-PIER__NOINLINE static void receive_lent(struct pier_loop *loop, struct pier_handle *handle,
-                                        struct pier_op *op, uint64_t key)
+PIER__NOINLINE static void receive_lent_fast(struct pier_loop *loop, struct pier_handle *handle,
+                                             struct pier_op *op, uint64_t key)
 {
     struct pier_buffer *buffer = loop->pool.spare;
     pier__pool_unpoison(&loop->pool, buffer);
@@ -101,8 +101,8 @@ PIER__NOINLINE static void receive_lent(struct pier_loop *loop, struct pier_hand
 }
 
 /* For a receive into the caller's memory. */
-PIER__NOINLINE static void receive_memory(struct pier_loop *loop, struct pier_handle *handle,
-                                          struct pier_op *op, uint64_t key)
+PIER__NOINLINE static void receive_memory_fast(struct pier_loop *loop, struct pier_handle *handle,
+                                               struct pier_op *op, uint64_t key)
 {
     int64_t result = pier__sys_receive(handle->descriptor_, op->data, op->size);
     if (PIER__UNLIKELY(result <= 0 || (size_t)result == op->size) &&
@@ -156,16 +156,16 @@ void pier__ready_event(struct pier_loop *loop, uint64_t key, unsigned events)
         uint32_t word = pier__op_word(op);
         bool has_buffer = loop->pool.spare != NULL && handle->lent_ == 0;
         if (PIER__LIKELY(word == each && has_buffer)) {
-            receive_each(loop, handle, op, key);
+            receive_each_fast(loop, handle, op, key);
             return;
         }
         if (op->next_ == NULL) {
             if (word == lent && has_buffer) {
-                receive_lent(loop, handle, op, key);
+                receive_lent_fast(loop, handle, op, key);
                 return;
             }
             if (word == memory) {
-                receive_memory(loop, handle, op, key);
+                receive_memory_fast(loop, handle, op, key);
                 return;
             }
         }

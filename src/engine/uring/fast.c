@@ -40,8 +40,8 @@ static inline void give_back(struct pier_loop *loop, struct pier__uring *uring,
 }
 
 /* Data for a multishot receive that goes on, with nothing held. */
-static inline bool receive_each(struct pier_loop *loop, struct pier__uring *uring,
-                                struct pier_op *op, int result, unsigned flags)
+static inline bool received_each(struct pier_loop *loop, struct pier__uring *uring,
+                                 struct pier_op *op, int result, unsigned flags)
 {
     const unsigned expected = IORING_CQE_F_MORE | IORING_CQE_F_BUFFER;
     struct pier_handle *handle = op->owner_;
@@ -65,7 +65,8 @@ static inline bool receive_each(struct pier_loop *loop, struct pier__uring *urin
 }
 
 /* Data for a receive into the caller's memory, with nothing behind it. */
-PIER__NOINLINE static bool receive_memory(struct pier_loop *loop, struct pier_op *op, int result)
+PIER__NOINLINE static bool received_into_memory(struct pier_loop *loop, struct pier_op *op,
+                                                int result)
 {
     struct pier_handle *handle = op->owner_;
     if (PIER__UNLIKELY(result <= 0 || op->next_ != NULL ||
@@ -81,7 +82,7 @@ PIER__NOINLINE static bool receive_memory(struct pier_loop *loop, struct pier_op
 }
 
 /* Data for a lent receive of one shot, with nothing behind it. */
-PIER__NOINLINE static bool receive_lent(struct pier_loop *loop, struct pier__uring *uring,
+PIER__NOINLINE static bool received_one(struct pier_loop *loop, struct pier__uring *uring,
                                         struct pier_op *op, int result, unsigned flags)
 {
     struct pier_handle *handle = op->owner_;
@@ -169,8 +170,8 @@ static inline unsigned hold_buffer(struct pier_loop *loop, struct pier_op *op)
 }
 
 /* Apart, so that what it needs of the processor's registers isn't saved in the usual case. */
-PIER__NOINLINE static void send_slow(struct pier_loop *loop, struct pier_handle *handle,
-                                     struct pier_op *op)
+PIER__NOINLINE static void begin_send_slow(struct pier_loop *loop, struct pier_handle *handle,
+                                           struct pier_op *op)
 {
     pier__loop_clock_of_turn(loop);
     pier__op_begin_alone(loop, handle, op, PIER__OP_SEND, PIER__SENDING, 0);
@@ -187,7 +188,7 @@ void pier__uring_send(struct pier_handle *handle, struct pier_op *op)
         bits = hold_buffer(loop, op);
     }
     if (PIER__UNLIKELY(bits == PIER__SLOW)) {
-        send_slow(loop, handle, op);
+        begin_send_slow(loop, handle, op);
         return;
     }
     pier__uring_fill_send(pier__uring_take_entry(uring), handle, op, op->data, (uint32_t)op->size);
@@ -220,7 +221,7 @@ static PIER__INLINE bool take_one(struct pier_loop *loop, struct pier__uring *ur
         struct pier_op *op = (void *)(uintptr_t)key;
         uint32_t word = pier__op_word(op);
         if (word == receive) {
-            if (PIER__LIKELY(receive_each(loop, uring, op, completion->res, completion->flags))) {
+            if (PIER__LIKELY(received_each(loop, uring, op, completion->res, completion->flags))) {
                 return true;
             }
         } else if ((word & ~holds) == send) {
@@ -231,9 +232,9 @@ static PIER__INLINE bool take_one(struct pier_loop *loop, struct pier__uring *ur
             } else if (PIER__LIKELY(sent_all(loop, uring, op, word, completion->res))) {
                 return false;
             }
-        } else if ((word == fill && receive_memory(loop, op, completion->res)) ||
+        } else if ((word == fill && received_into_memory(loop, op, completion->res)) ||
                    (word == lent &&
-                    receive_lent(loop, uring, op, completion->res, completion->flags))) {
+                    received_one(loop, uring, op, completion->res, completion->flags))) {
             return true;
         }
     }

@@ -40,7 +40,7 @@ enum {
     PIER__SEND_POLLING = 32
 };
 
-#define PIER__URING_VECTORS 16
+#define PIER__URING_VECTORS 64
 #define PIER__URING_MOST (1u << 30) /* bytes of one request: lengths are 32 bits, results 31 */
 #define PIER__SLOW 0x10000u         /* no bits of an op */
 

@@ -1,21 +1,17 @@
 /* accept.c - accepting: the ops, and who gets an accepted socket. */
 
 #include "core/engine.h"
-
-static void require_fn(pier_op_fn *fn, const char *function)
-{
-    PIER_REQUIRE(fn != NULL, function, "the completion function is NULL");
-}
+#include "ops/stream/stream.h"
 
 void pier_accept(struct pier_handle *listener, struct pier_op *op, pier_op_fn *fn)
 {
-    require_fn(fn, "pier_accept");
+    pier__require_fn(fn, "pier_accept");
     pier__op_submit(listener, op, PIER__OP_ACCEPT, 0, fn, "pier_accept");
 }
 
 void pier_accept_each(struct pier_handle *listener, struct pier_op *op, pier_op_fn *fn)
 {
-    require_fn(fn, "pier_accept_each");
+    pier__require_fn(fn, "pier_accept_each");
     pier__op_submit(listener, op, PIER__OP_ACCEPT, PIER__MULTISHOT, fn, "pier_accept_each");
 }
 

@@ -11,4 +11,9 @@ static inline bool pier__is_pipe_for_unix(const struct pier_handle *handle)
     return handle->kind_ == PIER__KIND_PIPE_STREAM || handle->kind_ == PIER__KIND_PIPE_LISTENER;
 }
 
+static inline void pier__require_fn(pier_op_fn *fn, const char *function)
+{
+    PIER_REQUIRE(fn != NULL, function, "the completion function is NULL");
+}
+
 #endif

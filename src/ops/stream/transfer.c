@@ -7,16 +7,12 @@
 #include "core/engine.h"
 #include "core/gather.h"
 #include "ops/ops.h"
-
-static void require_fn(pier_op_fn *fn, const char *function)
-{
-    PIER_REQUIRE(fn != NULL, function, "the completion function is NULL");
-}
+#include "ops/stream/stream.h"
 
 void pier_connect(struct pier_handle *handle, struct pier_op *op,
                   const struct pier_address *address, pier_op_fn *fn)
 {
-    require_fn(fn, "pier_connect");
+    pier__require_fn(fn, "pier_connect");
     pier__handle_require_open(handle, "pier_connect");
     PIER_REQUIRE(op->state_ == PIER__IDLE, "pier_connect", "the op is in flight already");
     struct pier_loop *loop = handle->loop_;
@@ -46,8 +42,8 @@ PIER__COLD static void receive_slow(struct pier_handle *handle, struct pier_op *
 
 /* The first receive of a handle on which nothing special is going on. Where the poller watches it
  * and nothing is there to be read, there is nothing to start: the op only becomes the head. */
-static PIER__INLINE void receive(struct pier_handle *handle, struct pier_op *op, unsigned kind,
-                                 pier_op_fn *fn)
+static PIER__INLINE void begin_receive(struct pier_handle *handle, struct pier_op *op,
+                                       unsigned kind, pier_op_fn *fn)
 {
     const uint32_t fast = PIER__CLOSED_TO_USER | PIER__CONNECTING | PIER__FAILED |
                           PIER__RESTRICTED | PIER__OPEN;
@@ -76,18 +72,18 @@ void pier_receive(struct pier_handle *handle, struct pier_op *op, void *memory, 
     if (PIER__UNLIKELY(size == 0)) {
         receive_slow(handle, op, PIER__OP_RECEIVE, fn);
     } else {
-        receive(handle, op, PIER__OP_RECEIVE, fn);
+        begin_receive(handle, op, PIER__OP_RECEIVE, fn);
     }
 }
 
 void pier_receive_lent(struct pier_handle *handle, struct pier_op *op, pier_op_fn *fn)
 {
-    receive(handle, op, PIER__OP_RECEIVE_LENT, fn);
+    begin_receive(handle, op, PIER__OP_RECEIVE_LENT, fn);
 }
 
 void pier_receive_each(struct pier_handle *handle, struct pier_op *op, pier_op_fn *fn)
 {
-    require_fn(fn, "pier_receive_each");
+    pier__require_fn(fn, "pier_receive_each");
     pier__op_submit(handle, op, PIER__OP_RECEIVE_LENT, PIER__MULTISHOT, fn, "pier_receive_each");
 }
 
@@ -149,7 +145,7 @@ void pier_send_vectored(struct pier_handle *handle, struct pier_op *op,
 
 void pier_shutdown(struct pier_handle *handle, struct pier_op *op, pier_op_fn *fn)
 {
-    require_fn(fn, "pier_shutdown");
+    pier__require_fn(fn, "pier_shutdown");
     pier__op_submit(handle, op, PIER__OP_SHUTDOWN, 0, fn, "pier_shutdown");
 }
 
