@@ -248,7 +248,6 @@ bool pier__op_received_lent(struct pier_loop *loop, struct pier_handle *handle, 
 {
     loop->counters.receives++;
     op->done += bytes;
-    buffer->offset = 0;
     pier__lend(loop, buffer, handle, op, bytes);
     if (PIER__LIKELY(op->bits_ & PIER__MULTISHOT)) {
         pier__op_event(loop, op, (int64_t)bytes, PIER_LENT);

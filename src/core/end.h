@@ -24,7 +24,7 @@
 static inline void pier__op_count(struct pier_loop *loop, struct pier_op *op)
 {
     loop->core.in_flight++;
-    if (PIER__UNLIKELY(op->flags & PIER_BACKGROUND)) {
+    if (PIER__UNLIKELY(pier__op_clear_flags(op))) {
         pier__op_set(op, PIER__COUNTED_BACKGROUND);
         loop->core.background++;
     }
@@ -39,8 +39,6 @@ static inline void pier__op_begin(struct pier_loop *loop, struct pier_op *op, un
     op->fn = fn;
     op->result = 0;
     op->done = 0;
-    op->flags &= PIER_BACKGROUND;
-    op->os_error = 0;
     op->timer_.deadline_ns = loop->now; /* since when, for the dump, unless a limit replaces it */
     op->owner_ = owner;
     op->kind_ = (uint8_t)kind;
@@ -58,8 +56,6 @@ static PIER__INLINE void pier__op_begin_alone(struct pier_loop *loop, struct pie
     PIER_ASSERT(handle->head_[direction] == NULL);
     pier__op_set_word(op, PIER__ACTIVE, pier__word_of(kind, PIER__ACTIVE, bits));
     op->done = 0;
-    op->flags &= PIER_BACKGROUND;
-    op->os_error = 0;
     op->timer_.deadline_ns = loop->now;
     op->next_ = NULL;
     op->owner_ = handle;
@@ -159,6 +155,14 @@ static inline void pier__op_leave(struct pier_loop *loop, struct pier_op *op)
     }
 }
 
+/* The same for an op whose word shows that it isn't in the background. */
+static PIER__INLINE void pier__op_leave_alone(struct pier_loop *loop, struct pier_op *op)
+{
+    PIER_ASSERT((op->bits_ & PIER__COUNTED_BACKGROUND) == 0);
+    pier__op_move(op, PIER__IDLE);
+    loop->core.in_flight--;
+}
+
 void pier__loop_call_slow(struct pier_loop *loop, struct pier_op *op);
 
 /* Runs a callback. The only place that does, for ops. */
@@ -199,8 +203,8 @@ void pier__op_abandon(struct pier_loop *loop, struct pier_op *op, unsigned reaso
 /* Delivers a terminal completion. */
 void pier__op_deliver(struct pier_loop *loop, struct pier_op *op);
 
-/* The end of an op that is alone and has succeeded, without its callback: that is the caller's to
- * run, at once. */
+/* The end of an op that is alone, not in the background, and has succeeded; without its callback:
+ * that is the caller's to run, at once. */
 static PIER__INLINE void pier__op_finish_alone(struct pier_loop *loop, struct pier_handle *handle,
                                                struct pier_op *op, unsigned direction,
                                                int64_t result)
@@ -212,21 +216,34 @@ static PIER__INLINE void pier__op_finish_alone(struct pier_loop *loop, struct pi
     op->result = result;
     op->done = (uint64_t)result;
     handle->head_[direction] = NULL;
-    pier__op_leave(loop, op);
+    pier__op_leave_alone(loop, op);
 }
 
 /* A send that was over inside its submit and that somebody is to be called for: it begins and
- * finishes here, and never was in its handle's queue. */
-static PIER__INLINE void pier__op_begin_finished(struct pier_loop *loop, struct pier_handle *handle,
-                                                 struct pier_op *op, unsigned kind, int64_t result)
+ * finishes here, and never was in its handle's queue. Its owner is noted already. */
+static PIER__INLINE void pier__op_begin_finished(struct pier_loop *loop, struct pier_op *op,
+                                                 unsigned kind, int64_t result)
 {
     pier__op_set_word(op, PIER__DONE, pier__word_of(kind, PIER__DONE, 0));
     op->result = result;
     op->done = (uint64_t)result;
     op->timer_.deadline_ns = loop->now;
-    op->owner_ = handle;
     pier__op_count(loop, op);
     pier__queue_push(&loop->completed, op);
+}
+
+/* The first of the completed ops, if it is a send that was over at once, alone in the queue, and the
+ * turn has a callback left: out of the queue and out of flight, for the caller to call. */
+static PIER__INLINE struct pier_op *pier__op_pop_alone(struct pier_loop *loop)
+{
+    struct pier_op *op = loop->completed.head;
+    if (PIER__UNLIKELY(op->next_ != NULL || loop->budget <= 0 ||
+                       pier__op_word(op) != pier__word_of(PIER__OP_SEND, PIER__DONE, 0))) {
+        return NULL;
+    }
+    loop->completed.head = NULL;
+    pier__op_leave_alone(loop, op);
+    return op;
 }
 
 /* Takes a timer out of flight that is in no list any more. */
@@ -261,7 +278,6 @@ static inline void pier__lend(struct pier_loop *loop, struct pier_buffer *buffer
                               struct pier_handle *handle, struct pier_op *op, size_t bytes)
 {
     buffer->handle = handle;
-    buffer->size = (uint32_t)bytes;
     op->data = buffer->memory;
     op->size = bytes;
     loop->pool.delivering = buffer;

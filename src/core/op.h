@@ -130,6 +130,24 @@ static inline void pier__op_set_word(struct pier_op *op, enum pier__state to, ui
     memcpy(&op->kind_, &word, sizeof(word));
 }
 
+static_assert(offsetof(struct pier_op, os_error) == offsetof(struct pier_op, flags) + 4,
+              "flags and os_error are cleared at once");
+
+/* What begins has no flags but PIER_BACKGROUND, and no error. True when it has that one. */
+static inline bool pier__op_clear_flags(struct pier_op *op)
+{
+    const struct {
+        uint32_t flags;
+        int32_t os_error;
+    } kept = {PIER_BACKGROUND, 0};
+    uint64_t both, mask;
+    memcpy(&both, &op->flags, sizeof(both));
+    memcpy(&mask, &kept, sizeof(mask));
+    both &= mask;
+    memcpy(&op->flags, &both, sizeof(both));
+    return both != 0;
+}
+
 static inline bool pier__op_is_send(const struct pier_op *op)
 {
     return op->kind_ == PIER__OP_SEND || op->kind_ == PIER__OP_SEND_VECTORED;

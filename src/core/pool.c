@@ -249,7 +249,11 @@ struct pier_buffer *pier_buffer_keep(struct pier_op *op)
         return NULL;
     }
     struct pier_loop *loop = ((struct pier_handle *)op->owner_)->loop_;
-    return loop != NULL ? pier__pool_hold(loop, op->data) : NULL;
+    struct pier_buffer *buffer = loop != NULL ? pier__pool_hold(loop, op->data) : NULL;
+    if (buffer != NULL) {
+        buffer->size = (uint32_t)op->size;
+    }
+    return buffer;
 }
 
 void pier_buffer_release(struct pier_buffer *buffer)
@@ -262,7 +266,7 @@ void pier_buffer_release(struct pier_buffer *buffer)
 
 void *pier_buffer_data(const struct pier_buffer *buffer)
 {
-    return buffer->memory + buffer->offset;
+    return buffer->memory;
 }
 
 size_t pier_buffer_size(const struct pier_buffer *buffer)

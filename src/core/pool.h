@@ -41,8 +41,7 @@ struct pier_buffer {
     unsigned char *memory;
     struct pier_buffer *next; /* in the free list, or among a handle's held ones */
     uint32_t refs;
-    uint32_t size;   /* bytes received */
-    uint32_t offset; /* of the data, from the buffer's start */
+    uint32_t size; /* bytes received, once the buffer is kept or held */
     int32_t
         outcome; /* uring, held data: how the op ends after it, PIER__NO_OUTCOME while it goes on */
 };

@@ -27,7 +27,6 @@ PIER__COLD void pier__loop_call_slow(struct pier_loop *loop, struct pier_op *op)
 
 bool pier__loop_deliver(struct pier_loop *loop)
 {
-    const uint32_t send = pier__word_of(PIER__OP_SEND, PIER__DONE, 0);
     struct pier_op *last = loop->completed.tail;
     while (loop->completed.head != NULL) {
         if (PIER__UNLIKELY(loop->budget <= 0)) {
@@ -35,12 +34,7 @@ bool pier__loop_deliver(struct pier_loop *loop)
         }
         struct pier_op *op = pier__queue_pop(&loop->completed);
         bool is_last = op == last;
-        if (PIER__LIKELY(pier__op_word(op) == send)) {
-            pier__op_leave(loop, op); /* most are sends that were over at once */
-            pier__loop_call(loop, op);
-        } else {
-            pier__op_deliver(loop, op);
-        }
+        pier__op_deliver(loop, op);
         if (is_last) {
             break;
         }

@@ -4,6 +4,7 @@
  * also on accepted ones (Darwin). Sends and receives pass MSG_DONTWAIT, so that the
  * O_NONBLOCK of adopted sockets doesn't matter. */
 
+#include "sys/linux_call.h"
 #include "sys/posix.h"
 
 #include <errno.h>
@@ -219,6 +220,28 @@ int pier__sys_connect_result(pier_descriptor socket)
 
 /* A call that can't sleep isn't interrupted on any system known; if one is, it says PIER_EINTR, and
  * the caller tries again. To restart it here would cost saving its arguments, each time. */
+#ifdef PIER__DIRECT_CALLS
+/* Apart, since most calls succeed. */
+PIER__COLD static int64_t direct_failure(int64_t result)
+{
+    return pier__sys_map((int)-result);
+}
+
+int64_t pier__sys_receive(pier_descriptor socket, void *memory, size_t size)
+{
+    PIER__FAULT(RECEIVE);
+    int64_t result = pier__linux_call(SYS_recvfrom, socket, memory, size, MSG_DONTWAIT);
+    return PIER__LIKELY(result >= 0) ? result : direct_failure(result);
+}
+
+int64_t pier__sys_send(pier_descriptor socket, const void *memory, size_t size)
+{
+    PIER__FAULT(SEND);
+    int64_t result = pier__linux_call(SYS_sendto, socket, memory, size,
+                                      MSG_DONTWAIT | MSG_NOSIGNAL);
+    return PIER__LIKELY(result >= 0) ? result : direct_failure(result);
+}
+#else
 int64_t pier__sys_receive(pier_descriptor socket, void *memory, size_t size)
 {
     PIER__FAULT(RECEIVE);
@@ -230,6 +253,7 @@ int64_t pier__sys_send(pier_descriptor socket, const void *memory, size_t size)
     PIER__FAULT(SEND);
     return pier__sys_result(send((int)socket, memory, size, MSG_DONTWAIT | MSG_NOSIGNAL));
 }
+#endif
 
 int64_t pier__sys_send_vectored(pier_descriptor socket, const struct pier_vector *vectors,
                                 size_t count)

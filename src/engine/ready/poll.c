@@ -200,7 +200,7 @@ static void wait(struct pier_loop *loop, uint64_t timeout_ns)
             remove_entry(poller, poller->entries[i--].fd);
             continue;
         }
-        pier__ready_event(loop, pier__slot_key(loop, slot - 1), events);
+        pier__ready_handle_event(loop, pier__slot_at(loop, slot - 1), events);
     }
 }
 

@@ -118,9 +118,9 @@ void pier__ready_settle(struct pier_loop *loop, uint64_t key)
 
 /* ---- events */
 
-void pier__ready_event_slow(struct pier_loop *loop, struct pier_handle *handle, uint64_t key,
-                            unsigned events)
+void pier__ready_event_slow(struct pier_loop *loop, struct pier_handle *handle, unsigned events)
 {
+    uint64_t key = pier__slot_key(loop, handle->slot_);
     if (PIER__UNLIKELY(handle->kind_ == PIER__KIND_FOREIGN)) {
         pier__foreign_event(loop, handle, events);
         return;

@@ -31,8 +31,9 @@ static inline struct pier__ready *pier__ready_of(const struct pier_loop *loop)
 /* From the poller, for each event. In fast.c. */
 void pier__ready_event(struct pier_loop *loop, uint64_t key, unsigned events);
 /* What pier__ready_event() has no fast road for. */
-void pier__ready_event_slow(struct pier_loop *loop, struct pier_handle *handle, uint64_t key,
-                            unsigned events);
+void pier__ready_event_slow(struct pier_loop *loop, struct pier_handle *handle, unsigned events);
+/* pier__ready_event() from a poller that has no keys, but knows the handle. */
+void pier__ready_handle_event(struct pier_loop *loop, struct pier_handle *handle, unsigned events);
 /* A send into an empty queue. In fast.c. */
 void pier__ready_send_fast(struct pier_handle *handle, struct pier_op *op);
 

@@ -229,7 +229,6 @@ static void take_data(struct pier_loop *loop, struct pier_handle *handle, struct
 {
     pier__pool_give(loop, buffer, handle);
     buffer->size = (uint32_t)size;
-    buffer->offset = 0;
     buffer->outcome = PIER__NO_OUTCOME;
     bool more = (handle->engine_.uring.requests & PIER__RECEIVE_IN_KERNEL) != 0;
     if (PIER__UNLIKELY(pier__uring_silenced(handle, op))) {

@@ -48,8 +48,8 @@ static PIER__INLINE void begin_receive(struct pier_handle *handle, struct pier_o
     const uint32_t fast = PIER__CLOSED_TO_USER | PIER__CONNECTING | PIER__FAILED |
                           PIER__RESTRICTED | PIER__OPEN;
     const uint32_t watched = PIER__LISTED | PIER__HAS_DATA | PIER__WATCHED;
-    if (PIER__UNLIKELY((handle->bits_ & fast) != PIER__OPEN ||
-                       handle->head_[PIER__RECEIVING] != NULL ||
+    uint32_t bits = handle->bits_ & (fast | watched);
+    if (PIER__UNLIKELY((bits & fast) != PIER__OPEN || handle->head_[PIER__RECEIVING] != NULL ||
                        handle->loop_->core.fast_thread != pier__thread_id ||
                        op->state_ != PIER__IDLE || fn == NULL || op->timeout_ns != 0)) {
         receive_slow(handle, op, kind, fn);
@@ -57,7 +57,7 @@ static PIER__INLINE void begin_receive(struct pier_handle *handle, struct pier_o
     }
     op->fn = fn;
     pier__op_begin_alone(handle->loop_, handle, op, kind, PIER__RECEIVING, 0);
-    if ((handle->bits_ & watched) != PIER__WATCHED) {
+    if (bits != (PIER__OPEN | PIER__WATCHED)) {
         handle->calls_->start(handle, op);
     }
 }
