@@ -47,19 +47,18 @@ static inline void pier__op_begin(struct pier_loop *loop, struct pier_op *op, un
 }
 
 /* Begins an op without a time limit as the started and only one of its direction; fn, data and size
- * are in it, and the caller has found that nothing speaks against it. */
+ * are in it, and the caller has found that nothing speaks against it. `word` is what it becomes. */
 static PIER__INLINE void pier__op_begin_alone(struct pier_loop *loop, struct pier_handle *handle,
-                                              struct pier_op *op, unsigned kind, unsigned direction,
-                                              unsigned bits)
+                                              struct pier_op *op, unsigned direction, uint32_t word)
 {
     PIER_ASSERT(loop->core.fast_thread == loop->core.thread);
     PIER_ASSERT(handle->head_[direction] == NULL);
-    pier__op_set_word(op, PIER__ACTIVE, pier__word_of(kind, PIER__ACTIVE, bits));
+    pier__op_set_word(op, PIER__ACTIVE, word);
     op->done = 0;
     op->timer_.deadline_ns = loop->now;
     op->next_ = NULL;
     op->owner_ = handle;
-    handle->head_[direction] = handle->tail_[direction] = op;
+    handle->head_[direction] = op; /* its tail is noted when another one comes: see append() */
     pier__op_count(loop, op);
 }
 
@@ -206,17 +205,18 @@ void pier__op_deliver(struct pier_loop *loop, struct pier_op *op);
 /* The end of an op that is alone, not in the background, and has succeeded; without its callback:
  * that is the caller's to run, at once. */
 static PIER__INLINE void pier__op_finish_alone(struct pier_loop *loop, struct pier_handle *handle,
-                                               struct pier_op *op, unsigned direction,
-                                               int64_t result)
+                                               struct pier_op *op, unsigned kind,
+                                               unsigned direction, int64_t result)
 {
     PIER_ASSERT(handle->head_[direction] == op);
     PIER_ASSERT(op->next_ == NULL);
-    PIER_ASSERT((op->bits_ & (PIER__CLEAN_UP | PIER__REASON | PIER__MULTISHOT)) == 0);
+    PIER_ASSERT((op->bits_ & ~(unsigned)PIER__HOLDS) == 0); /* released already */
     PIER_ASSERT(loop->completed.head == NULL);
     op->result = result;
     op->done = (uint64_t)result;
     handle->head_[direction] = NULL;
-    pier__op_leave_alone(loop, op);
+    pier__op_set_word(op, PIER__IDLE, pier__word_of(kind, PIER__IDLE, 0));
+    loop->core.in_flight--;
 }
 
 /* A send that was over inside its submit and that somebody is to be called for: it begins and

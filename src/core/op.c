@@ -93,6 +93,14 @@ static void queue(struct pier_loop *loop, struct pier_op *op)
     }
 }
 
+static inline void append(struct pier_handle *handle, struct pier_op *op, unsigned direction)
+{
+    struct pier_op *head = handle->head_[direction];
+    struct pier_op *tail = head->next_ != NULL ? handle->tail_[direction] : head;
+    tail->next_ = op;
+    handle->tail_[direction] = op;
+}
+
 void pier__op_submit(struct pier_handle *handle, struct pier_op *op, unsigned kind, unsigned bits,
                      pier_op_fn *fn, const char *function)
 {
@@ -123,11 +131,10 @@ void pier__op_submit(struct pier_handle *handle, struct pier_op *op, unsigned ki
     op->next_ = NULL;
     if (handle->head_[direction] != NULL) {
         queue(loop, op);
-        handle->tail_[direction]->next_ = op;
-        handle->tail_[direction] = op;
+        append(handle, op, direction);
         return;
     }
-    handle->head_[direction] = handle->tail_[direction] = op;
+    handle->head_[direction] = op;
     if (PIER__UNLIKELY(handle->bits_ & (PIER__FAILED | PIER__CONNECTING))) {
         queue(loop, op);
         pier__op_start_direction(loop, handle, direction);

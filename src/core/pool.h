@@ -41,6 +41,7 @@ struct pier_buffer {
     unsigned char *memory;
     struct pier_buffer *next; /* in the free list, or among a handle's held ones */
     uint32_t refs;
+    uint32_t id;   /* uring: its id in the ring of provided buffers, + 1; 0 while it has none */
     uint32_t size; /* bytes received, once the buffer is kept or held */
     int32_t
         outcome; /* uring, held data: how the op ends after it, PIER__NO_OUTCOME while it goes on */

@@ -95,7 +95,7 @@ static PIER__INLINE void deliver_lent(struct pier_loop *loop, struct pier_op *op
     pier__lend(loop, loop->pool.spare, op->owner_, op, (size_t)result);
     op->flags = PIER_LENT; /* background ops have another word */
     loop->receives_at_once++;
-    pier__op_finish_alone(loop, op->owner_, op, PIER__RECEIVING, result);
+    pier__op_finish_alone(loop, op->owner_, op, PIER__OP_RECEIVE_LENT, PIER__RECEIVING, result);
     pier__loop_call_untimed(loop, op);
     lend_over(loop);
     deliver_sends(loop);
@@ -106,7 +106,7 @@ static PIER__INLINE void deliver_memory(struct pier_loop *loop, struct pier_op *
 {
     loop->receives_at_once++;
     loop->counters.received_bytes += (uint64_t)result;
-    pier__op_finish_alone(loop, op->owner_, op, PIER__RECEIVING, result);
+    pier__op_finish_alone(loop, op->owner_, op, PIER__OP_RECEIVE, PIER__RECEIVING, result);
     pier__loop_call_untimed(loop, op);
     deliver_sends(loop);
 }
@@ -241,7 +241,8 @@ PIER__COLD static void send_not_over(struct pier_op *op, int64_t result)
     struct pier_loop *loop = handle->loop_;
     loop->counters.system_calls++;
     pier__loop_clock_of_turn(loop);
-    pier__op_begin_alone(loop, handle, op, PIER__OP_SEND, PIER__SENDING, 0);
+    pier__op_begin_alone(loop, handle, op, PIER__SENDING,
+                         pier__word_of(PIER__OP_SEND, PIER__ACTIVE, 0));
     pier__ready_tried(loop, handle, op, result);
 }
 

@@ -2,8 +2,9 @@
  *
  * Buffers of the pool are handed to the kernel, some at first, more each time it runs out; one
  * comes back with data in it. The ring serves all handles: which handle's data comes next nobody
- * knows beforehand. Ids name slots of the ring, so that the pool may have more buffers than ids
- * have bits. */
+ * knows beforehand. A buffer gets its id when it's handed over first, and keeps it; ids have 16
+ * bits, and the pool may have more buffers: those stay outside, and should all that have an id be
+ * lent at once, data is read by system calls. */
 
 #include "engine/uring/uring.h"
 
@@ -15,6 +16,9 @@
  * that much of the pool by the time its request is stopped. */
 #define AHEAD_MAX 16
 
+#define IDS_MAX 65536u
+#define NAMED_MIN 128u
+
 /* Whether the pool may make another buffer: what the kernel has counts against the program's own
  * bound, if it has set one. */
 static bool may_make(const struct pier_loop *loop)
@@ -24,11 +28,40 @@ static bool may_make(const struct pier_loop *loop)
            pool->made < loop->options.buffers_hard_max;
 }
 
+/* Gives a buffer its id. False when there is none left, or no memory to note it. */
+static bool name_buffer(struct pier_loop *loop, struct pier_buffer *buffer)
+{
+    struct pier__uring *uring = pier__uring_of(loop);
+    if (buffer->id != 0) {
+        return true;
+    }
+    if (uring->named_count == IDS_MAX) {
+        return false;
+    }
+    if (uring->named_count == uring->named_size) {
+        uint32_t size = uring->named_size == 0 ? NAMED_MIN : uring->named_size * 2;
+        void *named = pier__reallocate(loop, uring->named, uring->named_size * sizeof(void *),
+                                       size * sizeof(void *));
+        if (named == NULL) {
+            return false;
+        }
+        uring->named = named;
+        uring->named_size = size;
+    }
+    uring->named[uring->named_count] = buffer;
+    buffer->id = ++uring->named_count;
+    return true;
+}
+
 static void provide(struct pier_loop *loop)
 {
     struct pier__uring *uring = pier__uring_of(loop);
     struct pier_buffer *buffer;
     while (uring->missing > 0 && may_make(loop) && (buffer = pier__pool_pop(loop)) != NULL) {
+        if (!name_buffer(loop, buffer)) {
+            pier__pool_put(loop, buffer);
+            break;
+        }
         pier__uring_provide_one(uring, buffer);
     }
 }
@@ -44,40 +77,16 @@ static size_t ring_bytes(const struct pier__uring *uring)
     return (uring->buffers_mask + 1) * sizeof(struct io_uring_buf);
 }
 
-static void free_tables(struct pier_loop *loop)
-{
-    struct pier__uring *uring = pier__uring_of(loop);
-    size_t count = uring->buffers_mask + 1;
-    pier__free(loop, uring->provided, count * sizeof(*uring->provided));
-    pier__free(loop, uring->ids_free, count * sizeof(*uring->ids_free));
-    uring->provided = NULL;
-    uring->ids_free = NULL;
-}
-
-/* As many more of the kernel's buffers are missing as `target` grows by: their ids are free. */
-static void raise_target(struct pier__uring *uring, unsigned target)
-{
-    for (unsigned id = uring->target; id < target; id++) {
-        uring->ids_free[uring->missing++] = (uint16_t)id;
-    }
-    uring->target = target;
-}
-
 static bool make_ring(struct pier_loop *loop)
 {
     struct pier__uring *uring = pier__uring_of(loop);
     size_t count = uring->buffers_mask + 1;
-    uring->provided = pier__allocate(loop, count * sizeof(*uring->provided));
-    uring->ids_free = pier__allocate(loop, count * sizeof(*uring->ids_free));
-    void *memory = uring->provided != NULL && uring->ids_free != NULL
-                       ? pier__sys_pages(ring_bytes(uring))
-                       : NULL;
+    void *memory = pier__sys_pages(ring_bytes(uring));
     int error = memory != NULL
                     ? pier__sys_uring_register_buffers(&uring->ring, memory, (unsigned)count)
                     : PIER_ENOMEM;
     if (error < 0) {
         pier__sys_free_pages(memory, ring_bytes(uring));
-        free_tables(loop);
         uring->buffers_refused = error != PIER_ENOMEM;
         return false;
     }
@@ -94,7 +103,7 @@ bool pier__uring_make_buffers(struct pier_loop *loop)
     if (uring->buffers != NULL || uring->buffers_refused || !uring->features.buffer_ring) {
         return uring->buffers != NULL;
     }
-    unsigned least = loop->options.buffers_min, before = uring->target;
+    unsigned least = loop->options.buffers_min;
     unsigned most = least > TARGET_MAX ? least : TARGET_MAX;
     uring->target_max = most > loop->pool.max ? loop->pool.max : most;
     uring->buffers_mask = 0;
@@ -107,11 +116,7 @@ bool pier__uring_make_buffers(struct pier_loop *loop)
     uring->lent_max = loop->pool.share - loop->pool.share / 2;
     uring->ahead_max = loop->pool.share / 2 > AHEAD_MAX ? AHEAD_MAX : loop->pool.share / 2;
     uring->buffers_tail = 0;
-    uring->missing = uring->target = 0;
-    if (before == 0) {
-        before = least < uring->target_max ? least : uring->target_max;
-    }
-    raise_target(uring, before);
+    uring->target = uring->missing = least < uring->target_max ? least : uring->target_max;
     return true;
 }
 
@@ -121,8 +126,14 @@ void pier__uring_buffers_close(struct pier_loop *loop)
     if (uring->buffers != NULL) {
         pier__sys_free_pages(uring->buffers, ring_bytes(uring));
         uring->buffers = NULL;
-        free_tables(loop);
+        uring->target = uring->missing = 0;
     }
+}
+
+void pier__uring_names_free(struct pier_loop *loop)
+{
+    struct pier__uring *uring = pier__uring_of(loop);
+    pier__free(loop, uring->named, uring->named_size * sizeof(void *));
 }
 
 /* The buffers that the parent's ring had are this process's now. */
@@ -132,12 +143,17 @@ void pier__uring_buffers_after_fork(struct pier_loop *loop)
     if (uring->buffers == NULL) {
         return;
     }
-    for (unsigned i = 0; i < uring->missing; i++) {
-        uring->provided[uring->ids_free[i]] = NULL;
+    /* In the ring is what has an id and is neither lent nor in the pool. */
+    for (uint32_t i = 0; i < uring->named_count; i++) {
+        uring->named[i]->size = uring->named[i]->refs == 0;
     }
-    for (unsigned id = 0; id < uring->target; id++) {
-        if (uring->provided[id] != NULL) {
-            pier__pool_put(loop, uring->provided[id]);
+    for (struct pier_buffer *at = loop->pool.free; at != NULL; at = at->next) {
+        at->size = 0;
+    }
+    for (uint32_t i = 0; i < uring->named_count; i++) {
+        struct pier_buffer *buffer = uring->named[i];
+        if (buffer->refs == 0 && buffer->size != 0 && buffer != loop->pool.spare) {
+            pier__pool_put(loop, buffer);
         }
     }
     pier__uring_buffers_close(loop);
@@ -146,7 +162,7 @@ void pier__uring_buffers_after_fork(struct pier_loop *loop)
 bool pier__uring_buffer_returned(struct pier_loop *loop, struct pier_buffer *buffer)
 {
     struct pier__uring *uring = pier__uring_of(loop);
-    if (PIER__UNLIKELY(uring->buffers == NULL || uring->missing == 0)) {
+    if (PIER__UNLIKELY(uring->buffers == NULL || uring->missing == 0 || buffer->id == 0)) {
         return false;
     }
     pier__pool_poison(&loop->pool, buffer);
@@ -161,6 +177,9 @@ void pier__uring_provide_more(struct pier_loop *loop)
         return;
     }
     uring->grew = loop->counters.turns;
-    raise_target(uring, uring->target < uring->target_max - uring->target ? uring->target * 2
-                                                                          : uring->target_max);
+    unsigned more = uring->target < uring->target_max - uring->target
+                        ? uring->target
+                        : uring->target_max - uring->target;
+    uring->target += more;
+    uring->missing += more;
 }

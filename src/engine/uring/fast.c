@@ -32,7 +32,7 @@ static inline void give_back(struct pier_loop *loop, struct pier__uring *uring,
                              struct pier_buffer *buffer)
 {
     pier__pool_poison(&loop->pool, buffer);
-    if (PIER__LIKELY(uring->missing != 0)) {
+    if (PIER__LIKELY(uring->missing != 0 && buffer->id != 0)) {
         pier__uring_provide_one(uring, buffer);
     } else {
         pier__pool_put(loop, buffer);
@@ -40,13 +40,14 @@ static inline void give_back(struct pier_loop *loop, struct pier__uring *uring,
 }
 
 /* Data for a multishot receive that goes on, with nothing held. */
-static inline bool received_each(struct pier_loop *loop, struct pier__uring *uring,
-                                 struct pier_op *op, int result, unsigned flags)
+static PIER__INLINE bool received_each(struct pier_loop *loop, struct pier__uring *uring,
+                                       struct pier_op *op, int result, unsigned flags)
 {
     const unsigned expected = IORING_CQE_F_MORE | IORING_CQE_F_BUFFER;
     struct pier_handle *handle = op->owner_;
-    if (PIER__UNLIKELY((flags & expected) != expected || handle->engine_.uring.held != NULL ||
-                       handle->lent_ != 0 || has_had_share(uring, handle))) {
+    /* What is held counts as lent. */
+    if (PIER__UNLIKELY((flags & expected) != expected || handle->lent_ != 0 ||
+                       has_had_share(uring, handle))) {
         return false;
     }
     PIER_ASSERT(result > 0); /* it would be the end else, without IORING_CQE_F_MORE */
@@ -57,7 +58,7 @@ static inline bool received_each(struct pier_loop *loop, struct pier__uring *uri
     op->flags = PIER_MORE | PIER_LENT; /* background ops have another word */
     loop->counters.receives++;
     pier__lend(loop, buffer, handle, op, (unsigned)result);
-    pier__loop_call(loop, op);
+    pier__loop_call_untimed(loop, op);
     if (PIER__LIKELY(pier__lend_over(loop, buffer))) {
         give_back(loop, uring, buffer);
     }
@@ -65,8 +66,8 @@ static inline bool received_each(struct pier_loop *loop, struct pier__uring *uri
 }
 
 /* Data for a receive into the caller's memory, with nothing behind it. */
-PIER__NOINLINE static bool received_into_memory(struct pier_loop *loop, struct pier_op *op,
-                                                int result)
+static PIER__INLINE bool received_into_memory(struct pier_loop *loop, struct pier_op *op,
+                                              int result)
 {
     struct pier_handle *handle = op->owner_;
     if (PIER__UNLIKELY(result <= 0 || op->next_ != NULL ||
@@ -76,14 +77,14 @@ PIER__NOINLINE static bool received_into_memory(struct pier_loop *loop, struct p
     handle->engine_.uring.requests &= (uint8_t)~PIER__RECEIVE_IN_KERNEL;
     loop->counters.receives++;
     loop->counters.received_bytes += (unsigned)result;
-    pier__op_finish_alone(loop, handle, op, PIER__RECEIVING, result);
-    pier__loop_call(loop, op);
+    pier__op_finish_alone(loop, handle, op, PIER__OP_RECEIVE, PIER__RECEIVING, result);
+    pier__loop_call_untimed(loop, op);
     return true;
 }
 
 /* Data for a lent receive of one shot, with nothing behind it. */
-PIER__NOINLINE static bool received_one(struct pier_loop *loop, struct pier__uring *uring,
-                                        struct pier_op *op, int result, unsigned flags)
+static PIER__INLINE bool received_one(struct pier_loop *loop, struct pier__uring *uring,
+                                      struct pier_op *op, int result, unsigned flags)
 {
     struct pier_handle *handle = op->owner_;
     if (PIER__UNLIKELY(result <= 0 || (flags & IORING_CQE_F_BUFFER) == 0 || op->next_ != NULL ||
@@ -96,8 +97,8 @@ PIER__NOINLINE static bool received_one(struct pier_loop *loop, struct pier__uri
     op->flags = PIER_LENT; /* background ops have another word */
     loop->counters.receives++;
     pier__lend(loop, buffer, handle, op, (unsigned)result);
-    pier__op_finish_alone(loop, handle, op, PIER__RECEIVING, result);
-    pier__loop_call(loop, op);
+    pier__op_finish_alone(loop, handle, op, PIER__OP_RECEIVE_LENT, PIER__RECEIVING, result);
+    pier__loop_call_untimed(loop, op);
     if (PIER__LIKELY(pier__lend_over(loop, buffer))) {
         give_back(loop, uring, buffer);
     }
@@ -109,8 +110,8 @@ static inline void release_buffer(struct pier_loop *loop, struct pier__uring *ur
                                   struct pier_buffer *buffer)
 {
     struct pier_handle *handle = buffer->handle;
-    if (PIER__UNLIKELY(buffer->refs != 1 || handle == NULL || loop->core.starved.head != NULL ||
-                       buffer == loop->pool.delivering)) {
+    PIER_ASSERT(loop->pool.delivering == NULL); /* a completion isn't in a callback */
+    if (PIER__UNLIKELY(buffer->refs != 1 || handle == NULL || loop->core.starved.head != NULL)) {
         pier__pool_drop(loop, buffer);
         return;
     }
@@ -120,9 +121,9 @@ static inline void release_buffer(struct pier_loop *loop, struct pier__uring *ur
     give_back(loop, uring, buffer);
 }
 
-/* All of a send went, with nothing behind it. Its callback, if it has one, is left to be called. */
-static inline bool sent_all(struct pier_loop *loop, struct pier__uring *uring, struct pier_op *op,
-                            uint32_t word, int result)
+/* All of a send went, with nothing behind it. */
+static PIER__INLINE bool sent_all(struct pier_loop *loop, struct pier__uring *uring,
+                                  struct pier_op *op, uint32_t word, int result)
 {
     struct pier_handle *handle = op->owner_;
     if (PIER__UNLIKELY(op->next_ != NULL || (size_t)result != op->size ||
@@ -130,51 +131,68 @@ static inline bool sent_all(struct pier_loop *loop, struct pier__uring *uring, s
         return false;
     }
     if (word != pier__word_of(PIER__OP_SEND, PIER__ACTIVE, 0)) { /* PIER__HOLDS */
-        pier__op_clear(op, PIER__HOLDS);
         release_buffer(loop, uring, op->use_.buffer);
     }
     handle->engine_.uring.requests &= (uint8_t)~PIER__SEND_IN_KERNEL;
     loop->counters.sends++;
     loop->counters.sent_bytes += (size_t)result;
-    pier__op_finish_alone(loop, handle, op, PIER__SENDING, result);
-    return true;
-}
-
-PIER__NOINLINE static bool sent_with_callback(struct pier_loop *loop, struct pier__uring *uring,
-                                              struct pier_op *op, uint32_t word, int result)
-{
-    if (PIER__UNLIKELY(!sent_all(loop, uring, op, word, result))) {
-        return false;
+    pier__op_finish_alone(loop, handle, op, PIER__OP_SEND, PIER__SENDING, result);
+    if (op->fn != NULL) {
+        pier__loop_call_untimed(loop, op);
     }
-    pier__loop_call(loop, op);
     return true;
 }
 
 /* pier__op_hold() for a send whose data is in the buffer that is being delivered, if in any.
- * Returns the bits of the op, PIER__SLOW where it's for the slow road. */
-static inline unsigned hold_buffer(struct pier_loop *loop, struct pier_op *op)
+ * Returns the word of the op, or 0 where it's for the slow road. */
+static inline uint32_t hold_buffer(struct pier_loop *loop, struct pier_op *op)
 {
     struct pier__pool *pool = &loop->pool;
     struct pier_buffer *buffer = pool->delivering;
     if (PIER__LIKELY(buffer != NULL && pier__pool_is_in(pool, buffer, op->data))) {
         if (PIER__UNLIKELY(buffer->refs != 0)) {
-            return PIER__SLOW;
+            return 0;
         }
         buffer->refs = 1;
         buffer->handle->lent_++;
         pool->lent++;
         op->use_.buffer = buffer;
-        return PIER__HOLDS;
+        return pier__word_of(PIER__OP_SEND, PIER__ACTIVE, PIER__HOLDS);
     }
-    return pool->lent == 0 ? 0 : PIER__SLOW;
+    return pool->lent == 0 ? pier__word_of(PIER__OP_SEND, PIER__ACTIVE, 0) : 0;
 }
 
-/* Apart, so that what it needs of the processor's registers isn't saved in the usual case. */
+/* Receives of one shot are asked for anew for each message: from a stream, and into memory or, for
+ * a handle that holds no buffer, into one of those that the kernel has, if it has any. */
+void pier__uring_start(struct pier_handle *handle, struct pier_op *op)
+{
+    struct pier_loop *loop = handle->loop_;
+    struct pier__uring *uring = pier__uring_of(loop);
+    if (PIER__LIKELY(handle->kind_ == PIER__KIND_STREAM && uring->room != 0)) {
+        if (pier__op_word(op) == pier__word_of(PIER__OP_RECEIVE_LENT, PIER__ACTIVE, 0) &&
+            handle->lent_ == 0 && uring->missing < uring->target) {
+            pier__uring_fill_receive(pier__uring_take_entry(uring), handle, op, IOSQE_BUFFER_SELECT,
+                                     NULL, (uint32_t)loop->pool.buffer_size);
+            handle->engine_.uring.requests |= PIER__RECEIVE_IN_KERNEL;
+            return;
+        }
+        if (op->kind_ == PIER__OP_RECEIVE && op->size <= PIER__URING_MOST) {
+            pier__uring_fill_receive(pier__uring_take_entry(uring), handle, op, 0, op->data,
+                                     (uint32_t)op->size);
+            handle->engine_.uring.requests |= PIER__RECEIVE_IN_KERNEL;
+            return;
+        }
+    }
+    pier__uring_start_slow(handle, op);
+}
+
+/* Apart, so that what it needs of the processor's registers isn't saved in the ordinary case. */
 PIER__NOINLINE static void begin_send_slow(struct pier_loop *loop, struct pier_handle *handle,
                                            struct pier_op *op)
 {
     pier__loop_clock_of_turn(loop);
-    pier__op_begin_alone(loop, handle, op, PIER__OP_SEND, PIER__SENDING, 0);
+    pier__op_begin_alone(loop, handle, op, PIER__SENDING,
+                         pier__word_of(PIER__OP_SEND, PIER__ACTIVE, 0));
     pier__uring_start(handle, op);
 }
 
@@ -182,19 +200,19 @@ void pier__uring_send(struct pier_handle *handle, struct pier_op *op)
 {
     struct pier_loop *loop = handle->loop_;
     struct pier__uring *uring = pier__uring_of(loop);
-    unsigned bits = PIER__SLOW;
+    uint32_t word = 0;
     if (PIER__LIKELY(op->size <= PIER__URING_MOST && uring->room != 0 &&
                      loop->core.fast_thread != PIER__NO_THREAD)) {
-        bits = hold_buffer(loop, op);
+        word = hold_buffer(loop, op);
     }
-    if (PIER__UNLIKELY(bits == PIER__SLOW)) {
+    if (PIER__UNLIKELY(word == 0)) {
         begin_send_slow(loop, handle, op);
         return;
     }
     pier__uring_fill_send(pier__uring_take_entry(uring), handle, op, op->data, (uint32_t)op->size);
     uring->quick++;
     handle->engine_.uring.requests |= PIER__SEND_IN_KERNEL;
-    pier__op_begin_alone(loop, handle, op, PIER__OP_SEND, PIER__SENDING, bits);
+    pier__op_begin_alone(loop, handle, op, PIER__SENDING, word);
 }
 
 /* Delivers completed ops, which come before the completion that is next, if there is budget left
@@ -207,41 +225,54 @@ PIER__COLD static bool deliver_first(struct pier_loop *loop, uint64_t key)
            (loop->completed.head == NULL || (key & PIER__TAG_MASK) != PIER__TAG_CLOSED);
 }
 
-/* False when there was no callback to be made. */
-static PIER__INLINE bool take_one(struct pier_loop *loop, struct pier__uring *uring,
+static PIER__INLINE void take_one(struct pier_loop *loop, struct pier__uring *uring,
                                   const struct io_uring_cqe *completion)
 {
-    const uint32_t receive = pier__word_of(PIER__OP_RECEIVE_LENT, PIER__ACTIVE, PIER__MULTISHOT);
+    const uint32_t each = pier__word_of(PIER__OP_RECEIVE_LENT, PIER__ACTIVE, PIER__MULTISHOT);
     const uint32_t send = pier__word_of(PIER__OP_SEND, PIER__ACTIVE, 0);
-    const uint32_t fill = pier__word_of(PIER__OP_RECEIVE, PIER__ACTIVE, 0);
+    const uint32_t memory = pier__word_of(PIER__OP_RECEIVE, PIER__ACTIVE, 0);
     const uint32_t lent = pier__word_of(PIER__OP_RECEIVE_LENT, PIER__ACTIVE, 0);
     const uint32_t holds = pier__word_of(PIER__OP_NONE, PIER__IDLE, PIER__HOLDS);
     uint64_t key = completion->user_data;
+    int result = completion->res;
     if (PIER__LIKELY((key & PIER__TAG_MASK) == PIER__TAG_OP)) {
         struct pier_op *op = (void *)(uintptr_t)key;
         uint32_t word = pier__op_word(op);
-        if (word == receive) {
-            if (PIER__LIKELY(received_each(loop, uring, op, completion->res, completion->flags))) {
-                return true;
-            }
+        bool done = false;
+        if (word == each) {
+            done = received_each(loop, uring, op, result, completion->flags);
         } else if ((word & ~holds) == send) {
-            if (op->fn != NULL) {
-                if (PIER__LIKELY(sent_with_callback(loop, uring, op, word, completion->res))) {
-                    return true;
-                }
-            } else if (PIER__LIKELY(sent_all(loop, uring, op, word, completion->res))) {
-                return false;
-            }
-        } else if ((word == fill && received_into_memory(loop, op, completion->res)) ||
-                   (word == lent &&
-                    received_one(loop, uring, op, completion->res, completion->flags))) {
-            return true;
+            done = sent_all(loop, uring, op, word, result);
+        } else if (word == lent) {
+            done = received_one(loop, uring, op, result, completion->flags);
+        } else if (word == memory) {
+            done = received_into_memory(loop, op, result);
+        }
+        if (PIER__LIKELY(done)) {
+            return;
         }
     }
     if (PIER__UNLIKELY(key != PIER__TAG_WAKE)) {
-        pier__uring_completion_slow(loop, key, completion->res, completion->flags);
+        pier__uring_completion_slow(loop, key, result, completion->flags);
     }
-    return true;
+}
+
+/* Where callbacks are timed, which no fast road does. */
+PIER__COLD static void take_completions_slow(struct pier_loop *loop)
+{
+    const struct io_uring_cq *queue = &pier__uring_of(loop)->ring.cq;
+    unsigned head = *queue->khead;
+    unsigned tail = __atomic_load_n(queue->ktail, __ATOMIC_ACQUIRE);
+    for (; head != tail; head++) {
+        const struct io_uring_cqe *entry = &queue->cqes[head & queue->ring_mask];
+        if ((loop->completed.head != NULL || loop->budget <= 0) &&
+            !deliver_first(loop, entry->user_data)) {
+            break;
+        }
+        loop->counters.events++;
+        pier__uring_completion_slow(loop, entry->user_data, entry->res, entry->flags);
+    }
+    __atomic_store_n(queue->khead, head, __ATOMIC_RELEASE);
 }
 
 void pier__uring_take_completions(struct pier_loop *loop)
@@ -249,23 +280,30 @@ void pier__uring_take_completions(struct pier_loop *loop)
     struct pier__uring *uring = pier__uring_of(loop);
     const struct io_uring_cq *queue = &uring->ring.cq;
     const struct io_uring_cqe *entries = queue->cqes;
-    const unsigned first = *queue->khead;
-    unsigned head = first;
+    const unsigned mask = queue->ring_mask;
+    unsigned head = *queue->khead;
     /* What is there now; what comes meanwhile has its turn after the next enter. */
     unsigned tail = __atomic_load_n(queue->ktail, __ATOMIC_ACQUIRE);
-    if (head != tail && entries[head & queue->ring_mask].user_data != PIER__TAG_WAKE) {
+    if (head != tail && entries[head & mask].user_data != PIER__TAG_WAKE) {
         pier__loop_clock_of_turn(loop); /* sends want it */
     }
+    if (PIER__UNLIKELY(pier__loop_times_callbacks(loop))) {
+        take_completions_slow(loop);
+        return;
+    }
+    loop->counters.events += tail - head;
     while (head != tail) {
         if (PIER__UNLIKELY(loop->completed.head != NULL || loop->budget <= 0) &&
-            !deliver_first(loop, entries[head & queue->ring_mask].user_data)) {
+            !deliver_first(loop, entries[head & mask].user_data)) {
             break;
         }
-        bool called;
+        /* Most make one callback each, or none. */
+        const unsigned left = tail - head, budget = (unsigned)loop->budget;
+        const unsigned stop = head + (left < budget ? left : budget);
         do {
-            called = take_one(loop, uring, &entries[head++ & queue->ring_mask]);
-        } while (!called && head != tail);
+            take_one(loop, uring, &entries[head++ & mask]);
+        } while (head != stop && PIER__LIKELY(loop->completed.head == NULL));
     }
-    loop->counters.events += head - first;
+    loop->counters.events -= tail - head;
     __atomic_store_n(queue->khead, head, __ATOMIC_RELEASE);
 }

@@ -333,8 +333,7 @@ PIER__NOINLINE static void start_other(struct pier_loop *loop, struct pier_handl
     }
 }
 
-/* Receives of one shot are started for each message. */
-void pier__uring_start(struct pier_handle *handle, struct pier_op *op)
+void pier__uring_start_slow(struct pier_handle *handle, struct pier_op *op)
 {
     if (op->kind_ == PIER__OP_RECEIVE) {
         start_receive(handle->loop_, handle, op);

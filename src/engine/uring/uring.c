@@ -362,6 +362,7 @@ static void close_uring(struct pier_loop *loop)
     unsigned entries = uring->ring.sq.ring_entries;
     pier__sys_uring_close(&uring->ring);
     pier__uring_buffers_close(loop);
+    pier__uring_names_free(loop);
     close_descriptors(uring);
     pier__free(loop, uring->scratch, entries * sizeof(*uring->scratch));
     while (uring->accepted_free != NULL) {

@@ -42,7 +42,6 @@ enum {
 
 #define PIER__URING_VECTORS 64
 #define PIER__URING_MOST (1u << 30) /* bytes of one request: lengths are 32 bits, results 31 */
-#define PIER__SLOW 0x10000u         /* no bits of an op */
 
 /* What a request refers to while it is submitted: one beside each submission entry. The kernel
  * copies it at submission. */
@@ -73,12 +72,10 @@ struct pier__uring {
     pier_descriptor wake, embed;       /* eventfds: -1 when not in use */
     struct pier_op *polls_unsent;      /* polls that found the queue full */
     struct io_uring_buf_ring *buffers; /* NULL before the first lent receive */
-    /* Ids of buffers name slots of the ring, not of the pool: which buffer is in which, and a stack
-     * of those that are free. */
-    struct pier_buffer **provided;
-    uint16_t *ids_free;
+    struct pier_buffer **named;        /* by id: each buffer that was in the ring keeps its id */
+    uint32_t named_count, named_size;
     unsigned buffers_tail;
-    unsigned missing; /* of `target`: as many ids are free */
+    unsigned missing; /* of `target` */
 
     unsigned buffers_mask;       /* entries, a power of two, less 1 */
     unsigned target, target_max; /* buffers that the kernel should have */
@@ -133,21 +130,59 @@ static inline struct io_uring_sqe *pier__uring_entry(struct pier_loop *loop)
     return entry;
 }
 
-/* Makes an entry the request that sends `size` bytes. One that was such a request before has all
- * else that it needs: most have been. */
-static inline void pier__uring_fill_send(struct io_uring_sqe *entry,
-                                         const struct pier_handle *handle, struct pier_op *op,
-                                         const void *memory, uint32_t size)
+/* Opcode, flags and ioprio of an entry as one number. */
+static inline uint32_t pier__uring_head_of(uint8_t opcode, uint8_t flags)
 {
-    if (PIER__UNLIKELY(entry->opcode != IORING_OP_SEND)) {
-        memset(entry, 0, sizeof(*entry));
-        entry->opcode = IORING_OP_SEND;
-        entry->msg_flags = MSG_NOSIGNAL | MSG_WAITALL;
+    const struct {
+        uint8_t opcode, flags;
+        uint16_t ioprio;
+    } parts = {opcode, flags, 0};
+    uint32_t head;
+    memcpy(&head, &parts, sizeof(head));
+    return head;
+}
+
+/* Makes an entry a plain send, or a receive of one shot. One that was such a request before, as
+ * most were, has zeros in all that isn't written here. */
+static inline void pier__uring_fill(struct io_uring_sqe *entry, uint32_t head,
+                                    const struct pier_handle *handle, struct pier_op *op,
+                                    const void *memory, uint32_t size, uint32_t flags)
+{
+    const uint32_t either = pier__uring_head_of(IORING_OP_SEND ^ IORING_OP_RECV,
+                                                IOSQE_BUFFER_SELECT);
+    uint32_t before;
+    memcpy(&before, entry, sizeof(before));
+    if (before != head) {
+        if (PIER__UNLIKELY((before & ~either) != pier__uring_head_of(IORING_OP_SEND, 0))) {
+            memset(entry, 0, sizeof(*entry));
+        }
+        memcpy(entry, &head, sizeof(head));
+        entry->msg_flags = flags;
     }
     entry->fd = (int)handle->descriptor_;
     entry->addr = (uint64_t)(uintptr_t)memory;
     entry->len = size;
     entry->user_data = pier__uring_key(op, PIER__TAG_OP);
+}
+
+static_assert((IORING_OP_SEND & (IORING_OP_SEND ^ IORING_OP_RECV)) == 0,
+              "the opcodes of send and receive differ in a bit that send hasn't");
+
+static inline void pier__uring_fill_send(struct io_uring_sqe *entry,
+                                         const struct pier_handle *handle, struct pier_op *op,
+                                         const void *memory, uint32_t size)
+{
+    pier__uring_fill(entry, pier__uring_head_of(IORING_OP_SEND, 0), handle, op, memory, size,
+                     MSG_NOSIGNAL | MSG_WAITALL);
+}
+
+/* Into memory or, without any, into a provided buffer. */
+static inline void pier__uring_fill_receive(struct io_uring_sqe *entry,
+                                            const struct pier_handle *handle, struct pier_op *op,
+                                            uint8_t flags, const void *memory, uint32_t size)
+{
+    pier__uring_fill(entry, pier__uring_head_of(IORING_OP_RECV, flags), handle, op, memory, size,
+                     0);
 }
 
 /* The scratch beside an entry. */
@@ -161,23 +196,21 @@ bool pier__uring_cancel_request(struct pier_loop *loop, uint64_t key);
 bool pier__uring_wait_ready(struct pier_loop *loop, struct pier_op *op, pier_descriptor descriptor,
                             unsigned events);
 
-/* Hands a buffer to the kernel, which sees it when it's entered next. The length is there since
- * the ring was made. */
+/* Hands a buffer that has an id to the kernel, which sees it when it's entered next. The length is
+ * there since the ring was made. */
 static inline void pier__uring_provide_one(struct pier__uring *uring, struct pier_buffer *buffer)
 {
     struct io_uring_buf *entry = &uring->buffers->bufs[uring->buffers_tail++ & uring->buffers_mask];
-    uint16_t id = uring->ids_free[--uring->missing];
     entry->addr = (uint64_t)(uintptr_t)buffer->memory;
-    entry->bid = id;
-    uring->provided[id] = buffer;
+    entry->bid = (uint16_t)(buffer->id - 1);
+    uring->missing--;
 }
 
 /* Takes the buffer that a completion names out of the ring. */
 static inline struct pier_buffer *pier__uring_take_buffer(struct pier__uring *uring, unsigned flags)
 {
-    uint16_t id = (uint16_t)(flags >> IORING_CQE_BUFFER_SHIFT);
-    uring->ids_free[uring->missing++] = id;
-    return uring->provided[id];
+    uring->missing++;
+    return uring->named[flags >> IORING_CQE_BUFFER_SHIFT];
 }
 
 /* Whether nothing may be delivered to the op any more but its end: its handle was closed, perhaps
@@ -189,6 +222,7 @@ static inline bool pier__uring_silenced(const struct pier_handle *handle, const 
 }
 
 /* fast.c */
+void pier__uring_start(struct pier_handle *handle, struct pier_op *op);
 void pier__uring_send(struct pier_handle *handle, struct pier_op *op);
 /* Goes through what the kernel has completed. */
 void pier__uring_take_completions(struct pier_loop *loop);
@@ -199,7 +233,7 @@ bool pier__uring_has_had_share(struct pier_loop *loop, struct pier_handle *handl
 void pier__uring_completion_slow(struct pier_loop *loop, uint64_t key, int result, unsigned flags);
 
 /* ops.c */
-void pier__uring_start(struct pier_handle *handle, struct pier_op *op);
+void pier__uring_start_slow(struct pier_handle *handle, struct pier_op *op);
 void pier__uring_cancel(struct pier_handle *handle, struct pier_op *op);
 void pier__uring_resume(struct pier_handle *handle, struct pier_op *op);
 void pier__uring_retry(struct pier_handle *handle);
@@ -260,6 +294,7 @@ void pier__uring_read_lent(struct pier_loop *loop, struct pier_handle *handle, s
 /* Makes the ring at the first lent receive; false when there is none. */
 bool pier__uring_make_buffers(struct pier_loop *loop);
 void pier__uring_buffers_close(struct pier_loop *loop);
+void pier__uring_names_free(struct pier_loop *loop);
 void pier__uring_buffers_after_fork(struct pier_loop *loop);
 bool pier__uring_buffer_returned(struct pier_loop *loop, struct pier_buffer *buffer);
 /* Gives the kernel what it should have. Whether it has a buffer to put data in. */

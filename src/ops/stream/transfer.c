@@ -56,7 +56,8 @@ static PIER__INLINE void begin_receive(struct pier_handle *handle, struct pier_o
         return;
     }
     op->fn = fn;
-    pier__op_begin_alone(handle->loop_, handle, op, kind, PIER__RECEIVING, 0);
+    pier__op_begin_alone(handle->loop_, handle, op, PIER__RECEIVING,
+                         pier__word_of(kind, PIER__ACTIVE, 0));
     if (bits != (PIER__OPEN | PIER__WATCHED)) {
         handle->calls_->start(handle, op);
     }
