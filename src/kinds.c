@@ -2,6 +2,7 @@
 
 #include "core/kind.h"
 #include "ops/ops.h"
+#include "ops/stream/stream.h"
 
 /* Ops that a handle's table of calls runs, in one of its queues. */
 #define STREAM(kind, its_name, its_direction, its_refusal) \

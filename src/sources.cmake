@@ -9,8 +9,10 @@
 
 set(common_sources
   src/base/address.c
+  src/base/address_text.c
   src/base/error.c
   src/base/timer.c
+  src/base/timer_sort.c
   src/sys/fault.c
   src/core/cancel.c
   src/core/close.c

@@ -15,6 +15,9 @@
 #define PIER__NORETURN __attribute__((noreturn))
 #define PIER__NOINLINE __attribute__((noinline))
 #define PIER__INLINE inline __attribute__((always_inline))
+/* A function that stands for an expression: a look at a field, a number made of others. The walk of
+ * tests/style, which follows functions from file to file, passes over it. */
+#define PIER__EXPRESSION inline __attribute__((always_inline, no_instrument_function))
 /* What the compiler may build on. */
 #define PIER__TAKE_FOR_GRANTED(x) ((x) ? (void)0 : __builtin_unreachable())
 #elif defined(_MSC_VER)
@@ -24,6 +27,7 @@
 #define PIER__NORETURN __declspec(noreturn)
 #define PIER__NOINLINE __declspec(noinline)
 #define PIER__INLINE __forceinline
+#define PIER__EXPRESSION __forceinline
 #define PIER__TAKE_FOR_GRANTED(x) __assume(x)
 #else
 #define PIER__LIKELY(x) (x)
@@ -32,6 +36,7 @@
 #define PIER__NORETURN
 #define PIER__NOINLINE
 #define PIER__INLINE inline
+#define PIER__EXPRESSION inline
 #define PIER__TAKE_FOR_GRANTED(x) ((void)0)
 #endif
 

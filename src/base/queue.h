@@ -8,11 +8,13 @@
 
 #include "pier/pier.h"
 
+#include "base/check.h"
+
 struct pier__queue {
     struct pier_op *head, *tail;
 };
 
-static inline void pier__queue_push(struct pier__queue *queue, struct pier_op *op)
+static PIER__EXPRESSION void pier__queue_push(struct pier__queue *queue, struct pier_op *op)
 {
     op->next_ = NULL;
     if (queue->head == NULL) {
@@ -23,7 +25,7 @@ static inline void pier__queue_push(struct pier__queue *queue, struct pier_op *o
     queue->tail = op;
 }
 
-static inline struct pier_op *pier__queue_pop(struct pier__queue *queue)
+static PIER__EXPRESSION struct pier_op *pier__queue_pop(struct pier__queue *queue)
 {
     struct pier_op *op = queue->head;
     if (op != NULL) {

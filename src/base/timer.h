@@ -50,10 +50,14 @@ void pier__timers_open(struct pier__timers *t, uint64_t now_ns);
 void pier__timers_insert(struct pier__timers *t, struct pier_timer_link *link,
                          uint64_t deadline_ns);
 
+/* Sorts a slot's list, newest first, by deadline, equal ones oldest first. The places that lead to
+ * the links are right afterwards but for the first link's. In timer_sort.c. */
+struct pier_timer_link *pier__timers_sort(struct pier_timer_link *list);
+
 /* The slow part of pier__timers_expire(). */
 struct pier_timer_link *pier__timers_take(struct pier__timers *t, uint64_t now_ns);
 
-static inline bool pier__timer_armed(const struct pier_timer_link *link)
+static PIER__EXPRESSION bool pier__timer_armed(const struct pier_timer_link *link)
 {
     return link->back != NULL;
 }
@@ -79,7 +83,7 @@ static inline void pier__timers_remove(struct pier__timers *t, struct pier_timer
  * than the first deadline rounded up to a tick. It can be earlier: after a removal, and for a
  * deadline far ahead, towards which it leads in at most one step per level of the wheel. After a
  * pass that ran to its end it is always later than that pass. */
-static inline uint64_t pier__timers_next(const struct pier__timers *t)
+static PIER__EXPRESSION uint64_t pier__timers_next(const struct pier__timers *t)
 {
     return t->count == 0 ? UINT64_MAX : t->next_ns;
 }
@@ -99,7 +103,7 @@ static inline struct pier_timer_link *pier__timers_expire(struct pier__timers *t
     return now_ns < t->look_ns ? NULL : pier__timers_take(t, now_ns);
 }
 
-static inline size_t pier__timers_count(const struct pier__timers *t)
+static PIER__EXPRESSION size_t pier__timers_count(const struct pier__timers *t)
 {
     return t->count;
 }

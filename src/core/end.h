@@ -232,8 +232,8 @@ static PIER__INLINE void pier__op_begin_finished(struct pier_loop *loop, struct 
     pier__queue_push(&loop->completed, op);
 }
 
-/* The first of the completed ops, if it is a send that was over at once, alone in the queue, and the
- * turn has a callback left: out of the queue and out of flight, for the caller to call. */
+/* The first of the completed ops, if it is a send that was over at once, alone in the queue, and
+ * the turn has a callback left: out of the queue and out of flight, for the caller to call. */
 static PIER__INLINE struct pier_op *pier__op_pop_alone(struct pier_loop *loop)
 {
     struct pier_op *op = loop->completed.head;

@@ -48,24 +48,24 @@ enum {
 /* handle->kind_ has the enum pier__sys_kind values, and one more: */
 enum { PIER__KIND_FOREIGN = 100 /* readiness: what stands for a descriptor of pier_poll() */ };
 
-static inline void pier__handle_clear(struct pier_handle *handle, uint32_t bits)
+static PIER__EXPRESSION void pier__handle_clear(struct pier_handle *handle, uint32_t bits)
 {
     handle->bits_ &= ~bits;
 }
 
-static inline bool pier__handle_listens(const struct pier_handle *handle)
+static PIER__EXPRESSION bool pier__handle_listens(const struct pier_handle *handle)
 {
     return handle->kind_ == PIER__KIND_LISTENER || handle->kind_ == PIER__KIND_PIPE_LISTENER;
 }
 
 /* Whether a stream's two directions end one at a time. */
-static inline bool pier__handle_has_half_close(const struct pier_handle *handle)
+static PIER__EXPRESSION bool pier__handle_has_half_close(const struct pier_handle *handle)
 {
     return handle->kind_ == PIER__KIND_STREAM || handle->kind_ == PIER__KIND_PIPE_STREAM;
 }
 
 /* Whether no op of it is in flight. */
-static inline bool pier__handle_is_idle(const struct pier_handle *handle)
+static PIER__EXPRESSION bool pier__handle_is_idle(const struct pier_handle *handle)
 {
     return handle->head_[0] == NULL && handle->head_[1] == NULL && handle->unordered_ == NULL;
 }
@@ -98,20 +98,22 @@ void pier__handle_require_open(const struct pier_handle *handle, const char *fun
 int pier__slot_take(struct pier_loop *loop, struct pier_handle *handle);
 void pier__slot_release(struct pier_loop *loop, struct pier_handle *handle);
 
-static inline uint64_t pier__slot_key(const struct pier_loop *loop, uint32_t slot)
+static PIER__EXPRESSION uint64_t pier__slot_key(const struct pier_loop *loop, uint32_t slot)
 {
     return loop->slots[slot].key;
 }
 
 /* The handle of a key, NULL when it's gone. */
-static inline struct pier_handle *pier__slot_handle(const struct pier_loop *loop, uint64_t key)
+static PIER__EXPRESSION struct pier_handle *pier__slot_handle(const struct pier_loop *loop,
+                                                              uint64_t key)
 {
     const struct pier__slot *slot = &loop->slots[(uint32_t)key];
     return PIER__LIKELY(slot->key == key) ? slot->handle : NULL;
 }
 
 /* The handle of slot `index`, NULL for one that is free; there are loop->slots_used. */
-static inline struct pier_handle *pier__slot_at(const struct pier_loop *loop, uint32_t index)
+static PIER__EXPRESSION struct pier_handle *pier__slot_at(const struct pier_loop *loop,
+                                                          uint32_t index)
 {
     return loop->slots[index].handle;
 }
@@ -125,8 +127,8 @@ struct pier_handle *pier__descriptor_handle(const struct pier_loop *loop,
                                             pier_descriptor descriptor);
 
 /* Which slot + 1 was noted last for a descriptor that once had one. Not on Windows. */
-static inline uint32_t pier__descriptor_slot(const struct pier_loop *loop,
-                                             pier_descriptor descriptor)
+static PIER__EXPRESSION uint32_t pier__descriptor_slot(const struct pier_loop *loop,
+                                                       pier_descriptor descriptor)
 {
     return loop->core.by_descriptor[descriptor];
 }

@@ -9,6 +9,8 @@
 
 #include "pier/pier.h"
 
+#include "base/check.h"
+
 enum pier__op_kind {
     PIER__OP_NONE,
     PIER__OP_ACCEPT,
@@ -52,7 +54,7 @@ struct pier__kind {
 /* By enum pier__op_kind. */
 extern const struct pier__kind pier__kinds[PIER__OP_KINDS];
 
-static inline const struct pier__kind *pier__kind_of(const struct pier_op *op)
+static PIER__EXPRESSION const struct pier__kind *pier__kind_of(const struct pier_op *op)
 {
     return &pier__kinds[op->kind_];
 }

@@ -154,8 +154,8 @@ void *pier__allocate(struct pier_loop *loop, size_t size);
 void *pier__reallocate(struct pier_loop *loop, void *memory, size_t old_size, size_t new_size);
 void pier__free(struct pier_loop *loop, void *memory, size_t size);
 
-/* A block of `size` bytes, zeroed, out of a list or new; NULL when there is no memory. A struct that
- * begins with one is had and given back by its address. */
+/* A block of `size` bytes, zeroed, out of a list or new; NULL when there is no memory. A struct
+ * that begins with one is had and given back by its address. */
 void *pier__block_take(struct pier_loop *loop, struct pier__block **list, size_t size);
 static inline void pier__block_put(struct pier__block **list, struct pier__block *block)
 {
@@ -170,7 +170,7 @@ int pier__loop_make(struct pier_loop **loop, const struct pier_loop_options *opt
 int pier__loop_check_options(struct pier_loop_options *options);
 
 /* Whether this thread may use the loop. */
-static inline bool pier__loop_on_thread(const struct pier_loop *loop)
+static PIER__EXPRESSION bool pier__loop_on_thread(const struct pier_loop *loop)
 {
     return loop->core.thread == PIER__NO_THREAD || loop->core.thread == pier__thread_id;
 }
@@ -179,7 +179,7 @@ static inline bool pier__loop_on_thread(const struct pier_loop *loop)
     PIER_REQUIRE(pier__loop_on_thread(loop), function, "called from another thread than the loop's")
 
 /* Reads the clock, which stays fresh enough for as long as `budget` callbacks are left. */
-static inline void pier__loop_read_clock(struct pier_loop *loop, int32_t budget)
+static PIER__EXPRESSION void pier__loop_read_clock(struct pier_loop *loop, int32_t budget)
 {
     loop->core.clock_budget = budget;
     loop->now = pier__sys_clock();
@@ -196,7 +196,7 @@ static inline uint64_t pier__loop_clock(struct pier_loop *loop)
 }
 
 /* Sees to it that `now` is of this turn, for an op to note when it was submitted. */
-static inline void pier__loop_clock_of_turn(struct pier_loop *loop)
+static PIER__EXPRESSION void pier__loop_clock_of_turn(struct pier_loop *loop)
 {
     if (PIER__UNLIKELY(loop->core.fast_thread == PIER__NO_THREAD)) {
         pier__loop_read_clock(loop, loop->budget);
@@ -210,13 +210,13 @@ static inline uint64_t pier__loop_clock_next(struct pier_loop *loop)
     return loop->now;
 }
 
-static inline uint64_t pier__time_after(uint64_t now, uint64_t delay_ns)
+static PIER__EXPRESSION uint64_t pier__time_after(uint64_t now, uint64_t delay_ns)
 {
     return delay_ns > UINT64_MAX - now ? UINT64_MAX : now + delay_ns;
 }
 
 /* Makes other threads wake the loop. False when something is there already. */
-static inline bool pier__loop_fall_asleep(struct pier_loop *loop)
+static PIER__EXPRESSION bool pier__loop_fall_asleep(struct pier_loop *loop)
 {
     struct pier_op *none = NULL;
     PIER_ASSERT(!loop->core.asleep);
@@ -226,7 +226,7 @@ static inline bool pier__loop_fall_asleep(struct pier_loop *loop)
 }
 
 /* The opposite: for an engine, as soon as it's back from the system. */
-static inline void pier__loop_awake(struct pier_loop *loop)
+static PIER__EXPRESSION void pier__loop_awake(struct pier_loop *loop)
 {
     if (loop->core.asleep) {
         struct pier_op *asleep = PIER__ASLEEP;
@@ -244,12 +244,12 @@ bool pier__loop_deliver(struct pier_loop *loop);
  * retry_ns, a release or a close. */
 void pier__loop_starve(struct pier_loop *loop, struct pier_handle *handle);
 /* Something was released that starved handles may be waiting for. */
-static inline void pier__loop_retry(struct pier_loop *loop)
+static PIER__EXPRESSION void pier__loop_retry(struct pier_loop *loop)
 {
     loop->core.retry_now = loop->core.starved.head != NULL;
 }
 /* The starved handles try again in the next turn, whatever they wait for. */
-static inline void pier__loop_retry_soon(struct pier_loop *loop)
+static PIER__EXPRESSION void pier__loop_retry_soon(struct pier_loop *loop)
 {
     loop->core.retry_now = true;
 }

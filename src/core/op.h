@@ -53,28 +53,28 @@ enum {
     PIER__CLEAN_UP = PIER__TIMED | PIER__TOKEN | PIER__HOLDS | PIER__ADDRESS
 };
 
-static inline bool pier__op_is_ending(const struct pier_op *op)
+static PIER__EXPRESSION bool pier__op_is_ending(const struct pier_op *op)
 {
     return (op->bits_ & PIER__REASON) != PIER__REASON_NONE;
 }
 
-static inline void pier__op_set_reason(struct pier_op *op, unsigned reason)
+static PIER__EXPRESSION void pier__op_set_reason(struct pier_op *op, unsigned reason)
 {
     op->bits_ = (uint16_t)(op->bits_ | reason);
 }
 
-static inline void pier__op_clear(struct pier_op *op, unsigned bits)
+static PIER__EXPRESSION void pier__op_clear(struct pier_op *op, unsigned bits)
 {
     op->bits_ = (uint16_t)(op->bits_ & ~bits);
 }
 
-static inline void pier__op_set(struct pier_op *op, unsigned bits)
+static PIER__EXPRESSION void pier__op_set(struct pier_op *op, unsigned bits)
 {
     op->bits_ = (uint16_t)(op->bits_ | bits);
 }
 
 /* The result of an op that ends for its reason. */
-static inline int pier__op_reason(const struct pier_op *op)
+static PIER__EXPRESSION int pier__op_reason(const struct pier_op *op)
 {
     unsigned reason = op->bits_ & PIER__REASON;
     return reason == PIER__REASON_TIMEOUT ? PIER_ETIMEDOUT
@@ -83,7 +83,7 @@ static inline int pier__op_reason(const struct pier_op *op)
 }
 
 /* Moves an op from one state to the next. */
-static inline void pier__op_move(struct pier_op *op, enum pier__state to)
+static PIER__EXPRESSION void pier__op_move(struct pier_op *op, enum pier__state to)
 {
     PIER_ASSERT(to <= PIER__DONE);
     /* Row: from; bit: to. */
@@ -101,7 +101,7 @@ static inline void pier__op_move(struct pier_op *op, enum pier__state to)
 
 /* kind_, state_ and bits_ of an op as one number, to be compared at once: an op that equals such a
  * number has no reason to end, no time limit, nothing held, and isn't paused. */
-static inline uint32_t pier__op_word(const struct pier_op *op)
+static PIER__EXPRESSION uint32_t pier__op_word(const struct pier_op *op)
 {
     uint32_t word;
     memcpy(&word, &op->kind_, sizeof(word));
@@ -112,7 +112,7 @@ static_assert(offsetof(struct pier_op, bits_) == offsetof(struct pier_op, kind_)
                   offsetof(struct pier_op, state_) == offsetof(struct pier_op, kind_) + 1,
               "kind, state and bits are one word");
 
-static inline uint32_t pier__word_of(unsigned kind, unsigned state, unsigned bits)
+static PIER__EXPRESSION uint32_t pier__word_of(unsigned kind, unsigned state, unsigned bits)
 {
     const struct {
         uint8_t kind, state;
@@ -124,7 +124,8 @@ static inline uint32_t pier__word_of(unsigned kind, unsigned state, unsigned bit
 }
 
 /* pier__op_move() with what else is in the word. */
-static inline void pier__op_set_word(struct pier_op *op, enum pier__state to, uint32_t word)
+static PIER__EXPRESSION void pier__op_set_word(struct pier_op *op, enum pier__state to,
+                                               uint32_t word)
 {
     pier__op_move(op, to);
     memcpy(&op->kind_, &word, sizeof(word));
@@ -134,7 +135,7 @@ static_assert(offsetof(struct pier_op, os_error) == offsetof(struct pier_op, fla
               "flags and os_error are cleared at once");
 
 /* What begins has no flags but PIER_BACKGROUND, and no error. True when it has that one. */
-static inline bool pier__op_clear_flags(struct pier_op *op)
+static PIER__EXPRESSION bool pier__op_clear_flags(struct pier_op *op)
 {
     const struct {
         uint32_t flags;
@@ -148,28 +149,28 @@ static inline bool pier__op_clear_flags(struct pier_op *op)
     return both != 0;
 }
 
-static inline bool pier__op_is_send(const struct pier_op *op)
+static PIER__EXPRESSION bool pier__op_is_send(const struct pier_op *op)
 {
     return op->kind_ == PIER__OP_SEND || op->kind_ == PIER__OP_SEND_VECTORED;
 }
 
-static inline unsigned pier__op_direction(const struct pier_op *op)
+static PIER__EXPRESSION unsigned pier__op_direction(const struct pier_op *op)
 {
     return pier__kind_of(op)->direction;
 }
 
-static inline bool pier__op_has_handle(const struct pier_op *op)
+static PIER__EXPRESSION bool pier__op_has_handle(const struct pier_op *op)
 {
     return pier__kind_of(op)->has_handle;
 }
 
-static inline struct pier_loop *pier__op_loop(const struct pier_op *op)
+static PIER__EXPRESSION struct pier_loop *pier__op_loop(const struct pier_op *op)
 {
     return pier__op_has_handle(op) ? ((struct pier_handle *)op->owner_)->loop_ : op->owner_;
 }
 
 /* Whether a started multishot op takes more events now. */
-static inline bool pier__op_goes_on(const struct pier_op *op)
+static PIER__EXPRESSION bool pier__op_goes_on(const struct pier_op *op)
 {
     return op->state_ == PIER__ACTIVE && (op->bits_ & (PIER__REASON | PIER__PAUSED)) == 0;
 }

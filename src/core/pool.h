@@ -21,6 +21,8 @@
 
 #include "pier/pier.h"
 
+#include "base/check.h"
+
 /* Data that has gone back is poisoned for AddressSanitizer, so that a program that still reads it
  * is found. */
 #if defined(__SANITIZE_ADDRESS__)
@@ -97,15 +99,15 @@ struct pier_buffer *pier__pool_hold(struct pier_loop *loop, const void *address)
 /* The buffer that an address lies in, or NULL. */
 struct pier_buffer *pier__pool_find(const struct pier__pool *pool, const void *address);
 
-static inline bool pier__pool_is_in(const struct pier__pool *pool, const struct pier_buffer *buffer,
-                                    const void *address)
+static PIER__EXPRESSION bool pier__pool_is_in(const struct pier__pool *pool,
+                                              const struct pier_buffer *buffer, const void *address)
 {
     return (uintptr_t)address - (uintptr_t)buffer->memory < pool->buffer_size;
 }
 
 /* The program may no longer look at a buffer's data, or may again. */
-static inline void pier__pool_poison(const struct pier__pool *pool,
-                                     const struct pier_buffer *buffer)
+static PIER__EXPRESSION void pier__pool_poison(const struct pier__pool *pool,
+                                               const struct pier_buffer *buffer)
 {
 #ifdef PIER__POISONS
     __asan_poison_memory_region(buffer->memory, pool->buffer_size);
@@ -117,8 +119,8 @@ static inline void pier__pool_poison(const struct pier__pool *pool,
 #endif
 }
 
-static inline void pier__pool_unpoison(const struct pier__pool *pool,
-                                       const struct pier_buffer *buffer)
+static PIER__EXPRESSION void pier__pool_unpoison(const struct pier__pool *pool,
+                                                 const struct pier_buffer *buffer)
 {
 #ifdef PIER__POISONS
     __asan_unpoison_memory_region(buffer->memory, pool->buffer_size);

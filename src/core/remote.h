@@ -1,4 +1,4 @@
-/* remote.h - what comes from other threads and signal handlers. The protocol is told in remote.c. */
+/* remote.h - what comes from other threads and signal handlers. How is told in remote.c. */
 
 #ifndef PIER_CORE_REMOTE_H
 #define PIER_CORE_REMOTE_H
@@ -19,7 +19,7 @@ void pier__remote_ask(struct pier_loop *loop, uint32_t bit);
 /* Delivers what other threads have posted, notified and cancelled. */
 void pier__remote_deliver(struct pier_loop *loop);
 
-static inline bool pier__remote_pending(const struct pier_loop *loop)
+static PIER__EXPRESSION bool pier__remote_pending(const struct pier_loop *loop)
 {
     return loop->core.posted.head != NULL ||
            (uintptr_t)pier__atomic_load_relaxed(&loop->core.remote) > (uintptr_t)PIER__ASLEEP ||

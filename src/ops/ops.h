@@ -5,15 +5,6 @@
 
 #include "core/op.h"
 
-/* ---- stream/transfer.c: ops that the handle's table of calls runs */
-void pier__stream_start(struct pier_loop *loop, struct pier_op *op);
-void pier__stream_cancel(struct pier_loop *loop, struct pier_op *op);
-void pier__stream_resume(struct pier_loop *loop, struct pier_op *op);
-int pier__refuse_accept(const struct pier_handle *handle, const struct pier_op *op);
-int pier__refuse_connect(const struct pier_handle *handle, const struct pier_op *op);
-int pier__refuse_receive(const struct pier_handle *handle, const struct pier_op *op);
-int pier__refuse_send(const struct pier_handle *handle, const struct pier_op *op);
-
 /* ---- poll.c */
 void pier__poll_start(struct pier_loop *loop, struct pier_op *op);
 void pier__poll_cancel(struct pier_loop *loop, struct pier_op *op);

@@ -4,8 +4,8 @@
 #include "core/remote.h"
 #include "ops/ops.h"
 
-/* What pier__op_submit_free() does, without what a plain timer doesn't need: programs start one for each
- * request. */
+/* What pier__op_submit_free() does, without what a plain timer doesn't need: programs start one for
+ * each request. */
 void pier_timer(struct pier_loop *loop, struct pier_op *op, uint64_t delay_ns, pier_op_fn *fn)
 {
     if (PIER__UNLIKELY(loop->core.thread != pier__thread_id || op->state_ != PIER__IDLE ||

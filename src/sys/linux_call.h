@@ -11,6 +11,8 @@
 #include <stddef.h>
 #include <stdint.h>
 
+#include "base/check.h"
+
 #if defined(__linux__) && defined(__GNUC__) && !defined(__SANITIZE_ADDRESS__) && \
     !defined(__SANITIZE_THREAD__) && !defined(__ILP32__)
 #if defined(__has_feature)
@@ -30,8 +32,8 @@
 
 /* A call with six arguments, the last two of which are 0, as recvfrom() and sendto() without an
  * address have them. Returns the system's answer: a negative errno is an error. */
-static inline int64_t pier__linux_call(long number, long descriptor, const void *memory,
-                                       size_t size, long flags)
+static PIER__EXPRESSION int64_t pier__linux_call(long number, long descriptor, const void *memory,
+                                                 size_t size, long flags)
 {
 #if defined(__x86_64__)
     register long r10 __asm__("r10") = flags;

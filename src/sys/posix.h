@@ -10,7 +10,7 @@
 PIER__COLD int pier__sys_errno(void);
 
 /* Turns a call's result into pier's: itself when >= 0, else the error. */
-static inline int64_t pier__sys_result(int64_t result)
+static PIER__EXPRESSION int64_t pier__sys_result(int64_t result)
 {
     if (PIER__LIKELY(result >= 0)) {
         return result;

@@ -15,6 +15,8 @@
 
 #include "pier/pier.h"
 
+#include "base/check.h"
+
 /* Handles of Windows are multiples of four, descriptors elsewhere are small numbers without gaps.
  */
 #ifdef _WIN32
@@ -73,7 +75,7 @@ PIER_API void pier__fault_set(enum pier__sys_call call, uint64_t n, int error, b
 PIER_API uint64_t pier__fault_count(enum pier__sys_call call);
 PIER_API void pier__fault_reset(void);
 #else
-static inline int pier__fault(enum pier__sys_call call)
+static PIER__EXPRESSION int pier__fault(enum pier__sys_call call)
 {
     (void)call;
     return 0;

@@ -39,7 +39,7 @@ struct echo_worker {
     uint64_t behind;          /* sends of all its connections that wait behind another */
     struct slab *connections; /* its own, or where connections are handed over the first worker's */
     struct slab own_connections, sends;
-    struct pier_loop_counters stats; /* as `watch` saw them last; in the end those of the whole run */
+    struct pier_loop_counters stats; /* as `watch` saw them last; in the end of the whole run */
     struct platform_thread thread;
 };
 

@@ -41,8 +41,6 @@ static int probe(void)
            PIER_CAN_EXCLUSIVE | PIER_CAN_POLL | PIER_CAN_EMBED | PIER_CAN_FORK;
 }
 
-static void wake(struct pier_loop *loop);
-
 static int open_descriptors(struct pier_loop *loop, struct poller *poller)
 {
     poller->epoll = pier__sys_epoll_create();
@@ -62,7 +60,7 @@ static int open_descriptors(struct pier_loop *loop, struct poller *poller)
         pier__sys_close(poller->epoll);
         return pier__fail(error, "the epoll backend's eventfd: %s", pier_error_text(error));
     }
-    pier__loop_wake_by(loop, wake, eventfd);
+    pier__loop_wake_by(loop, loop->engine->wake, eventfd);
     return 0;
 }
 

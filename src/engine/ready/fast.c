@@ -9,7 +9,7 @@
 #include "engine/ready/ready.h"
 
 /* Neither nothing, nor as much as there was room for, which may not be all. */
-static PIER__INLINE bool is_part(int64_t result, size_t size)
+static PIER__EXPRESSION bool is_part(int64_t result, size_t size)
 {
     return PIER__LIKELY((uint64_t)(result - 1) < (uint64_t)size - 1);
 }
@@ -42,7 +42,7 @@ PIER__COLD static void spare_was_taken(struct pier_loop *loop, struct pier_buffe
 }
 
 /* The callback to which the spare buffer was lent is back. */
-static PIER__INLINE void lend_over(struct pier_loop *loop)
+static PIER__EXPRESSION void lend_over(struct pier_loop *loop)
 {
     struct pier_buffer *buffer = loop->pool.delivering;
     loop->pool.delivering = NULL;
@@ -64,7 +64,7 @@ static PIER__INLINE int64_t receive_spare(struct pier_loop *loop, const struct p
 
 /* The sends that the callback made come before the next event. Most often it's one, over at once,
  * which is called as the last thing that is done here. */
-static PIER__INLINE void deliver_sends(struct pier_loop *loop)
+static PIER__EXPRESSION void deliver_sends(struct pier_loop *loop)
 {
     if (loop->completed.head != NULL) {
         struct pier_op *op = pier__op_pop_alone(loop);
@@ -246,28 +246,31 @@ PIER__COLD static void send_not_over(struct pier_op *op, int64_t result)
     pier__ready_tried(loop, handle, op, result);
 }
 
-static void send_over(struct pier_op *op, int64_t result);
+static PIER__EXPRESSION void send_over_by(struct pier_loop *loop, struct pier_op *op,
+                                          int64_t result)
+{
+    loop->sends_at_once++;
+    loop->counters.sent_bytes += (uint64_t)result;
+    pier__op_begin_finished(loop, op, PIER__OP_SEND, result);
+}
 
 /* Apart, so that send_over() calls nobody and saves no registers. */
 PIER__COLD static void send_over_with_clock(struct pier_loop *loop, struct pier_op *op,
                                             int64_t result)
 {
     pier__loop_clock_of_turn(loop);
-    send_over(op, result);
+    send_over_by(loop, op, result);
 }
 
 /* A send that is over, and has somebody to call. */
 PIER__NOINLINE static void send_over(struct pier_op *op, int64_t result)
 {
-    struct pier_handle *handle = op->owner_;
-    struct pier_loop *loop = handle->loop_;
+    struct pier_loop *loop = ((struct pier_handle *)op->owner_)->loop_;
     if (PIER__UNLIKELY(loop->core.fast_thread == PIER__NO_THREAD)) {
         send_over_with_clock(loop, op, result);
-        return;
+    } else {
+        send_over_by(loop, op, result);
     }
-    loop->sends_at_once++;
-    loop->counters.sent_bytes += (uint64_t)result;
-    pier__op_begin_finished(loop, op, PIER__OP_SEND, result);
 }
 
 void pier__ready_send_fast(struct pier_handle *handle, struct pier_op *op)

@@ -23,7 +23,7 @@ struct pier__ready {
     bool left_over; /* the last turn's budget didn't do for all handles: they come before events */
 };
 
-static inline struct pier__ready *pier__ready_of(const struct pier_loop *loop)
+static PIER__EXPRESSION struct pier__ready *pier__ready_of(const struct pier_loop *loop)
 {
     return loop->engine_data;
 }

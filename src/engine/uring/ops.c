@@ -1,10 +1,10 @@
-/* ops.c - the ops of handles on io_uring: what is asked of the kernel, and what becomes of
- * its answer.
+/* ops.c - the ops of handles on io_uring: what is asked of the kernel, and what becomes of its
+ * answer.
  *
- * Per handle and direction at most one request is in the kernel; handle->engine_.uring.requests says so. Sends that
- * queue up behind one in flight go out merged with the next. A merged op is PIER__ACTIVE like the
- * head: its memory is the kernel's until the one completion. When one of them is cancelled the
- * whole request is, and the others are asked for again.
+ * Per handle and direction at most one request is in the kernel; engine_.uring.requests says so.
+ * Sends that queue up behind one in flight go out merged with the next. A merged op is
+ * PIER__ACTIVE like the head: its memory is the kernel's until the one completion. When one of them
+ * is cancelled the whole request is, and the others are asked for again.
  *
  * Pipes and terminals are waited for with a poll request and then read or written by a system call,
  * since a read that blocks would occupy a kernel thread. So are sockets that answer EAGAIN, because

@@ -91,17 +91,17 @@ struct pier__uring {
     struct pier__uring_accepted *accepted_free;
 };
 
-static inline struct pier__uring *pier__uring_of(const struct pier_loop *loop)
+static PIER__EXPRESSION struct pier__uring *pier__uring_of(const struct pier_loop *loop)
 {
     return loop->engine_data;
 }
 
-static inline uint64_t pier__uring_key(const void *pointer, enum pier__uring_tag tag)
+static PIER__EXPRESSION uint64_t pier__uring_key(const void *pointer, enum pier__uring_tag tag)
 {
     return (uint64_t)(uintptr_t)pointer | (uint64_t)tag;
 }
 
-static inline unsigned pier__uring_unsubmitted(const struct pier__uring *uring)
+static PIER__EXPRESSION unsigned pier__uring_unsubmitted(const struct pier__uring *uring)
 {
     const struct io_uring_sq *queue = &uring->ring.sq;
     return queue->sqe_tail - __atomic_load_n(queue->khead, __ATOMIC_ACQUIRE);
@@ -131,7 +131,7 @@ static inline struct io_uring_sqe *pier__uring_entry(struct pier_loop *loop)
 }
 
 /* Opcode, flags and ioprio of an entry as one number. */
-static inline uint32_t pier__uring_head_of(uint8_t opcode, uint8_t flags)
+static PIER__EXPRESSION uint32_t pier__uring_head_of(uint8_t opcode, uint8_t flags)
 {
     const struct {
         uint8_t opcode, flags;
@@ -215,7 +215,8 @@ static inline struct pier_buffer *pier__uring_take_buffer(struct pier__uring *ur
 
 /* Whether nothing may be delivered to the op any more but its end: its handle was closed, perhaps
  * after the op was cancelled. */
-static inline bool pier__uring_silenced(const struct pier_handle *handle, const struct pier_op *op)
+static PIER__EXPRESSION bool pier__uring_silenced(const struct pier_handle *handle,
+                                                  const struct pier_op *op)
 {
     return (handle->bits_ & PIER__CLOSED_TO_USER) &&
            (pier__op_is_ending(op) || (handle->bits_ & PIER__CLOSING));
@@ -249,7 +250,7 @@ void pier__uring_fail(struct pier_loop *loop, struct pier_op *op, int code);
 void pier__uring_wait_for_op(struct pier_loop *loop, struct pier_handle *handle,
                              struct pier_op *op);
 /* Whether a request ended because it was cancelled, or interrupted by that. */
-static inline bool pier__uring_was_cancelled(int result)
+static PIER__EXPRESSION bool pier__uring_was_cancelled(int result)
 {
     return result == -ECANCELED || result == -EINTR;
 }

@@ -1,4 +1,4 @@
-/* stream.h - what the files of this folder share. */
+/* stream.h - what the files of this folder share, and what the rows of src/kinds.c name of them. */
 
 #ifndef PIER_OPS_STREAM_STREAM_H
 #define PIER_OPS_STREAM_STREAM_H
@@ -15,5 +15,14 @@ static inline void pier__require_fn(pier_op_fn *fn, const char *function)
 {
     PIER_REQUIRE(fn != NULL, function, "the completion function is NULL");
 }
+
+/* ---- stream/transfer.c: ops that the handle's table of calls runs */
+void pier__stream_start(struct pier_loop *loop, struct pier_op *op);
+void pier__stream_cancel(struct pier_loop *loop, struct pier_op *op);
+void pier__stream_resume(struct pier_loop *loop, struct pier_op *op);
+int pier__refuse_accept(const struct pier_handle *handle, const struct pier_op *op);
+int pier__refuse_connect(const struct pier_handle *handle, const struct pier_op *op);
+int pier__refuse_receive(const struct pier_handle *handle, const struct pier_op *op);
+int pier__refuse_send(const struct pier_handle *handle, const struct pier_op *op);
 
 #endif

@@ -6,7 +6,6 @@
 
 #include "core/engine.h"
 #include "core/gather.h"
-#include "ops/ops.h"
 #include "ops/stream/stream.h"
 
 void pier_connect(struct pier_handle *handle, struct pier_op *op,
