@@ -89,7 +89,8 @@ PIER_API const char *pier_error_text(int64_t error);
 
 /* One line on the last set-up call (those that return int) that failed on this thread: what, with
  * which value, and what would be right. Empty when none has failed. Valid until the next failing
- * set-up call of the thread. */
+ * set-up call of the thread. A write that a writer refuses for now or for good (PIER_ENOBUFS,
+ * PIER_ENOMEM, PIER_ECLOSED, the writer's error) leaves it as it was. */
 PIER_API const char *pier_error_detail(void);
 
 #ifdef __cplusplus
