@@ -1,7 +1,8 @@
 /* error.h - pier's error numbers, the same on every system.
  *
  * A negative result is one of these; op->os_error keeps the system's own code. Numbers are stable
- * across releases. */
+ * across releases. Those from PIER_ENOTEMPTY to PIER_ETRYAGAIN are for operations to come; nothing
+ * reports them so far. */
 
 #ifndef PIER_H
 #include "pier/pier.h" /* includes this file in its turn */
