@@ -40,8 +40,8 @@ PIER_API int pier_address_parse(struct pier_address *address, const char *text);
 
 /* Writes the text form into `text` of `size` bytes, always zero-terminated when size > 0, and
  * returns the length that it has in full. What it writes pier_address_parse() reads back to the
- * same address; except "none" for PIER_ADDRESS_NONE, and "unix:" for a Unix-domain socket without a
- * name, which are for people only. */
+ * same address; except "none" for PIER_ADDRESS_NONE, "unix:" for a Unix-domain socket without a
+ * name, and "unix:@" for an abstract name without a byte, which are for people only. */
 PIER_API size_t pier_address_format(const struct pier_address *address, char *text, size_t size);
 
 /* Whether two addresses are the same. */

@@ -3,9 +3,14 @@
  * An idle connection holds no buffer. In the callback of pier_receive_lent() and
  * pier_receive_each(), op->data and op->size are a lent buffer (PIER_LENT is set). It goes back to
  * the pool when the callback returns, unless it was kept, or a send that names memory inside it is
- * in flight: sends hold a reference until their terminal completion. When the pool is empty, or one
- * handle holds more than its share, receiving pauses (counted in buffer_pauses) and goes on after a
- * release. */
+ * in flight: sends hold a reference until their terminal completion.
+ *
+ * A handle that holds no buffer gets one as long as fewer than options.buffers_hard_max are out:
+ * with the default each open handle can have its first. Peers that stall keep nobody else waiting.
+ * Its second and further ones come out of buffers_max, up to the handle's share (buffer_share),
+ * which shrinks as the pool empties. A handle that gets none pauses (counted in buffer_pauses) and
+ * goes on after a release. A kept buffer counts for its handle until that is closed, then for the
+ * pool alone. */
 
 #ifndef PIER_H
 #include "pier/pier.h" /* includes this file in its turn */
@@ -19,7 +24,9 @@ extern "C" {
 #endif
 
 /* Takes a reference on the buffer of a lent receive, in its callback, so that op->data stays valid
- * until pier_buffer_release(). Each call takes one more. NULL when the op's data isn't lent. */
+ * until pier_buffer_release(). Each call takes one more. Allowed after pier_cancel() and
+ * pier_close() in the callback of a multishot receive. NULL when the op's data isn't lent, or when
+ * its handle was detached in the callback. */
 PIER_API struct pier_buffer *pier_buffer_keep(struct pier_op *op);
 
 /* Gives a reference back. On the loop's thread; all must be given back before pier_loop_free(). */

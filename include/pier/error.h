@@ -1,7 +1,8 @@
 /* error.h - pier's error numbers, the same on every system.
  *
  * A negative result is one of these; op->os_error keeps the system's own code. Numbers are stable
- * across releases. */
+ * across releases. Those from PIER_ENOTEMPTY to PIER_ETRYAGAIN are for operations to come; nothing
+ * reports them so far. */
 
 #ifndef PIER_H
 #include "pier/pier.h" /* includes this file in its turn */
@@ -89,7 +90,8 @@ PIER_API const char *pier_error_text(int64_t error);
 
 /* One line on the last set-up call (those that return int) that failed on this thread: what, with
  * which value, and what would be right. Empty when none has failed. Valid until the next failing
- * set-up call of the thread. */
+ * set-up call of the thread. A write that a writer refuses for now or for good (PIER_ENOBUFS,
+ * PIER_ENOMEM, PIER_ECLOSED, the writer's error) leaves it as it was. */
 PIER_API const char *pier_error_detail(void);
 
 #ifdef __cplusplus

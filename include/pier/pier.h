@@ -18,15 +18,27 @@
  *     callback.
  *   - Each outcome arrives in the completion: op->result >= 0, or one of the PIER_E* numbers;
  *     op->done has the bytes moved, also after an error, a cancel or a time-out.
+ *   - In a callback with PIER_MORE the program may cancel or pause the op, close its handle and
+ *     submit other ops; it may not free or submit this one. Whatever it does, the event it was
+ *     called for stays whole until it returns: result, flags, data and size.
  *   - Misuse (submitting an op in flight, a null callback where one is required, a handle that was
  *     never opened or is closed, opening one that is open, a call from another thread, a nested
  *     run, freeing a loop with ops in flight) stops the program with one line that names the
  *     function and the rule. A handle that is closing is no misuse: ops on it complete with
  *     PIER_ECLOSED. What can't be detected: an op or handle that was not zeroed before first use,
- *     memory freed while pier owns it, a descriptor closed behind pier's back, and calls from a
- *     second thread before the first run.
+ *     memory freed while pier owns it, a descriptor closed behind pier's back, calls from a second
+ *     thread before the first run, and calls from another thread of functions that only set or ask
+ *     for something (a socket's options and addresses, pier_loop_now(), pier_op_then() and the
+ *     like).
  *
- * Unless a comment says otherwise, a function may only be called on the loop's own thread. */
+ * Unless a comment says otherwise, a function may only be called on the loop's own thread. From any
+ * thread: what takes no loop, op or handle, making a loop, pier_loop_backend() and
+ * pier_loop_capabilities().
+ *
+ * What pier does to the process: descriptors that it opens are close-on-exec. Sockets and pipes
+ * that it opens are non-blocking, but for the sockets of uring, on which a read or an accept of the
+ * program's own would wait. No call raises SIGPIPE. Signal handlers, signal masks and the standard
+ * descriptors are left alone. */
 
 #ifndef PIER_H
 #define PIER_H
@@ -104,12 +116,14 @@ struct pier_timer_link {
 struct pier_op {
     pier_op_fn *fn; /* the completion, set by the submitting function */
     int64_t result; /* the outcome: >= 0, or a negative PIER_E* */
-    void *data;     /* the memory of a transfer; in a lent receive: the data that arrived */
+    void *data;     /* the memory of a transfer; in a lent receive the data that arrived, if flags
+                     * has PIER_LENT, else nothing that means anything */
     size_t size;    /* its size in bytes, or the number of vectors */
     uint64_t done;  /* bytes moved, valid in every completion; on multishot ops the sum so far */
     uint64_t timeout_ns; /* set before submit to limit the op's time, counted from submit; read and
-                          * cleared there. On a multishot op it limits the time between two events.
-                          * 0 means no limit. */
+                          * cleared there. On a multishot op it limits the time between two events,
+                          * and a pause suspends it. 0 means no limit. Timers, posts and
+                          * notifications have none: theirs is cleared unread. */
     uint32_t flags;      /* PIER_BACKGROUND in; PIER_MORE, PIER_EOF, PIER_LENT out */
     int32_t os_error;    /* the system's own code behind a negative result, 0 where there is none */
 
@@ -191,8 +205,8 @@ enum pier_trigger {
  * allocates; returns NULL when there is none. Called on the loop's thread only. */
 typedef void *pier_allocate_fn(void *context, void *memory, size_t old_size, size_t new_size);
 
-/* Called after a callback that took longer than options.slow_callback_ns; `fn` is the completion
- * that was slow. */
+/* Called after a completion that took options.slow_callback_ns or longer; `fn` is the completion
+ * that was slow. Close functions aren't timed. */
 typedef void pier_slow_fn(void *context, struct pier_loop *loop, pier_op_fn *fn, uint64_t took_ns);
 
 /* Set-up of a loop. All zero means the default of each field. */
@@ -210,15 +224,20 @@ struct pier_loop_options {
     /* Bytes of a lent buffer, 64 to 16 MiB; default 20480: room for 16 KiB, or for a whole TLS
      * record, and then some, which shows that it's all. */
     uint32_t buffer_size;
-    uint32_t buffers_min; /* lent buffers held ready, up to buffers_max; default 64 */
-    /* Lent buffers of all handles together, but for the first of each handle: up to 32768; default
-     * 1024. */
+    /* Lent buffers that uring hands to the kernel in advance, from the first lent receive on: up to
+     * buffers_max; default 64. When they are too few it hands over more. Other backends make
+     * buffers as they need them. */
+    uint32_t buffers_min;
+    /* Lent buffers that may be out when a handle asks for its second or a further one: up to 32768;
+     * default 1024. */
     uint32_t buffers_max;
-    uint32_t buffer_share; /* one handle may hold 1/share of buffers_max, less as the pool empties;
-                            * up to 32768, default 8 */
+    /* One handle may hold 1/share of buffers_max: up to 32768; default 8. Once less than half of
+     * buffers_max is free, the share shrinks with it. */
+    uint32_t buffer_share;
     /* Lent buffers at the most. A handle that holds none gets its first one also beyond
-     * buffers_max, so that peers that stall don't keep others waiting. At least buffers_max; 0: as
-     * many as buffers_max and the open handles together. */
+     * buffers_max, so that peers that stall don't keep others waiting. At least buffers_max; on
+     * uring those that the kernel has in advance count as well. 0, the default: as many as
+     * buffers_max and the open handles together. */
     uint32_t buffers_hard_max;
     uint64_t retry_ns; /* how long accept and receive pause when the system is out of descriptors or
                         * memory, unless something is released before; default 100 ms */
@@ -252,13 +271,15 @@ static inline int pier_loop_new(struct pier_loop **loop, const struct pier_loop_
     return pier_loop_new_for(loop, options, &abi);
 }
 
-/* Frees a loop. All its ops must have completed and all handles be closed or detached
- * (pier_loop_drain() does both); anything else is misuse. NULL is allowed. */
+/* Frees a loop. All its ops must have completed, all handles be closed or detached
+ * (pier_loop_drain() does both), and all kept buffers be released; anything else is misuse. NULL is
+ * allowed. */
 PIER_API void pier_loop_free(struct pier_loop *loop);
 
 enum pier_run {
     PIER_RUN_UNTIL_IDLE, /* until no op is in flight but background ones, or pier_loop_stop() */
-    PIER_RUN_ONCE,       /* one turn; waits for something to complete */
+    PIER_RUN_ONCE,       /* one turn; sleeps until something happens. That needn't be a completion:
+                          * it may be pier_wake(), or an event that leads to none. */
     PIER_RUN_NO_WAIT     /* one turn; doesn't wait */
 };
 
@@ -269,13 +290,21 @@ enum pier_run {
  * callback. */
 PIER_API int pier_loop_run(struct pier_loop *loop, enum pier_run mode);
 
-/* Makes the current or next pier_loop_run() return after its turn. From any thread and from signal
- * handlers. */
+/* Makes the current pier_loop_run() return after its turn; when none runs, the next one makes one
+ * turn without sleeping. Everything is left as it is. From any thread and from signal handlers. */
 PIER_API void pier_loop_stop(struct pier_loop *loop);
 
-/* Cancels every op, closes every handle and runs until nothing is left, for at most timeout_ns.
- * Returns 0, PIER_ETIMEDOUT with the rest still in flight, or what pier_loop_run() failed with:
- * call it again then, or report it. Ops that callbacks submit meanwhile are cancelled too. */
+/* Ends everything: cancels ops, closes handles, and runs until nothing is left. Ops are cancelled
+ * first, and complete with PIER_ECANCELED or their real outcome. So the program's own completions
+ * run before any handle is closed for it: they may close theirs, with the functions that free them.
+ * What is still open once nothing is in flight is closed then, without a function. Ops that
+ * callbacks submit meanwhile are cancelled too; a program that goes on submitting has its handles
+ * closed after some rounds. A graceful close that is under way is closed at once. Kept buffers stay
+ * the program's to release.
+ *
+ * Returns 0; PIER_ETIMEDOUT after timeout_ns, with the rest still in flight; or what
+ * pier_loop_run() failed with: call it again then, or report it. Must not be called from a
+ * callback. */
 PIER_API int pier_loop_drain(struct pier_loop *loop, uint64_t timeout_ns);
 
 /* The loop's clock in nanoseconds: monotonic, its start unspecified, read no earlier than the start
@@ -326,7 +355,8 @@ struct pier_loop_counters {
     uint64_t turns;     /* passes of the loop */
     uint64_t waits;     /* of which slept or could have slept in the kernel */
     uint64_t events;    /* events or completion entries taken from the kernel */
-    uint64_t callbacks; /* completions delivered */
+    uint64_t callbacks; /* completions and close functions called, those of the ops included that
+                         * pier_close_gracefully() submits */
     uint64_t accepts;   /* connections accepted */
     uint64_t connects;  /* connections made */
     uint64_t receives;  /* receive completions with data */
@@ -335,8 +365,8 @@ struct pier_loop_counters {
     uint64_t sent_bytes;
     uint64_t timers;          /* timers and time-outs that fired */
     uint64_t posts;           /* posts and notifications delivered */
-    uint64_t cancels;         /* ops that completed with PIER_ECANCELED, PIER_ETIMEDOUT by pier, or
-                                 PIER_ECLOSED */
+    uint64_t cancels;         /* ops that ended with PIER_ECANCELED, PIER_ECLOSED, or PIER_ETIMEDOUT
+                                 by their time limit */
     uint64_t closes;          /* handles closed */
     uint64_t system_calls;    /* made by the loop's thread for its handles and waits */
     uint64_t registrations;   /* changes of the kernel's interest set */
@@ -344,17 +374,19 @@ struct pier_loop_counters {
     uint64_t stale_events;    /* events for handles closed meanwhile, dropped */
     uint64_t rearms;          /* multishot requests ended early by the kernel and asked again */
     uint64_t accept_pauses;   /* accepting paused: out of descriptors or memory */
-    uint64_t buffer_pauses;   /* receiving paused: pool empty or share used up */
+    uint64_t buffer_pauses;   /* receiving paused: no buffer to be had, or the share used up */
     uint64_t queue_full;      /* the submission queue was full */
     uint64_t queue_overflows; /* the completion queue was full */
     uint64_t timer_skips;     /* expiries of repeating timers that were skipped, being late */
     uint64_t slow_callbacks;  /* callbacks longer than options.slow_callback_ns */
     uint64_t longest_callback_ns; /* 0 unless callbacks are timed */
     uint64_t allocations;         /* calls of the allocator for new memory */
-    uint64_t ops_in_flight;       /* right now */
+    uint64_t ops_in_flight;       /* right now: also pier's own of graceful closes, but no post that
+                                     is still on its way */
     uint64_t handles_open;        /* right now */
     uint64_t buffers_total;       /* lent buffers made so far */
-    uint64_t buffers_lent;        /* held by the program or by sends, right now */
+    uint64_t buffers_lent;        /* right now: held by the program, by sends, or with data that
+                                     waits to be delivered */
 };
 
 /* pier_loop_stats() for a caller whose struct pier_loop_counters has `size` bytes: fills no more
@@ -413,20 +445,26 @@ static inline void pier_op_then(struct pier_op *op, pier_op_fn *fn)
 
 /* Asks for the op to end soon. It completes once, with PIER_ECANCELED or with its real outcome if
  * that came first; `done` says what had moved by then. Not a barrier: the completion comes later,
- * inside pier_loop_run(). On an op that isn't in flight it does nothing. */
+ * inside pier_loop_run(). On an op that isn't in flight it does nothing. In a callback of the op
+ * itself, with PIER_MORE, the event stays whole until the callback returns: its data can still be
+ * read, sent and kept. */
 PIER_API void pier_cancel(struct pier_op *op);
 
 /* Holds a multishot op: its events wait in the kernel (or in held buffers up to the handle's share)
- * until pier_resume(). Its terminal completion isn't held, nor what was received before it is
- * cancelled: that comes with its end. So an op whose cancel was asked for can't be paused. Pausing
- * twice is pausing once. */
+ * until pier_resume(). Its time limit is suspended too. An end that the program brings about, by
+ * cancel or close, isn't held, nor what was received before a cancel: that comes before the end. So
+ * an op whose cancel was asked for can't be paused. That the peer has ended or reset the stream may
+ * be noticed only after the resume. Notifications are counted meanwhile. Does nothing on an op that
+ * isn't in flight, isn't multishot, or is paused already. */
 PIER_API void pier_pause(struct pier_op *op);
 
-/* Lets a held op go on. */
+/* Lets a held op go on. Its time limit begins anew, in full. A repeating timer that has missed
+ * expiries reports them as one. Does nothing on an op that isn't held. */
 PIER_API void pier_resume(struct pier_op *op);
 
 /* A number by which other threads can name this op while it is in flight; never reused for another
- * op. 0 when the op is not in flight or there is no memory. */
+ * op. 0 when there is nothing to cancel (the op isn't in flight, or its outcome is known and only
+ * its completion is still to come), for a post, or when there is no memory. */
 PIER_API uint64_t pier_op_token(struct pier_op *op);
 
 /* pier_cancel() from any thread: if the op behind the token is still in flight it is cancelled on
@@ -434,18 +472,22 @@ PIER_API uint64_t pier_op_token(struct pier_op *op);
 PIER_API void pier_cancel_remote(struct pier_loop *loop, uint64_t token);
 
 /* Completes once, delay_ns from now: never early, at most one tick (4.096 us) and the scheduler's
- * delay late. result 0. */
+ * delay late. result 0; PIER_ECANCELED when it was cancelled, by the program or by
+ * pier_loop_drain(). "Now" is a clock read since the running callback began (pier_loop_now()): what
+ * a callback does between that reading and this call counts as time that has passed. */
 PIER_API void pier_timer(struct pier_loop *loop, struct pier_op *op, uint64_t delay_ns,
                          pier_op_fn *fn);
 
 /* Completes with PIER_MORE after delay_ns and then every interval_ns (at least 1), on the grid that
  * the first expiry set. op->result is the number of expiries since the last call: more than 1 when
- * the loop was late and skipped some. An interval of 0 ends it at once with PIER_EINVAL. */
+ * the loop was late and skipped some. It ends with PIER_ECANCELED, or at once with PIER_EINVAL when
+ * the interval is 0. */
 PIER_API void pier_timer_each(struct pier_loop *loop, struct pier_op *op, uint64_t delay_ns,
                               uint64_t interval_ns, pier_op_fn *fn);
 
-/* Moves the next expiry of a timer in flight to delay_ns from now. Does nothing on a timer that
- * isn't in flight, or whose cancel is on its way. */
+/* Moves the next expiry of a timer in flight to delay_ns from now; a repeating timer has its grid
+ * from there on, one that is paused at its resume. Does nothing on a timer that isn't in flight, or
+ * whose cancel is on its way. */
 PIER_API void pier_timer_reset(struct pier_op *op, uint64_t delay_ns);
 
 /* Takes a timer out of flight without a completion. True: it is the caller's again on return, to be
@@ -466,9 +508,10 @@ enum {
 /* Waits until a descriptor that pier doesn't own is ready: for libraries that do their own input
  * and output (libpq, curl, c-ares). result: the PIER_READABLE... bits seen. Level-triggered on
  * every backend. Several ops may watch one descriptor. Once the op has completed, or pier_cancel()
- * has returned, the owner may close the descriptor. A regular file is ready at once. Errors:
- * PIER_EINVAL no event asked for, PIER_EBADF not open, PIER_EBUSY it belongs to a handle of this
- * loop, PIER_ENOTSUP. */
+ * has returned, the owner may close the descriptor. A regular file is ready at once, to be read and
+ * written. Errors: PIER_EINVAL no event asked for, PIER_EBADF not open, PIER_EBUSY it belongs to a
+ * handle of this loop, PIER_ENOTSUP what can't be waited for (on epoll also devices like /dev/null,
+ * which are ready at once elsewhere). */
 PIER_API void pier_poll(struct pier_loop *loop, struct pier_op *op, pier_descriptor descriptor,
                         unsigned events, pier_op_fn *fn);
 
@@ -485,7 +528,8 @@ PIER_API void pier_poll_each(struct pier_loop *loop, struct pier_op *op, pier_de
 PIER_API void pier_post(struct pier_loop *loop, struct pier_op *op, pier_op_fn *fn);
 
 /* Arms an op that other threads can fire with pier_notify(). Each completion has PIER_MORE and
- * result = the number of notifications since the last, at least 1. Ends by pier_cancel(). */
+ * result = the number of notifications since the last, at least 1. Ends by pier_cancel(), which
+ * first delivers what has come. */
 PIER_API void pier_notify_each(struct pier_loop *loop, struct pier_op *op, pier_op_fn *fn);
 
 /* Fires an op armed with pier_notify_each(). From any thread and from signal handlers.

@@ -59,15 +59,19 @@ PIER_API int pier_open_socket(struct pier_loop *loop, struct pier_handle *handle
                               const struct pier_address *address);
 
 /* Binds an unconnected socket to a local address, before pier_connect(). Returns 0,
- * PIER_EADDRINUSE, PIER_EADDRNOTAVAIL, PIER_EACCES, PIER_EAFNOSUPPORT (an address of another family
- * than the socket's), or PIER_ENOTSUP where a named pipe stands for the socket (Windows). */
+ * PIER_EADDRINUSE, PIER_EADDRNOTAVAIL, PIER_EACCES, PIER_EAFNOSUPPORT or PIER_EINVAL (an address of
+ * another family than the socket's: which of the two is up to the system), or PIER_ENOTSUP where a
+ * named pipe stands for the socket (Windows). */
 PIER_API int pier_bind(struct pier_handle *handle, const struct pier_address *address);
 
 /* Takes over an open descriptor: a stream socket (also a listening one), pipe, FIFO, terminal,
- * character device or regular file. From success on pier closes it with the handle; after an error
- * it is still the caller's. Its O_NONBLOCK flag is left as it is, since others may share it.
- * Returns 0, PIER_EBADF, PIER_ENOTSUP (a kind pier can't run), PIER_EINVAL (a datagram socket) or
- * PIER_ENOMEM. A number that already is an open handle of this loop is misuse. */
+ * character device or regular file; on Linux also an inotify, timer, signal or event descriptor,
+ * from which a receive gets what read(2) gives: pier_receive_each() delivers it as it comes. From
+ * success on pier closes it with the handle; after an error it is still the caller's. Its
+ * O_NONBLOCK flag is left as it is, since others may share it. What an adopted listener accepts has
+ * TCP_NODELAY if the listener has it (Linux). Returns 0, PIER_EBADF, PIER_ENOTSUP (a kind pier
+ * can't run), PIER_EINVAL (a datagram socket) or PIER_ENOMEM. A number that already is an open
+ * handle of this loop is misuse. */
 PIER_API int pier_adopt(struct pier_loop *loop, struct pier_handle *handle,
                         pier_descriptor descriptor);
 
@@ -91,7 +95,9 @@ static inline struct pier_loop *pier_handle_loop(const struct pier_handle *handl
 
 /* Takes a handle with nothing in flight off its loop. Returns 0, or PIER_EBUSY when an op is in
  * flight (also one whose completion is still to come) or it is closing. It may then move to another
- * thread and must be given to pier_attach() or pier_handle_discard(). */
+ * thread and must be given to pier_attach() or pier_handle_discard(). In the callback of a lent
+ * receive of one shot, keep the buffer before that if the data is still wanted: afterwards it can
+ * neither be kept nor sent. */
 PIER_API int pier_detach(struct pier_handle *handle);
 
 /* Gives a detached handle to a loop. Returns 0, PIER_ENOMEM, or PIER_ENOTSUP where the system can't
@@ -128,7 +134,8 @@ PIER_API void pier_connect(struct pier_handle *handle, struct pier_op *op,
 
 /* Receives what there is, at least one byte and at most `size`, into the caller's memory. result:
  * the bytes; 0 with PIER_EOF at the end of the stream; PIER_ECONNRESET, PIER_ENOTCONN or another
- * PIER_E* when the connection failed. Size 0 completes with 0 at once. */
+ * PIER_E* when the connection failed. Size 0 waits for no data: it completes with 0 in its turn,
+ * behind the receives before it. */
 PIER_API void pier_receive(struct pier_handle *handle, struct pier_op *op, void *memory,
                            size_t size, pier_op_fn *fn);
 
@@ -143,8 +150,9 @@ PIER_API void pier_receive_each(struct pier_handle *handle, struct pier_op *op, 
 /* Sends all of `size` bytes. result: the bytes, or why not all could be sent (PIER_EPIPE,
  * PIER_ECONNRESET...), with op->done the bytes that the system took. The memory must stay until the
  * completion. `fn` may be NULL: then the op completes silently, perhaps before this returns: test
- * with pier_op_pending(), see pier_op_then(). Its result is in the op then, and an error also shows
- * at the handle's next op. */
+ * with pier_op_pending(), see pier_op_then(). Its result is in the op then. That the connection
+ * broke also shows at the next send. That this send was cancelled or ran out of time half-way shows
+ * nowhere else: look at its result before you send on, or the stream has a gap. */
 PIER_API void pier_send(struct pier_handle *handle, struct pier_op *op, const void *memory,
                         size_t size, pier_op_fn *fn);
 
@@ -176,14 +184,27 @@ PIER_API void pier_shutdown(struct pier_handle *handle, struct pier_op *op, pier
 
 /* Closes a handle. Its ops complete with PIER_ECLOSED (or their real outcome), then the descriptor
  * is closed, then fn (may be NULL) is called: from then on the handle's memory is the caller's.
- * Can't fail; a second call does nothing, and its fn isn't called. Data handed to completed sends
- * is still delivered by the system. */
+ * Until then it is pier's, and the loop must run: a handle on the stack must not go out of scope
+ * meanwhile. Can't fail. Data handed to completed sends is still delivered by the system.
+ *
+ * The first function given counts, not the first call: another call gives its fn if none had one,
+ * and does nothing else, but after pier_close_gracefully() it closes now. On a handle that is
+ * closed already it does nothing, and fn isn't called. On one that was never opened, or is detached
+ * (see pier_handle_discard()), it does nothing without fn, and is misuse with one.
+ *
+ * In a callback with PIER_MORE the event stays whole until the callback returns. After this call no
+ * other event comes: what has arrived and wasn't delivered is dropped. */
 PIER_API void pier_close(struct pier_handle *handle, pier_handle_fn *fn);
 
 /* Closes politely: lets queued sends finish, shuts down, discards what the peer still sends until
- * its end of stream, then closes; after timeout_ns (0: the default of 10 s) closes anyway. What has
- * no half-close (pipes, terminals, files) closes after its sends. Receives in flight complete with
- * PIER_ECLOSED at once. */
+ * its end of stream, then closes; after timeout_ns (0: the default of 10 s) closes anyway. Sends
+ * behind a connect that is still on its way are waited for as well. What has no half-close (pipes,
+ * terminals, files) closes after its sends; listeners, and sockets that aren't connected and have
+ * no sends, close at once. Receives in flight complete with PIER_ECLOSED at once. Of several calls
+ * the first function given counts, as with pier_close(); that closes now.
+ *
+ * When there is no memory for this, the handle closes as soon as its sends are done: the end of the
+ * peer isn't waited for, and timeout_ns doesn't count. */
 PIER_API void pier_close_gracefully(struct pier_handle *handle, uint64_t timeout_ns,
                                     pier_handle_fn *fn);
 
