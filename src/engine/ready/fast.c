@@ -77,7 +77,7 @@ static PIER__EXPRESSION void deliver_sends(struct pier_loop *loop)
 }
 
 /* Data for a multishot receive that goes on. */
-static PIER__INLINE void deliver_each(struct pier_loop *loop, struct pier_op *op, int64_t result)
+static PIER__EXPRESSION void deliver_each(struct pier_loop *loop, struct pier_op *op, int64_t result)
 {
     pier__lend(loop, loop->pool.spare, op->owner_, op, (size_t)result);
     op->done += (uint64_t)result;
@@ -90,7 +90,7 @@ static PIER__INLINE void deliver_each(struct pier_loop *loop, struct pier_op *op
 
 /* For a lent receive of one shot. A level-triggered poller goes on watching, since another receive
  * is about to follow; an event that finds none ends that. */
-static PIER__INLINE void deliver_lent(struct pier_loop *loop, struct pier_op *op, int64_t result)
+static PIER__EXPRESSION void deliver_lent(struct pier_loop *loop, struct pier_op *op, int64_t result)
 {
     pier__lend(loop, loop->pool.spare, op->owner_, op, (size_t)result);
     op->flags = PIER_LENT; /* background ops have another word */
@@ -102,7 +102,7 @@ static PIER__INLINE void deliver_lent(struct pier_loop *loop, struct pier_op *op
 }
 
 /* For a receive into the caller's memory. */
-static PIER__INLINE void deliver_memory(struct pier_loop *loop, struct pier_op *op, int64_t result)
+static PIER__EXPRESSION void deliver_memory(struct pier_loop *loop, struct pier_op *op, int64_t result)
 {
     loop->receives_at_once++;
     loop->counters.received_bytes += (uint64_t)result;
