@@ -45,8 +45,8 @@ struct pier__iocp_accept {
     unsigned char storage[2 * PIER__ACCEPT_ADDRESS];
 };
 
-/* What is outstanding on a listener, its engine_.iocp.of.listener. It outlives the handle until the last
- * packet. */
+/* What is outstanding on a listener: engine_.iocp.of.listener. It outlives the handle until the
+ * last packet. */
 struct pier__iocp_listener {
     struct pier_handle *handle; /* NULL: detached */
     unsigned armed;

@@ -1,8 +1,8 @@
 /* ops.c - the ops of handles on iocp: what is asked of Windows, and what becomes of its answer.
  *
  * Per handle and direction at most one request is in the system; engine_.iocp.requests says so. Its
- * OVERLAPPED lies in the op at the head. Sends are in send.c, lent receives in receive.c, accepts in
- * accept.c; fast.c has the ordinary packets before this file sees them.
+ * OVERLAPPED lies in the op at the head. Sends are in send.c, lent receives in receive.c, accepts
+ * in accept.c; fast.c has the ordinary packets before this file sees them.
  *
  * A request that the system doesn't find when it's to be cancelled is over, as a rule, and its
  * packet comes in the next turn. Should it not be there by then the system is asked again, at once

@@ -45,7 +45,7 @@ static void starve_sending(struct pier_loop *loop, struct pier_handle *handle, s
     pier__loop_starve(loop, handle);
 }
 
-/* The system's answer to a request of the head's and of the sends behind it, up to `last`. True when
+/* The system's answer to a request for the head and the sends behind it, up to `last`. True when
  * that much is over already. */
 static bool answered(struct pier_loop *loop, struct pier_handle *handle, struct pier_op *op,
                      const struct pier_op *last, int64_t result)
