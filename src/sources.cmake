@@ -48,6 +48,7 @@ set(PIER_POLLER_SOURCES "")
 if(WIN32)
   list(APPEND engine_sources
     src/engine/iocp/accept.c
+    src/engine/iocp/fast.c
     src/engine/iocp/iocp.c
     src/engine/iocp/ops.c
     src/engine/iocp/pipe.c

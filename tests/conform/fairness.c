@@ -298,6 +298,45 @@ static void more_busy_handles_than_budget(void)
     }
 }
 
+/* Of files there is always more to read, and no event says so: more of them than a turn has
+ * callbacks leave the kernel's events their share. */
+static void files_starve_nobody(void)
+{
+    enum { FILES = 4, PIECE = 64 };
+    struct pier_loop_options options = test_options();
+    struct tracked_handle a = {0}, files[FILES] = {0};
+    struct tracked each[FILES] = {0}, receive = {0};
+    char paths[FILES][PIER_PATH_MAX];
+    options.callbacks_max = 2;
+    options.buffer_size = PIECE;
+    struct pier_loop *loop = test_loop_with(&options);
+    const pier_descriptor peer = tracked_raw_pair(loop, STREAM_TCP4, &a);
+    for (int i = 0; i < FILES; i++) {
+        platform_temporary_path(paths[i], sizeof(paths[i]));
+        FILE *file = fopen(paths[i], "wb");
+        CHECK(file != NULL);
+        CHECK_INT(fwrite(noise, 1, sizeof(noise), file), ==, sizeof(noise));
+        CHECK_INT(fclose(file), ==, 0);
+        CHECK_OK(tracked_adopt(loop, &files[i], platform_open(paths[i], PLATFORM_READ, 0)));
+        tracked_receive_each(&files[i], &each[i], NULL);
+    }
+    tracked_receive_each(&a, &receive, NULL);
+    for (int i = 0; i < FILES; i++) {
+        RUN_UNTIL(loop, each[i].events > 0);
+    }
+    raw_send(peer, noise, 1);
+    RUN_UNTIL(loop, receive.done == 1);
+    for (int i = 0; i < FILES; i++) {
+        CHECK_INT(each[i].done, <, sizeof(noise));
+        tracked_cancel(&each[i]);
+        CHECK_INT(wait_for(&each[i]), ==, PIER_ECANCELED);
+        close_and_wait(&files[i]);
+        platform_remove(paths[i]);
+    }
+    close_and_wait(&a);
+    raw_close(peer);
+}
+
 const struct test fairness_tests[] = {
     TEST(fairness, flooding_peer_tcp),
     TEST(fairness, flooding_peer_unix),
@@ -308,5 +347,6 @@ const struct test fairness_tests[] = {
     TEST(fairness, endless_timers),
     TEST(fairness, busy_polls_starve_nobody),
     TEST(fairness, more_busy_handles_than_budget),
+    TEST(fairness, files_starve_nobody),
     TEST_END,
 };

@@ -14,7 +14,7 @@
 
 static struct pier__iocp_listener *listener_of(const struct pier_handle *handle)
 {
-    return pier__handle_listens(handle) ? handle->extra_ : NULL;
+    return pier__handle_listens(handle) ? handle->engine_.iocp.of.listener : NULL;
 }
 
 static bool is_pipe(const struct pier_handle *handle)
@@ -38,7 +38,7 @@ bool pier__iocp_make_listener(struct pier_loop *loop, struct pier_handle *handle
         listener->accepts[i].listener = listener;
         listener->accepts[i].socket = -1;
     }
-    handle->extra_ = listener;
+    handle->engine_.iocp.of.listener = listener;
     return true;
 }
 
@@ -238,7 +238,7 @@ static void outlived(struct pier_loop *loop, struct pier__iocp_listener *listene
     }
     free_listener(loop, listener);
     if (handle != NULL) {
-        handle->extra_ = NULL;
+        handle->engine_.iocp.of.listener = NULL;
         loop->counters.system_calls++;
         pier__sys_close(handle->descriptor_);
         pier__handle_closed(handle);
@@ -289,7 +289,7 @@ void pier__iocp_detach_listener(struct pier_loop *loop, struct pier_handle *hand
     if (listener == NULL) {
         return;
     }
-    handle->extra_ = NULL;
+    handle->engine_.iocp.of.listener = NULL;
     listener->handle = NULL;
     if (listener->armed == 0) {
         free_listener(loop, listener);
@@ -307,7 +307,7 @@ bool pier__iocp_shut_listener(struct pier_loop *loop, struct pier_handle *handle
     }
     if (listener->armed == 0) {
         free_listener(loop, listener);
-        handle->extra_ = NULL;
+        handle->engine_.iocp.of.listener = NULL;
         return true;
     }
     listener->shut = true;

@@ -1,4 +1,4 @@
-/* iocp.c - the iocp backend: the completion port, packets, attaching and closing.
+/* iocp.c - the iocp engine: the completion port, packets, attaching and closing.
  *
  * Packets are taken in batches; those that a turn's budget doesn't reach wait in the batch for the
  * next. A packet leads to its op by the address of the OVERLAPPED in it, which lives until its
@@ -14,7 +14,6 @@
 
 static_assert(sizeof(OVERLAPPED) <= sizeof(((struct pier_op *)NULL)->overlapped_),
               "an OVERLAPPED fits into an op");
-static_assert(sizeof(void *) == 8, "a file's offset fits into handle->extra_");
 
 static int probe_iocp(void)
 {
@@ -87,10 +86,7 @@ static bool take_packets(struct pier_loop *loop)
 {
     struct pier__iocp *iocp = pier__iocp_of(loop);
     while (iocp->position < iocp->count) {
-        if (PIER__UNLIKELY(loop->completed.head != NULL)) {
-            pier__loop_deliver(loop);
-        }
-        if (PIER__UNLIKELY(loop->budget <= 0)) {
+        if (PIER__UNLIKELY(!pier__loop_before_event(loop))) {
             return false;
         }
         loop->counters.events++;
@@ -109,56 +105,42 @@ static int fetch_packets(struct pier_loop *loop, uint64_t timeout_ns)
     return count;
 }
 
-/* Goes through the handles that have something to do though no packet says so. Those that find no
- * budget come before those that were served already when it goes on. */
-static void serve_listed(struct pier_loop *loop)
+/* False when waiting failed. */
+static bool wait_for_packets(struct pier_loop *loop, uint64_t timeout_ns)
 {
-    while (loop->serving.head != NULL) {
-        if (loop->completed.head != NULL) {
-            pier__loop_deliver(loop); /* may take handles off the list */
-        }
-        if (loop->serving.head == NULL) {
-            return;
-        }
-        if (PIER__UNLIKELY(loop->budget <= 0)) {
-            pier__handles_put_back(loop);
-            pier__iocp_of(loop)->serves_first = true;
-            return;
-        }
-        struct pier_handle *handle = pier__handles_pop(&loop->serving);
-        if ((handle->bits_ & PIER__CLOSING) && handle->head_[0] == NULL &&
-            handle->head_[1] == NULL) {
-            pier__handle_try_close(handle);
-        } else {
-            pier__iocp_serve(loop, handle); /* also for a cancel that found nothing, in closing */
-        }
+    int count = fetch_packets(loop, timeout_ns);
+    pier__loop_awake(loop);
+    if (PIER__UNLIKELY(count < 0 && count != PIER_EINTR)) {
+        loop->failure = pier__fail(count, "waiting for the completion port: %s",
+                                   pier_error_text(count));
+        pier__handles_prepend(&loop->ready, &loop->serving); /* for the next run */
+        return false;
     }
+    return true;
 }
 
 static void wait_iocp(struct pier_loop *loop, uint64_t timeout_ns)
 {
     struct pier__iocp *iocp = pier__iocp_of(loop);
-    bool serves_first = iocp->serves_first;
-    iocp->serves_first = false;
-    loop->serving = loop->ready;
-    loop->ready.head = NULL;
-    /* Packets without end left them nothing of the last turn's budget. */
-    if (PIER__UNLIKELY(serves_first)) {
-        serve_listed(loop);
+    pier__loop_take_ready(loop);
+    /* Packets without end left listed handles nothing of the last turn's budget. */
+    bool served = iocp->serves_first;
+    if (PIER__UNLIKELY(served)) {
+        iocp->serves_first = false;
+        pier__loop_serve(loop);
+        timeout_ns = 0;
     }
     /* What is left of the last batch is older than what the port has: first in, first out. */
     if (take_packets(loop)) {
-        int count = fetch_packets(loop, serves_first ? 0 : timeout_ns);
-        pier__loop_awake(loop);
-        if (PIER__UNLIKELY(count < 0 && count != PIER_EINTR)) {
-            loop->failure = pier__fail(count, "waiting for the completion port: %s",
-                                       pier_error_text(count));
+        if (PIER__UNLIKELY(!wait_for_packets(loop, timeout_ns))) {
             return;
         }
         take_packets(loop);
     }
     pier__loop_awake(loop);
-    serve_listed(loop);
+    if (!served && loop->serving.head != NULL) {
+        iocp->serves_first = !pier__loop_serve(loop);
+    }
 }
 
 static bool is_busy_iocp(struct pier_loop *loop)
@@ -199,34 +181,33 @@ static void note_skips(struct pier_handle *handle)
 {
     bool is_socket = handle->kind_ == PIER__KIND_STREAM || handle->kind_ == PIER__KIND_LISTENER;
     if (pier__sys_port_skip(handle->descriptor_, is_socket)) {
-        handle->ready_ |= PIER__SKIPS;
+        handle->engine_.iocp.requests |= PIER__SKIPS;
     }
 }
 
 static int attach_iocp(struct pier_handle *handle)
 {
     const struct pier__iocp *iocp = pier__iocp_of(handle->loop_);
+    unsigned port = handle->engine_.iocp.port;
     /* Where detaching couldn't take a handle off its port it has left the id here. */
-    if (handle->turn_ != 0 && handle->turn_ != iocp->id) {
+    if (port != 0 && port != iocp->id) {
         return PIER_ENOTSUP;
     }
-    handle->ready_ = handle->turn_ != 0 ? PIER__ASSOCIATED : 0;
-    if (handle->ready_ != 0) {
+    handle->engine_.iocp.port = 0;
+    handle->engine_.iocp.turn = handle->engine_.iocp.receives = 0;
+    handle->engine_.iocp.requests = port != 0 ? PIER__ASSOCIATED : 0;
+    if (port != 0) {
         note_skips(handle);
     }
-    handle->turn_ = 0;
-    handle->interest_ = 0;
     if (handle->kind_ == PIER__KIND_FILE) {
         if (pier__sys_is_synchronous(handle->descriptor_)) {
-            handle->ready_ |= PIER__SYNCHRONOUS;
-            handle->extra_ = (void *)(uintptr_t)pier__sys_file_position(handle->descriptor_);
+            handle->engine_.iocp.requests |= PIER__SYNCHRONOUS;
+            handle->engine_.iocp.of.offset = pier__sys_file_position(handle->descriptor_);
         }
-        handle->ready_ |= PIER__READABLE;
+        handle->engine_.iocp.requests |= PIER__READABLE;
     } else if (handle->kind_ == PIER__KIND_PIPE_LISTENER) {
         return pier__iocp_pipe_listen(handle->loop_, handle);
-    } else if (handle->kind_ != PIER__KIND_PIPE_STREAM) {
-        handle->extra_ = NULL;
-    } else if (!(handle->bits_ & PIER__UNCONNECTED)) {
+    } else if (handle->kind_ == PIER__KIND_PIPE_STREAM && !(handle->bits_ & PIER__UNCONNECTED)) {
         pier__iocp_pipe_connected(handle->loop_, handle);
     }
     return 0;
@@ -236,9 +217,9 @@ static int attach_iocp(struct pier_handle *handle)
 static bool is_shared(const struct pier_loop *loop, const struct pier_handle *handle)
 {
     for (uint32_t i = 0; i < loop->slots_used; i++) {
-        const struct pier_handle *other = loop->slots[i].handle;
+        const struct pier_handle *other = pier__slot_at(loop, i);
         if (other != NULL && other != handle && other->kind_ == handle->kind_ &&
-            (other->ready_ & PIER__ASSOCIATED) &&
+            (other->engine_.iocp.requests & PIER__ASSOCIATED) &&
             pier__sys_is_same(handle->descriptor_, other->descriptor_)) {
             return true;
         }
@@ -249,7 +230,7 @@ static bool is_shared(const struct pier_loop *loop, const struct pier_handle *ha
 int pier__iocp_associate(struct pier_handle *handle)
 {
     struct pier_loop *loop = handle->loop_;
-    if (PIER__LIKELY(handle->ready_ & (PIER__ASSOCIATED | PIER__SYNCHRONOUS))) {
+    if (PIER__LIKELY(handle->engine_.iocp.requests & (PIER__ASSOCIATED | PIER__SYNCHRONOUS))) {
         return 0;
     }
     enum pier__port_key key = handle->kind_ == PIER__KIND_LISTENER ? PIER__KEY_ACCEPT
@@ -263,7 +244,7 @@ int pier__iocp_associate(struct pier_handle *handle)
         }
         pier__iocp_of(loop)->shares = true;
     }
-    handle->ready_ |= PIER__ASSOCIATED;
+    handle->engine_.iocp.requests |= PIER__ASSOCIATED;
     note_skips(handle);
     return 0;
 }
@@ -272,10 +253,10 @@ static void detach_iocp(struct pier_handle *handle)
 {
     struct pier_loop *loop = handle->loop_;
     pier__iocp_detach_listener(loop, handle);
-    bool stays = (handle->ready_ & PIER__ASSOCIATED) &&
+    bool stays = (handle->engine_.iocp.requests & PIER__ASSOCIATED) &&
                  ((pier__iocp_of(loop)->shares && is_shared(loop, handle)) ||
                   pier__sys_port_detach(handle->descriptor_) < 0);
-    handle->turn_ = stays ? pier__iocp_of(loop)->id : 0;
+    handle->engine_.iocp.port = stays ? pier__iocp_of(loop)->id : 0;
 }
 
 static void shut_iocp(struct pier_handle *handle)
@@ -287,13 +268,6 @@ static void shut_iocp(struct pier_handle *handle)
     loop->counters.system_calls++;
     pier__sys_close(handle->descriptor_);
     pier__handle_closed(handle);
-}
-
-static bool return_buffer(struct pier_loop *loop, uint32_t index)
-{
-    (void)loop;
-    (void)index;
-    return false;
 }
 
 static pier_descriptor get_descriptor(struct pier_loop *loop)
@@ -308,25 +282,29 @@ static int refuse_fork(struct pier_loop *loop)
     return PIER_ENOTSUP;
 }
 
+extern const struct pier__engine pier__iocp_engine;
 const struct pier__engine pier__iocp_engine = {
     .name = "iocp",
-    .calls = {.start = pier__iocp_start, .cancel = pier__iocp_cancel, .resume = pier__iocp_resume},
+    .calls = {.start = pier__iocp_start,
+              .cancel = pier__iocp_cancel,
+              .send = pier__iocp_send,
+              .resume = pier__iocp_resume,
+              .retry = pier__iocp_retry,
+              .attach = attach_iocp,
+              .detach = detach_iocp,
+              .shut = shut_iocp},
     .nonblocking = true,
     .probe = probe_iocp,
     .open = open_iocp,
     .close = close_iocp,
-    .attach = attach_iocp,
-    .detach = detach_iocp,
-    .shut = shut_iocp,
     .wait = wait_iocp,
+    .serve = pier__iocp_serve,
     .wake = wake_iocp,
     .busy = is_busy_iocp,
     .poll_start = pier__iocp_poll_start,
     .poll_cancel = pier__iocp_poll_cancel,
     .poll_pause = pier__iocp_poll_pause,
     .poll_resume = pier__iocp_poll_resume,
-    .retry = pier__iocp_retry,
-    .buffer_returned = return_buffer,
     .descriptor = get_descriptor,
     .after_fork = refuse_fork,
 };

@@ -1,8 +1,9 @@
-/* iocp.h - what the files of the iocp backend share.
+/* iocp.h - what the files of the iocp engine share.
  *
- * iocp.c owns the completion port: packets, waiting, waking, attaching, closing. ops.c starts
- * the ops of handles and takes their packets. receive.c owns lent receives, accept.c what
- * is outstanding on listeners, poll.c pier_poll(), pipe.c what is special about pipes
+ * iocp.c owns the completion port: packets, waiting, waking, attaching, closing. fast.c has the
+ * fast roads of the ordinary packets and of a send into an empty queue. ops.c starts the ops of
+ * handles and takes their other packets, send.c those of sends. receive.c owns lent receives,
+ * accept.c what is outstanding on listeners, poll.c pier_poll(), pipe.c what is special about pipes
  * that stand for Unix-domain sockets. */
 
 #ifndef PIER_ENGINE_IOCP_IOCP_H
@@ -11,7 +12,7 @@
 #include "core/engine.h"
 #include "sys/windows.h"
 
-/* handle->ready_ here */
+/* handle->engine_.iocp.requests */
 enum {
     PIER__RECEIVE_BUSY = 1, /* a request of the receiving op is in the system */
     PIER__SEND_BUSY = 2,
@@ -21,8 +22,8 @@ enum {
     PIER__SYNCHRONOUS = 32 /* a file that knows no requests: calls wait for the disk */
 };
 
-/* Of a pipe that stands for a Unix-domain socket, once it's connected: in handle->extra_, where it
- * stays when the handle is detached. Before that a struct pier__iocp_wait may be there. */
+/* handle->engine_.iocp.pipe: of a pipe that stands for a Unix-domain socket, once it's connected.
+ * Stays when the handle is detached. */
 enum {
     PIER__PIPE_MESSAGES = 1, /* an empty message ends the stream */
     PIER__PIPE_ENDED = 2,    /* the peer's has come */
@@ -44,8 +45,8 @@ struct pier__iocp_accept {
     unsigned char storage[2 * PIER__ACCEPT_ADDRESS];
 };
 
-/* What is outstanding on a listener, in handle->extra_. It outlives the handle until the last
- * packet. */
+/* What is outstanding on a listener: engine_.iocp.of.listener. It outlives the handle until the
+ * last packet. */
 struct pier__iocp_listener {
     struct pier_handle *handle; /* NULL: detached */
     unsigned armed;
@@ -98,7 +99,7 @@ static inline OVERLAPPED *pier__iocp_request(struct pier_op *op)
 
 static inline bool pier__iocp_skips(const struct pier_handle *handle)
 {
-    return (handle->ready_ & PIER__SKIPS) != 0;
+    return (handle->engine_.iocp.requests & PIER__SKIPS) != 0;
 }
 
 static inline bool pier__iocp_is_pipe(const struct pier_handle *handle)
@@ -106,26 +107,44 @@ static inline bool pier__iocp_is_pipe(const struct pier_handle *handle)
     return handle->kind_ == PIER__KIND_PIPE || handle->kind_ == PIER__KIND_PIPE_STREAM;
 }
 
-/* PIER__PIPE_* of a connected handle; 0 of any other kind. */
-static inline unsigned pier__iocp_pipe_flags(const struct pier_handle *handle)
-{
-    return handle->kind_ == PIER__KIND_PIPE_STREAM ? (unsigned)(uintptr_t)handle->extra_ : 0;
-}
-
 static inline void pier__iocp_pipe_note(struct pier_handle *handle, unsigned flag)
 {
-    handle->extra_ = (void *)((uintptr_t)handle->extra_ | flag);
+    handle->engine_.iocp.pipe = (unsigned char)(handle->engine_.iocp.pipe | flag);
+}
+
+/* Errors that go away when something is released. */
+static inline bool pier__iocp_is_short(int64_t error)
+{
+    return error == PIER_ENOBUFS || error == PIER_ENOMEM || error == PIER_EAGAIN;
+}
+
+/* Where the next read or write of a file goes. */
+static inline uint64_t pier__iocp_offset(const struct pier_handle *handle)
+{
+    return handle->kind_ == PIER__KIND_FILE ? handle->engine_.iocp.of.offset : 0;
+}
+
+static inline void pier__iocp_advance_file(struct pier_handle *handle, uint64_t bytes)
+{
+    if (handle->kind_ == PIER__KIND_FILE) {
+        handle->engine_.iocp.of.offset += bytes;
+    }
 }
 
 /* The error of the call before: ends an op with it, inside start. */
 static inline void pier__iocp_fail(struct pier_loop *loop, struct pier_op *op, int64_t error)
 {
-    op->os_error = pier__sys_code();
-    pier__op_finish(loop, op, error);
+    pier__op_fail(loop, op, error, pier__sys_code());
 }
 
 /* iocp.c. Sees to it that the handle's packets come here. 0 or an error. */
 int pier__iocp_associate(struct pier_handle *handle);
+
+/* fast.c */
+/* A send into an empty queue. */
+void pier__iocp_send(struct pier_handle *handle, struct pier_op *op);
+/* The packet of an op's request. */
+void pier__iocp_completed(struct pier_loop *loop, struct pier_op *op);
 
 /* ops.c */
 void pier__iocp_start(struct pier_handle *handle, struct pier_op *op);
@@ -133,22 +152,35 @@ void pier__iocp_cancel(struct pier_handle *handle, struct pier_op *op);
 void pier__iocp_resume(struct pier_handle *handle, struct pier_op *op);
 void pier__iocp_retry(struct pier_handle *handle);
 void pier__iocp_serve(struct pier_loop *loop, struct pier_handle *handle);
-/* The packet of an op's request. */
-void pier__iocp_completed(struct pier_loop *loop, struct pier_op *op);
+/* The packet of an op's request: what became of it, and how many bytes moved. */
+void pier__iocp_completed_slow(struct pier_loop *loop, struct pier_op *op, uint64_t bytes,
+                               int error);
 /* Whether the handle has had its receives of this turn; counts one more. */
 bool pier__iocp_has_had_share(struct pier_loop *loop, struct pier_handle *handle);
 /* What a read that ended or failed says: 0 at the end of the stream, or the error, with the code
  * kept. */
 int64_t pier__iocp_read_end(struct pier_loop *loop, struct pier_handle *handle, int64_t result);
 
+/* send.c */
+void pier__iocp_start_send(struct pier_loop *loop, struct pier_handle *handle, struct pier_op *op);
+/* Goes on with a send that the system was asked for: its answer. */
+void pier__iocp_tried(struct pier_loop *loop, struct pier_handle *handle, struct pier_op *op,
+                      int64_t result);
+/* The packet of the head and of what was merged with it. */
+void pier__iocp_sent(struct pier_loop *loop, struct pier_handle *handle, struct pier_op *op,
+                     uint64_t bytes, int error);
+
 /* receive.c */
 void pier__iocp_start_lent(struct pier_loop *loop, struct pier_handle *handle, struct pier_op *op);
 void pier__iocp_lent_completed(struct pier_loop *loop, struct pier_handle *handle,
                                struct pier_op *op, int error);
 void pier__iocp_serve_lent(struct pier_loop *loop, struct pier_handle *handle);
+/* A receive, inside wait(), brought nothing: it would block, the stream has ended, or it failed. */
+void pier__iocp_no_data(struct pier_loop *loop, struct pier_handle *handle, struct pier_op *op,
+                        int64_t result);
 
 /* accept.c */
-/* The struct in handle->extra_; false without memory for it. */
+/* Makes the handle's of.listener; false without memory for it. */
 bool pier__iocp_make_listener(struct pier_loop *loop, struct pier_handle *handle);
 void pier__iocp_start_accept(struct pier_loop *loop, struct pier_handle *handle,
                              struct pier_op *op);

@@ -1,222 +1,27 @@
-/* ops.c - the ops of handles on iocp: what is asked of Windows, and what becomes of its
- * answer.
+/* ops.c - the ops of handles on iocp: what is asked of Windows, and what becomes of its answer.
  *
- * Per handle and direction at most one request is in the system; handle->ready_ says so. Its
- * OVERLAPPED lies in the op at the head. Sends that queue up behind one in flight go out merged
- * with the next; a merged op is PIER__ACTIVE like the head, since its memory is the system's until
- * the one packet. When one of them is cancelled the whole request is, and the others are asked for
- * again.
+ * Per handle and direction at most one request is in the system; engine_.iocp.requests says so. Its
+ * OVERLAPPED lies in the op at the head. Sends are in send.c, lent receives in receive.c, accepts
+ * in accept.c; fast.c has the ordinary packets before this file sees them.
  *
  * A request that the system doesn't find when it's to be cancelled is over, as a rule, and its
  * packet comes in the next turn. Should it not be there by then the system is asked again, at once
  * and from then on at the pace of starved handles: Wine loses cancels (pier__sys_cancel_op()), and
- * whoever waits for the op's end or the handle's, waits for the packet.
- *
- * Pipes and files take one buffer at a time. A write to a pipe that is cancelled is withdrawn
- * whole, even if the peer has read some of it: so such writes are short. Pipes that stand for
- * sockets have room for 64 KiB, and a write that fits is never read in part before it's over:
- * theirs may be longer, but a quarter of that, so that the reader goes on meanwhile. */
+ * whoever waits for the op's end or the handle's, waits for the packet. */
 
 #include "engine/iocp/iocp.h"
 
-#define PIPE_WRITE 4096
-#define PIPE_STREAM_WRITE 16384
-#define SENDS_PER_TURN 16
-
 bool pier__iocp_has_had_share(struct pier_loop *loop, struct pier_handle *handle)
 {
-    if (handle->turn_ != (uint16_t)loop->counters.turns) {
-        handle->turn_ = (uint16_t)loop->counters.turns;
-        handle->interest_ = 0;
+    if (handle->engine_.iocp.turn != (uint16_t)loop->counters.turns) {
+        handle->engine_.iocp.turn = (uint16_t)loop->counters.turns;
+        handle->engine_.iocp.receives = 0;
     }
-    uint32_t most = loop->options.receives_max;
-    if (handle->interest_ >= (most > 250 ? 250 : most)) {
+    if (handle->engine_.iocp.receives >= loop->options.receives_max) {
         return true;
     }
-    handle->interest_++;
+    handle->engine_.iocp.receives++;
     return false;
-}
-
-static bool is_short_of_memory(int64_t error)
-{
-    return error == PIER_ENOBUFS || error == PIER_ENOMEM || error == PIER_EAGAIN;
-}
-
-/* ---- files: where the next read or write goes */
-
-static uint64_t offset_of(const struct pier_handle *handle)
-{
-    return handle->kind_ == PIER__KIND_FILE ? (uint64_t)(uintptr_t)handle->extra_ : 0;
-}
-
-static void advance_file(struct pier_handle *handle, uint64_t bytes)
-{
-    if (handle->kind_ == PIER__KIND_FILE) {
-        handle->extra_ = (void *)((uintptr_t)handle->extra_ + bytes);
-    }
-}
-
-/* ---- sending */
-
-static int64_t request_send(struct pier_handle *handle, struct pier_op *op,
-                            const struct pier_vector *vectors, size_t count)
-{
-    OVERLAPPED *request = pier__iocp_request(op);
-    bool skips = pier__iocp_skips(handle);
-    if (PIER__LIKELY(handle->kind_ == PIER__KIND_STREAM)) {
-        return pier__sys_start_send(handle->descriptor_, vectors, count, request, skips);
-    }
-    if (pier__iocp_pipe_flags(handle) & PIER__PIPE_SHUT) {
-        return pier__sys_map(WSAESHUTDOWN);
-    }
-    if (handle->ready_ & PIER__SYNCHRONOUS) {
-        return pier__sys_write_at(handle->descriptor_, vectors[0].data, vectors[0].size,
-                                  offset_of(handle), NULL);
-    }
-    size_t size = vectors[0].size;
-    size_t most = handle->kind_ == PIER__KIND_PIPE          ? PIPE_WRITE
-                  : handle->kind_ == PIER__KIND_PIPE_STREAM ? PIPE_STREAM_WRITE
-                                                            : SIZE_MAX;
-    size = size < most ? size : most;
-    return pier__sys_start_write(handle->descriptor_, vectors[0].data, size, offset_of(handle),
-                                 request, skips);
-}
-
-/* The request has these ops' memory until its packet. */
-static void note_in_system(struct pier_loop *loop, struct pier_handle *handle,
-                           const struct pier_op *last)
-{
-    handle->ready_ |= PIER__SEND_BUSY;
-    for (struct pier_op *op = handle->head_[PIER__SENDING];; op = op->next_) {
-        if (op->state_ == PIER__QUEUED) {
-            pier__op_move(op, PIER__ACTIVE);
-        }
-        pier__pool_hold(loop, op);
-        if (op == last) {
-            break;
-        }
-    }
-}
-
-static void starve_sending(struct pier_loop *loop, struct pier_handle *handle, struct pier_op *op)
-{
-    pier__pool_hold(loop, op);
-    pier__loop_starve(loop, handle);
-}
-
-/* Hands what is queued to the system. True when that much is over already. */
-static bool issue(struct pier_loop *loop, struct pier_handle *handle, struct pier_op *op)
-{
-    struct pier_vector vectors[PIER__VECTORS_MAX];
-    struct pier_op *last = NULL;
-    if (PIER__UNLIKELY(pier__send_total(op) == op->done)) {
-        pier__send_advance(loop, handle, 0); /* a send of nothing: the system isn't asked */
-        return true;
-    }
-    size_t most = handle->kind_ == PIER__KIND_STREAM ? PIER__VECTORS_MAX : 1;
-    size_t count = pier__send_gather(handle, vectors, most, &last);
-    loop->counters.system_calls++;
-    int64_t result = request_send(handle, op, vectors, count);
-    if (result == PIER__PACKET) {
-        note_in_system(loop, handle, last);
-        return false;
-    }
-    if (PIER__UNLIKELY(is_short_of_memory(result))) {
-        starve_sending(loop, handle, op);
-        return false;
-    }
-    if (PIER__UNLIKELY(result <= 0)) {
-        if (result == 0) {
-            result = PIER_EIO; /* something was to be sent, and nothing was */
-        }
-        pier__iocp_fail(loop, op, result);
-        return true;
-    }
-    advance_file(handle, (uint64_t)result);
-    pier__send_advance(loop, handle, (uint64_t)result);
-    return true;
-}
-
-/* Ends what was cancelled in a request that is over. None of these is partly sent unless it's the
- * head. */
-static void end_cancelled(struct pier_loop *loop, struct pier_handle *handle)
-{
-    uint32_t starting = (uint32_t)PIER__STARTING << PIER__SENDING;
-    uint32_t before = handle->bits_ & starting;
-    handle->bits_ |= starting;
-    struct pier_op *op = handle->head_[PIER__SENDING];
-    while (op != NULL && op->state_ == PIER__ACTIVE) {
-        struct pier_op *next = op->next_;
-        if (pier__op_is_ending(op)) {
-            pier__op_finish(loop, op, pier__op_reason(op));
-        }
-        op = next;
-    }
-    handle->bits_ = (handle->bits_ & ~starting) | before;
-}
-
-/* No request of this direction is in the system: asks for what is left. */
-static void continue_sending(struct pier_loop *loop, struct pier_handle *handle)
-{
-    struct pier_op *op;
-    end_cancelled(loop, handle);
-    for (unsigned left = SENDS_PER_TURN;; left--) {
-        op = handle->head_[PIER__SENDING];
-        if (op == NULL || op->state_ != PIER__ACTIVE || !pier__op_is_send(op) ||
-            (handle->ready_ & PIER__SEND_BUSY)) {
-            break;
-        }
-        if (left == 0) {
-            pier__pool_hold(loop, op);
-            pier__handle_serve_later(loop, handle);
-            return;
-        }
-        if (!issue(loop, handle, op)) {
-            return;
-        }
-    }
-    pier__op_start_direction(loop, handle, PIER__SENDING);
-}
-
-static void start_send(struct pier_loop *loop, struct pier_handle *handle, struct pier_op *op)
-{
-    int error = pier__iocp_associate(handle);
-    if (PIER__UNLIKELY(error < 0)) {
-        pier__iocp_fail(loop, op, error);
-        return;
-    }
-    continue_sending(loop, handle);
-}
-
-static void sent(struct pier_loop *loop, struct pier_handle *handle, struct pier_op *op,
-                 uint64_t bytes, int error)
-{
-    int code = pier__sys_code();
-    if (PIER__LIKELY(op->next_ == NULL && op->kind_ == PIER__OP_SEND && error == 0 &&
-                     bytes == op->size - op->done)) {
-        advance_file(handle, bytes);
-        op->done = op->size;
-        loop->counters.sends++;
-        loop->counters.sent_bytes += bytes;
-        pier__op_finish_now(loop, op, (int64_t)op->size);
-        return;
-    }
-    if (bytes > 0) {
-        advance_file(handle, bytes);
-        pier__send_advance(loop, handle, bytes);
-    }
-    op = handle->head_[PIER__SENDING];
-    if (error < 0 && op != NULL && op->state_ == PIER__ACTIVE) {
-        if (is_short_of_memory(error) && !pier__op_is_ending(op)) {
-            starve_sending(loop, handle, op);
-            return;
-        }
-        if (error != PIER_ECANCELED) {
-            op->os_error = code;
-            pier__op_finish(loop, op, error);
-        }
-    }
-    continue_sending(loop, handle);
 }
 
 /* ---- connecting, shutting down */
@@ -278,7 +83,7 @@ static void start_connect(struct pier_loop *loop, struct pier_handle *handle, st
                                          pier__iocp_request(op), pier__iocp_skips(handle));
     }
     if (result == PIER__PACKET) {
-        handle->ready_ |= PIER__SEND_BUSY;
+        handle->engine_.iocp.requests |= PIER__SEND_BUSY;
     } else {
         connected(loop, handle, op, (int)result);
     }
@@ -323,14 +128,14 @@ static void received(struct pier_loop *loop, struct pier_handle *handle, struct 
                      int64_t result, void (*finish)(struct pier_loop *, struct pier_op *, int64_t))
 {
     if (PIER__LIKELY(result > 0)) {
-        advance_file(handle, (uint64_t)result);
+        pier__iocp_advance_file(handle, (uint64_t)result);
         op->done = (uint64_t)result;
         loop->counters.receives++;
         loop->counters.received_bytes += (uint64_t)result;
         finish(loop, op, result);
         return;
     }
-    if (result == PIER_ECANCELED || is_short_of_memory(result)) {
+    if (result == PIER_ECANCELED || pier__iocp_is_short(result)) {
         if (pier__op_is_ending(op)) {
             pier__op_finish(loop, op, pier__op_reason(op));
         } else if (result == PIER_ECANCELED) {
@@ -341,7 +146,7 @@ static void received(struct pier_loop *loop, struct pier_handle *handle, struct 
         return;
     }
     if (result == 0 && handle->kind_ == PIER__KIND_PIPE_STREAM) {
-        if (!(pier__iocp_pipe_flags(handle) & PIER__PIPE_MESSAGES)) {
+        if (!(handle->engine_.iocp.pipe & PIER__PIPE_MESSAGES)) {
             start_receive(loop, handle, op); /* somebody wrote nothing */
             return;
         }
@@ -369,17 +174,17 @@ static void start_receive(struct pier_loop *loop, struct pier_handle *handle, st
     if (PIER__LIKELY(handle->kind_ == PIER__KIND_STREAM)) {
         result = pier__sys_start_receive(handle->descriptor_, op->data, op->size, request,
                                          pier__iocp_skips(handle));
-    } else if (pier__iocp_pipe_flags(handle) & PIER__PIPE_ENDED) {
+    } else if (handle->engine_.iocp.pipe & PIER__PIPE_ENDED) {
         result = 0;
-    } else if (handle->ready_ & PIER__SYNCHRONOUS) {
-        result = pier__sys_read_at(handle->descriptor_, op->data, op->size, offset_of(handle),
-                                   NULL);
+    } else if (handle->engine_.iocp.requests & PIER__SYNCHRONOUS) {
+        result = pier__sys_read_at(handle->descriptor_, op->data, op->size,
+                                   pier__iocp_offset(handle), NULL);
     } else {
-        result = pier__sys_start_read(handle->descriptor_, op->data, op->size, offset_of(handle),
-                                      request, pier__iocp_skips(handle));
+        result = pier__sys_start_read(handle->descriptor_, op->data, op->size,
+                                      pier__iocp_offset(handle), request, pier__iocp_skips(handle));
     }
     if (result == PIER__PACKET) {
-        handle->ready_ |= PIER__RECEIVE_BUSY;
+        handle->engine_.iocp.requests |= PIER__RECEIVE_BUSY;
     } else {
         received(loop, handle, op, result, pier__op_finish);
     }
@@ -392,7 +197,7 @@ void pier__iocp_start(struct pier_handle *handle, struct pier_op *op)
     struct pier_loop *loop = handle->loop_;
     switch (op->kind_) {
     case PIER__OP_SEND:
-    case PIER__OP_SEND_VECTORED: start_send(loop, handle, op); break;
+    case PIER__OP_SEND_VECTORED: pier__iocp_start_send(loop, handle, op); break;
     case PIER__OP_RECEIVE_LENT: pier__iocp_start_lent(loop, handle, op); break;
     case PIER__OP_RECEIVE: start_receive(loop, handle, op); break;
     case PIER__OP_ACCEPT: pier__iocp_start_accept(loop, handle, op); break;
@@ -417,7 +222,7 @@ void pier__iocp_cancel(struct pier_handle *handle, struct pier_op *op)
     if (op->kind_ == PIER__OP_CONNECT && handle->kind_ == PIER__KIND_PIPE_STREAM) {
         pier__iocp_pipe_forget(loop, handle);
     }
-    if (!(handle->ready_ & (sending ? PIER__SEND_BUSY : PIER__RECEIVE_BUSY))) {
+    if (!(handle->engine_.iocp.requests & (sending ? PIER__SEND_BUSY : PIER__RECEIVE_BUSY))) {
         pier__op_finish(loop, op, pier__op_reason(op));
         return;
     }
@@ -431,7 +236,7 @@ void pier__iocp_cancel(struct pier_handle *handle, struct pier_op *op)
 static bool is_ending(const struct pier_handle *handle, unsigned direction)
 {
     unsigned in_system = direction == PIER__SENDING ? PIER__SEND_BUSY : PIER__RECEIVE_BUSY;
-    if (!(handle->ready_ & in_system)) {
+    if (!(handle->engine_.iocp.requests & in_system)) {
         return false;
     }
     const struct pier_op *op = handle->head_[direction];
@@ -456,7 +261,7 @@ static void revive(struct pier_loop *loop, struct pier_handle *handle, unsigned 
 {
     struct pier_op *op = handle->head_[direction];
     unsigned in_system = direction == PIER__SENDING ? PIER__SEND_BUSY : PIER__RECEIVE_BUSY;
-    if (op == NULL || op->state_ != PIER__ACTIVE || (handle->ready_ & in_system)) {
+    if (op == NULL || op->state_ != PIER__ACTIVE || (handle->engine_.iocp.requests & in_system)) {
         return;
     }
     if (op->kind_ == PIER__OP_RECEIVE_LENT) {
@@ -489,24 +294,23 @@ void pier__iocp_retry(struct pier_handle *handle)
 void pier__iocp_resume(struct pier_handle *handle, struct pier_op *op)
 {
     (void)op;
-    if (!(handle->ready_ & PIER__RECEIVE_BUSY)) {
+    if (!(handle->engine_.iocp.requests & PIER__RECEIVE_BUSY)) {
         pier__handle_serve_later(handle->loop_, handle);
     }
 }
 
-void pier__iocp_completed(struct pier_loop *loop, struct pier_op *op)
+void pier__iocp_completed_slow(struct pier_loop *loop, struct pier_op *op, uint64_t bytes,
+                               int error)
 {
     struct pier_handle *handle = op->owner_;
-    uint64_t bytes;
-    int error = pier__sys_outcome(pier__iocp_request(op), &bytes);
     if (PIER__UNLIKELY(handle->bits_ & PIER__STARVED) &&
         (is_ending(handle, PIER__SENDING) || is_ending(handle, PIER__RECEIVING))) {
         pier__loop_retry_soon(loop); /* listed to ask again, perhaps: nothing else waits for that */
     }
     if (pier__op_direction(op) == PIER__SENDING) {
-        handle->ready_ &= (uint8_t)~PIER__SEND_BUSY;
+        handle->engine_.iocp.requests &= (unsigned char)~PIER__SEND_BUSY;
         if (pier__op_is_send(op)) {
-            sent(loop, handle, op, bytes, error);
+            pier__iocp_sent(loop, handle, op, bytes, error);
         } else if (op->kind_ == PIER__OP_SHUTDOWN) {
             pier__iocp_pipe_shut(loop, handle, op, error);
         } else {
@@ -514,7 +318,7 @@ void pier__iocp_completed(struct pier_loop *loop, struct pier_op *op)
         }
         return;
     }
-    handle->ready_ &= (uint8_t)~PIER__RECEIVE_BUSY;
+    handle->engine_.iocp.requests &= (unsigned char)~PIER__RECEIVE_BUSY;
     if (op->kind_ == PIER__OP_RECEIVE_LENT) {
         pier__iocp_lent_completed(loop, handle, op, error);
     } else {

@@ -32,7 +32,7 @@ int pier__iocp_pipe_listen(struct pier_loop *loop, struct pier_handle *handle)
     if (!pier__iocp_make_listener(loop, handle)) {
         return PIER_ENOMEM;
     }
-    struct pier__iocp_listener *listener = handle->extra_;
+    struct pier__iocp_listener *listener = handle->engine_.iocp.of.listener;
     for (unsigned i = 0; i < PIER__IOCP_ACCEPTS; i++) {
         loop->counters.system_calls++;
         listener->accepts[i].socket = pier__iocp_pipe_end(loop, handle);
@@ -87,7 +87,7 @@ static int replace_descriptor(struct pier_loop *loop, struct pier_handle *handle
     }
     pier__descriptor_forget(loop, handle);
     handle->descriptor_ = connected;
-    handle->ready_ &= (uint8_t) ~(PIER__ASSOCIATED | PIER__SKIPS);
+    handle->engine_.iocp.requests &= (unsigned char)~(PIER__ASSOCIATED | PIER__SKIPS);
     loop->counters.system_calls++;
     pier__sys_close(before);
     return 0;
@@ -105,11 +105,11 @@ static void wait_for_pipe(struct pier_loop *loop, struct pier_handle *handle, st
     const struct pier__address_block *block = op->use_.address;
     struct pier__iocp_wait *wait = NULL;
     int64_t result = 0;
-    if (!(handle->ready_ & PIER__ASSOCIATED)) {
+    if (!(handle->engine_.iocp.requests & PIER__ASSOCIATED)) {
         loop->counters.system_calls++;
         loop->counters.registrations++;
         result = pier__sys_port_attach(iocp->port, handle->descriptor_, PIER__KEY_PIPE_WAIT);
-        handle->ready_ |= result == 0 ? PIER__ASSOCIATED : 0;
+        handle->engine_.iocp.requests |= result == 0 ? PIER__ASSOCIATED : 0;
     }
     if (result == 0) {
         wait = take_wait(loop);
@@ -122,7 +122,7 @@ static void wait_for_pipe(struct pier_loop *loop, struct pier_handle *handle, st
     }
     if (result == PIER__PACKET) {
         wait->op = op;
-        handle->extra_ = wait;
+        handle->engine_.iocp.of.wait = wait;
         return;
     }
     if (wait != NULL) {
@@ -149,9 +149,9 @@ void pier__iocp_pipe_connect(struct pier_loop *loop, struct pier_handle *handle,
 
 void pier__iocp_pipe_forget(struct pier_loop *loop, struct pier_handle *handle)
 {
-    struct pier__iocp_wait *wait = handle->extra_;
+    struct pier__iocp_wait *wait = handle->engine_.iocp.of.wait;
     if (wait != NULL) {
-        handle->extra_ = NULL;
+        handle->engine_.iocp.of.wait = NULL;
         wait->op = NULL;
         pier__iocp_of(loop)->orphans++;
         loop->counters.system_calls++;
@@ -170,7 +170,7 @@ void pier__iocp_pipe_waited(struct pier_loop *loop, OVERLAPPED *request)
         return;
     }
     struct pier_handle *handle = op->owner_;
-    handle->extra_ = NULL;
+    handle->engine_.iocp.of.wait = NULL;
     pier__iocp_pipe_connect(loop, handle, op);
 }
 
@@ -189,7 +189,7 @@ void pier__iocp_waits_close(struct pier_loop *loop)
 void pier__iocp_pipe_shutdown(struct pier_loop *loop, struct pier_handle *handle,
                               struct pier_op *op)
 {
-    unsigned flags = pier__iocp_pipe_flags(handle);
+    unsigned flags = handle->engine_.iocp.pipe;
     if (!(flags & PIER__PIPE_MESSAGES) || (flags & PIER__PIPE_SHUT)) {
         pier__op_finish(loop, op, flags & PIER__PIPE_MESSAGES ? 0 : PIER_ENOTSUP);
         return;
@@ -200,7 +200,7 @@ void pier__iocp_pipe_shutdown(struct pier_loop *loop, struct pier_handle *handle
         result = pier__sys_start_pipe_shutdown(handle->descriptor_, pier__iocp_request(op));
     }
     if (result == PIER__PACKET) {
-        handle->ready_ |= PIER__SEND_BUSY;
+        handle->engine_.iocp.requests |= PIER__SEND_BUSY;
     } else {
         pier__iocp_pipe_shut(loop, handle, op, (int)result);
     }

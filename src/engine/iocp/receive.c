@@ -23,10 +23,10 @@ static int64_t receive_now(struct pier_loop *loop, struct pier_handle *handle, v
         return pier__sys_read_pipe(handle->descriptor_, memory, size, iocp->event);
     }
     if (PIER__UNLIKELY(handle->kind_ == PIER__KIND_FILE)) {
-        HANDLE event = handle->ready_ & PIER__SYNCHRONOUS ? NULL : iocp->event;
+        HANDLE event = handle->engine_.iocp.requests & PIER__SYNCHRONOUS ? NULL : iocp->event;
         int64_t result = pier__sys_read_at(handle->descriptor_, memory, size,
-                                           (uintptr_t)handle->extra_, event);
-        handle->extra_ = (void *)((uintptr_t)handle->extra_ + (uintptr_t)(result > 0 ? result : 0));
+                                           pier__iocp_offset(handle), event);
+        pier__iocp_advance_file(handle, result > 0 ? (uint64_t)result : 0);
         return result;
     }
     /* Somebody else's socket may be in blocking mode. */
@@ -40,7 +40,7 @@ static int64_t receive_now(struct pier_loop *loop, struct pier_handle *handle, v
 static void end_lent(struct pier_loop *loop, struct pier_handle *handle, struct pier_op *op,
                      int64_t result)
 {
-    if (result == 0 && (pier__iocp_pipe_flags(handle) & PIER__PIPE_MESSAGES)) {
+    if (result == 0 && (handle->engine_.iocp.pipe & PIER__PIPE_MESSAGES)) {
         pier__iocp_pipe_note(handle, PIER__PIPE_ENDED);
     }
     result = pier__iocp_read_end(loop, handle, result);
@@ -49,11 +49,11 @@ static void end_lent(struct pier_loop *loop, struct pier_handle *handle, struct 
     pier__op_finish_now(loop, op, result);
 }
 
-static void no_data(struct pier_loop *loop, struct pier_handle *handle, struct pier_op *op,
-                    int64_t result)
+void pier__iocp_no_data(struct pier_loop *loop, struct pier_handle *handle, struct pier_op *op,
+                        int64_t result)
 {
     if (result == PIER_EAGAIN || result == PIER_EINTR) {
-        handle->ready_ &= (uint8_t)~PIER__READABLE;
+        handle->engine_.iocp.requests &= (unsigned char)~PIER__READABLE;
     } else if (result == PIER_ENOMEM || result == PIER_ENOBUFS) {
         pause_for_buffers(loop, handle);
     } else {
@@ -64,28 +64,31 @@ static void no_data(struct pier_loop *loop, struct pier_handle *handle, struct p
 static void receive_one(struct pier_loop *loop, struct pier_handle *handle, struct pier_op *op)
 {
     struct pier__pool *pool = &loop->pool;
-    uint32_t index = pier__pool_peek(loop);
-    if (PIER__UNLIKELY(index == PIER__NO_BUFFER || handle->lent_ >= pool->share)) {
+    struct pier_buffer *buffer = pier__pool_admits(loop, handle) ? pier__pool_fetch_spare(loop)
+                                                                 : NULL;
+    if (PIER__UNLIKELY(buffer == NULL)) {
         pause_for_buffers(loop, handle);
         return;
     }
-    int64_t result = receive_now(loop, handle, pier__pool_memory(pool, index), pool->buffer_size);
+    int64_t result = receive_now(loop, handle, buffer->memory, pool->buffer_size);
     if (PIER__UNLIKELY(result <= 0)) {
-        no_data(loop, handle, op, result);
+        pier__iocp_no_data(loop, handle, op, result);
         return;
     }
     if ((size_t)result < pool->buffer_size && handle->kind_ != PIER__KIND_FILE) {
-        handle->ready_ &=
-            (uint8_t)~PIER__READABLE; /* if there's more, the next request says so at once */
+        handle->engine_.iocp.requests &=
+            (unsigned char)~PIER__READABLE; /* if there's more, the next request says so at once */
     }
-    pier__op_received_lent(loop, handle, op, index, (size_t)result);
+    if (pier__op_received_lent(loop, handle, op, buffer, (size_t)result)) {
+        pier__pool_return_spare(loop, buffer);
+    }
 }
 
 /* Has the system tell when there is something. The op is at the head, active, not paused, and not
  * in the system. */
 static void wait_for_data(struct pier_loop *loop, struct pier_handle *handle, struct pier_op *op)
 {
-    if (PIER__UNLIKELY(pier__iocp_pipe_flags(handle) & PIER__PIPE_ENDED)) {
+    if (PIER__UNLIKELY(handle->engine_.iocp.pipe & PIER__PIPE_ENDED)) {
         op->flags |= PIER_EOF;
         pier__op_finish(loop, op, 0);
         return;
@@ -100,9 +103,9 @@ static void wait_for_data(struct pier_loop *loop, struct pier_handle *handle, st
                                             pier__iocp_skips(handle));
     }
     if (result == PIER__PACKET) {
-        handle->ready_ |= PIER__RECEIVE_BUSY;
+        handle->engine_.iocp.requests |= PIER__RECEIVE_BUSY;
     } else if (result >= 0) {
-        handle->ready_ |= PIER__READABLE;
+        handle->engine_.iocp.requests |= PIER__READABLE;
         pier__handle_serve_later(loop, handle);
     } else if (result == PIER_ENOMEM || result == PIER_ENOBUFS) {
         pier__loop_starve(loop, handle);
@@ -119,7 +122,7 @@ static struct pier_op *running_op(const struct pier_handle *handle)
     struct pier_op *op = handle->head_[PIER__RECEIVING];
     return op != NULL && op->kind_ == PIER__OP_RECEIVE_LENT && op->state_ == PIER__ACTIVE &&
                    !(op->bits_ & PIER__PAUSED) && !pier__op_is_ending(op) &&
-                   !(handle->ready_ & PIER__RECEIVE_BUSY) &&
+                   !(handle->engine_.iocp.requests & PIER__RECEIVE_BUSY) &&
                    !(handle->bits_ & (PIER__LISTED | PIER__CLOSING))
                ? op
                : NULL;
@@ -131,7 +134,7 @@ void pier__iocp_serve_lent(struct pier_loop *loop, struct pier_handle *handle)
     uint64_t key = pier__slot_key(loop, handle->slot_);
     struct pier_op *op;
     while ((op = running_op(handle)) != NULL) {
-        if (!(handle->ready_ & PIER__READABLE)) {
+        if (!(handle->engine_.iocp.requests & PIER__READABLE)) {
             wait_for_data(loop, handle, op);
             return;
         }
@@ -153,7 +156,7 @@ void pier__iocp_start_lent(struct pier_loop *loop, struct pier_handle *handle, s
 {
     if (PIER__UNLIKELY(handle->bits_ & PIER__STARVED)) {
         pier__loop_retry_soon(loop); /* what an earlier op was short of this one may not need */
-    } else if (handle->ready_ & PIER__READABLE) {
+    } else if (handle->engine_.iocp.requests & PIER__READABLE) {
         pier__handle_serve_later(loop, handle);
     } else {
         wait_for_data(loop, handle, op);
@@ -164,11 +167,11 @@ void pier__iocp_start_lent(struct pier_loop *loop, struct pier_handle *handle, s
  * there is something to be seen. */
 static void look_for_end(struct pier_loop *loop, struct pier_handle *handle)
 {
-    if (pier__iocp_pipe_flags(handle) & PIER__PIPE_MESSAGES) {
+    if (handle->engine_.iocp.pipe & PIER__PIPE_MESSAGES) {
         loop->counters.system_calls++;
         if (pier__sys_pipe_is_empty(handle->descriptor_)) {
             pier__iocp_pipe_note(handle, PIER__PIPE_ENDED);
-            handle->ready_ &= (uint8_t)~PIER__READABLE;
+            handle->engine_.iocp.requests &= (unsigned char)~PIER__READABLE;
         }
     }
 }
@@ -179,7 +182,7 @@ void pier__iocp_lent_completed(struct pier_loop *loop, struct pier_handle *handl
     bool is_message = error == PIER_EMSGSIZE; /* one has come, and is longer than nothing */
     if (error == 0 || is_message) {
         error = 0;
-        handle->ready_ |= PIER__READABLE;
+        handle->engine_.iocp.requests |= PIER__READABLE;
         if (PIER__UNLIKELY(handle->kind_ == PIER__KIND_PIPE_STREAM) && !is_message) {
             look_for_end(loop, handle);
         }
