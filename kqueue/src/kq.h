@@ -11,7 +11,7 @@
  *                       filters' edges and one-shots apart
  *   EVFILT_PROC         a pidfd each (process.c), and the process connector (connector.c)
  *   EVFILT_TIMER        a heap and a timerfd per clock (timer.c)
- *   EVFILT_VNODE        an inotify instance (vnode.c), which files' EVFILT_READ shares (file.c)
+ *   EVFILT_VNODE        an inotify instance (inotify.c), which files' EVFILT_READ shares (file.c)
  *   EVFILT_SIGNAL       an eventfd and a signalfd of the whole process (signal.c)
  *   EVFILT_USER, and whatever else is known only here: the active list, and the bell (knote.c)
  *
@@ -100,9 +100,12 @@ struct knote {
         } process;
         struct {
             uint64_t device, inode, size, links; /* as last seen */
-            uint64_t look;                       /* a digest of mode, owner and times */
-            uint32_t happened;                   /* NOTE_* not returned yet */
-            int parent_watch;                    /* directories: inotify's number for "..", or -1 */
+            uint64_t rights, attributes;         /* digests: mode and owner; the extended ones */
+            int64_t modified_ns;
+            uint32_t heard;    /* IN_* not looked at yet */
+            uint32_t entries;  /* NOTE_* for changes of a directory's entries, likewise */
+            uint32_t happened; /* NOTE_* not returned yet */
+            int parent_watch;  /* directories: inotify's number for "..", or -1 */
             bool is_directory;
         } vnode;
         struct {
@@ -168,7 +171,7 @@ struct kq {
     struct pier__kq_heap heaps[2]; /* monotonic, wall clock */
     struct knote *watches[PIER__KQ_WATCH_BUCKETS];
     struct knote *files; /* EVFILT_READ on regular files */
-    uint32_t signal_count, connector_count;
+    uint32_t signal_count, connector_count, parent_count;
     uint32_t stale_streak; /* waits in a row that brought events of nobody */
 };
 
@@ -241,12 +244,24 @@ bool pier__kq_file_report(struct kq *q, struct knote *note, struct kevent *out);
 /* Activates those that have become readable unseen, by lseek(). */
 void pier__kq_files_check(struct kq *q);
 
-/* vnode.c: inotify. */
+/* inotify.c: watches, and who hears of what. */
+
+#define PIER__KQ_DIRECTORY_ENTRIES (IN_CREATE | IN_DELETE | IN_MOVED_FROM | IN_MOVED_TO)
+/* Beside the IN_* that a knote heard: something in the parent was removed or replaced. */
+#define PIER__KQ_HEARD_OF_END 0x80000000U
 
 int pier__kq_watch_add(struct kq *q, struct knote *note, uint32_t mask);
 void pier__kq_watch_remove(struct kq *q, struct knote *note);
+/* Watches the directory that a directory lies in now. */
+int pier__kq_watch_parent(struct kq *q, struct knote *note);
+void pier__kq_unwatch_parent(struct kq *q, struct knote *note);
 /* Reads what inotify has, and activates who is concerned. */
 void pier__kq_inotify_read(struct kq *q);
+
+/* vnode.c: finds out what it was that the knote heard of. May drop the knote. */
+void pier__kq_vnode_look(struct kq *q, struct knote *note);
+/* NOTE_* for an entry of a directory; `is_inside`: it was renamed within the directory. */
+uint32_t pier__kq_vnode_entries_changed(uint32_t mask, bool is_inside);
 
 /* timer.c: stores the events of expired timers. */
 int pier__kq_timers_collect(struct kq *q, int which, struct kevent *out, int room);

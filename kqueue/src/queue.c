@@ -265,7 +265,8 @@ static int begin_queue(int fd)
     q->fd = fd;
     q->life++;
     q->active_first = q->active_last = NULL;
-    q->active_count = q->signal_count = q->connector_count = q->stale_streak = 0;
+    q->active_count = q->signal_count = q->connector_count = q->parent_count = 0;
+    q->stale_streak = 0;
     q->bell_rung = q->is_collecting = false;
     q->needs_look = false;
     q->files = NULL;
