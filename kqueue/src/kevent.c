@@ -13,7 +13,6 @@
 #include "kq.h"
 
 #include <errno.h>
-#include <fcntl.h>
 #include <limits.h>
 #include <linux/time_types.h>
 #include <sys/syscall.h>
@@ -92,7 +91,7 @@ static int apply_change(struct kq *q, const struct kevent *change)
         return change_note(q, note, change);
     if (change->flags & EV_ADD)
         return add_note(q, filter, change);
-    if (filter->is_descriptor && fcntl((int)change->ident, F_GETFD) == -1)
+    if (filter->is_descriptor && !pier__kq_is_open((int)change->ident))
         return EBADF;
     return ENOENT;
 }
@@ -400,8 +399,8 @@ static int prepare(int fd, const struct kevent *changes, int nchanges, struct ke
     return stored;
 }
 
-int kevent(int kq, const struct kevent *changelist, int nchanges, struct kevent *eventlist,
-           int nevents, const struct timespec *timeout)
+static int change_and_wait(int kq, const struct kevent *changelist, int nchanges,
+                           struct kevent *eventlist, int nevents, const struct timespec *timeout)
 {
     uint64_t life;
     int64_t ns;
@@ -429,4 +428,16 @@ int kevent(int kq, const struct kevent *changelist, int nchanges, struct kevent 
         return -1;
     }
     return wait_for_events(kq, life, eventlist, nevents, ns);
+}
+
+/* A system call that succeeds leaves errno alone, and so must this, whatever it tried. */
+int kevent(int kq, const struct kevent *changelist, int nchanges, struct kevent *eventlist,
+           int nevents, const struct timespec *timeout)
+{
+    int saved_errno = errno;
+    int count = change_and_wait(kq, changelist, nchanges, eventlist, nevents, timeout);
+
+    if (count != -1)
+        errno = saved_errno;
+    return count;
 }

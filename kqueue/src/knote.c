@@ -227,6 +227,11 @@ int pier__kq_stat(int fd, struct stat *status)
     return fstatat(fd, "", status, AT_EMPTY_PATH); /* not fstat(), for the same reason */
 }
 
+bool pier__kq_is_open(int fd)
+{
+    return fcntl(fd, F_GETFD) != -1;
+}
+
 uint64_t pier__kq_source_tag(enum pier__kq_source source)
 {
     return SOURCE_TAG + (uint64_t)source;
@@ -256,7 +261,7 @@ bool pier__kq_is_kind(int fd, const char *kind)
     snprintf(path, sizeof(path), "/proc/self/fd/%d", fd);
     size = readlink(path, target, sizeof(target) - 1);
     if (size == -1)
-        return fcntl(fd, F_GETFD) != -1;
+        return pier__kq_is_open(fd);
     target[size] = '\0';
     return strstr(target, kind) != NULL;
 }

@@ -151,6 +151,8 @@ struct kq {
     _Atomic uint64_t life;  /* counts the queues that lived here; read without the lock as well */
     atomic_bool needs_look; /* there is something that each kevent() looks at before it waits */
     struct kq *next;
+    struct kq *ring_next, *ring_previous; /* of the open ones; ring_next alone: of the others */
+    int first_number;                     /* the first of the numbers it is open under, or -1 */
 
     struct knote **chunks;
     uint32_t chunk_count;
@@ -175,7 +177,16 @@ struct kq {
     uint32_t stale_streak; /* waits in a row that brought events of nobody */
 };
 
-/* queue.c: which descriptors are queues, and their birth and end. */
+/* numbers.c: which descriptor leads to which queue, if it is still open. */
+
+struct kq *pier__kq_queue_at(int fd);
+/* The number after `fd` of the same queue, or -1. With the queue's lock held, as the other two. */
+int pier__kq_next_number(int fd);
+/* The number leads nowhere so far. One thread at a time adds and removes, whatever the queue. */
+int pier__kq_add_number(struct kq *q, int fd);
+void pier__kq_remove_number(struct kq *q, int fd);
+
+/* queue.c: birth and end of queues, and finding out that one closed. */
 
 /* The queue that is open as `fd`, locked, or NULL. */
 struct kq *pier__kq_lock(int fd);
@@ -211,6 +222,7 @@ void pier__kq_deactivate(struct kq *q, struct knote *note);
 int pier__kq_ring(struct kq *q);
 int pier__kq_epoll_ctl(int epoll, int operation, int fd, struct epoll_event *event);
 int pier__kq_stat(int fd, struct stat *status);
+bool pier__kq_is_open(int fd);
 int pier__kq_source_add(struct kq *q, enum pier__kq_source source, int fd, uint32_t events);
 void pier__kq_source_close(struct kq *q, enum pier__kq_source source);
 uint64_t pier__kq_source_tag(enum pier__kq_source source);
@@ -233,6 +245,13 @@ void pier__kq_rebuild(struct kq *q);
 
 int pier__kq_backlog(int fd);
 int pier__kq_socket_error(int fd);
+/*
+ * What EPOLLERR means when there is nothing else: an error that the next call will return, or
+ * messages in the error queue (time stamps, word of MSG_ZEROCOPY), which BSD doesn't have, and which
+ * neither read() nor write() would find.
+ */
+enum pier__kq_error { ERROR_OF_SOCKET, ERROR_QUEUE, ERROR_UNKNOWN };
+enum pier__kq_error pier__kq_error_kind(int fd);
 int64_t pier__kq_socket_space(int fd);
 int64_t pier__kq_pipe_space(int fd);
 
@@ -240,6 +259,8 @@ int64_t pier__kq_pipe_space(int fd);
 
 int pier__kq_file_attach(struct kq *q, struct knote *note);
 void pier__kq_file_detach(struct kq *q, struct knote *note);
+/* Whether the number still means the file that was attached. */
+bool pier__kq_file_is_same(const struct knote *note);
 bool pier__kq_file_report(struct kq *q, struct knote *note, struct kevent *out);
 /* Activates those that have become readable unseen, by lseek(). */
 void pier__kq_files_check(struct kq *q);

@@ -180,7 +180,8 @@ struct kevent {
  * Makes a queue and returns its descriptor, or -1 with errno EMFILE, ENFILE or ENOMEM. The
  * descriptor is closed with close(), can be given to poll(), select(), epoll and other kqueues
  * (readable: there are events), is close-on-exec, and doesn't exist in a child made by fork().
- * What the library keeps for a closed queue is freed by the next kqueue().
+ * What the library keeps for a closed queue is freed by the next kqueue(), or by one of the next
+ * if many queues are open: each looks at a few of them.
  */
 PIER_KQUEUE_API int kqueue(void);
 
@@ -211,8 +212,8 @@ PIER_KQUEUE_API int kevent(int kq, const struct kevent *changelist, int nchanges
                            struct kevent *eventlist, int nevents, const struct timespec *timeout);
 
 /*
- * Not of BSD: frees at once what the library keeps for closed queues, its hidden descriptors among
- * it, as the next kqueue() would. For programs that count their descriptors.
+ * Not of BSD: frees at once what the library keeps for all closed queues, its hidden descriptors
+ * among it. For programs that count their descriptors.
  */
 PIER_KQUEUE_API void pier_kqueue_reclaim(void);
 
