@@ -179,6 +179,17 @@ int pier__kq_ring(struct kq *q)
     return 0;
 }
 
+void pier__kq_silence_bell(struct kq *q)
+{
+    struct epoll_event event = {.events = EPOLLET | EPOLLONESHOT};
+
+    if (!q->bell_rung)
+        return;
+    event.data.u64 = pier__kq_source_tag(SOURCE_BELL);
+    pier__kq_epoll_ctl(q->fd, EPOLL_CTL_MOD, q->sources[SOURCE_BELL].fd, &event);
+    q->bell_rung = false;
+}
+
 int pier__kq_activate(struct kq *q, struct knote *note)
 {
     if (note->active || note->disabled)

@@ -85,6 +85,7 @@ struct knote {
     union {
         struct {
             uint64_t next_ns, period_ns; /* when it expires next; 0: never again */
+            uint64_t returned_ns;        /* by the wall clock: when it was last returned, or 0 */
             uint32_t place;              /* in the heap, or PIER__KQ_NOWHERE */
             bool wall;                   /* by the wall clock */
         } timer;
@@ -138,7 +139,13 @@ enum pier__kq_source {
     SOURCE_COUNT
 };
 
+/* Those of them behind which there are many. */
+enum pier__kq_turn { TURN_ACTIVE, TURN_SIDE, TURN_TIMER, TURN_WALL_TIMER, TURN_COUNT };
+
 #define PIER__KQ_WATCH_BUCKETS 64
+#define PIER__KQ_NO_TAG UINT64_MAX
+/* The most events that one call returns. */
+#define PIER__KQ_BATCH 256
 
 /*
  * Memory of a queue is never given back, only used again, so that a thread that comes late finds a
@@ -175,6 +182,9 @@ struct kq {
     struct knote *files; /* EVFILT_READ on regular files */
     uint32_t signal_count, connector_count, parent_count;
     uint32_t stale_streak; /* waits in a row that brought events of nobody */
+    /* collect.c: how many events a source may still return before epoll is asked again. */
+    uint32_t owed[TURN_COUNT];
+    uint64_t side_first; /* the tag that the second epoll's turn began with */
 };
 
 /* numbers.c: which descriptor leads to which queue, if it is still open. */
@@ -185,6 +195,8 @@ int pier__kq_next_number(int fd);
 /* The number leads nowhere so far. One thread at a time adds and removes, whatever the queue. */
 int pier__kq_add_number(struct kq *q, int fd);
 void pier__kq_remove_number(struct kq *q, int fd);
+/* Whether one number is a duplicate of the other. */
+bool pier__kq_is_same_open_file(int a, int b);
 
 /* queue.c: birth and end of queues, and finding out that one closed. */
 
@@ -220,6 +232,8 @@ int pier__kq_activate(struct kq *q, struct knote *note);
 void pier__kq_deactivate(struct kq *q, struct knote *note);
 /* Makes the queue readable while the active list isn't empty. */
 int pier__kq_ring(struct kq *q);
+/* Takes that back: all that it told of has been returned by a call that didn't hear it. */
+void pier__kq_silence_bell(struct kq *q);
 int pier__kq_epoll_ctl(int epoll, int operation, int fd, struct epoll_event *event);
 int pier__kq_stat(int fd, struct stat *status);
 bool pier__kq_is_open(int fd);
@@ -231,8 +245,16 @@ bool pier__kq_is_kind(int fd, const char *kind);
 /* Closes it if it is. */
 void pier__kq_close(int fd, const char *kind);
 
-/* kevent.c: stores an event if the filter has one, and does what the flags want done then. */
+/* collect.c: what epoll said becomes events. */
+
+/* Stores an event if the filter has one, and does what the flags want done then. */
 bool pier__kq_deliver(struct kq *q, struct knote *note, uint32_t ready, struct kevent *out);
+/* Stores at most `room` events, of which epoll brought `count` or fewer. */
+int pier__kq_collect(struct kq *q, const struct epoll_event *ready, int count, struct kevent *out,
+                     int room);
+/* Stores what found no room in its turn. */
+int pier__kq_collect_owed(struct kq *q, struct kevent *out, int room);
+bool pier__kq_owes(const struct kq *q);
 
 /* descriptor.c: EVFILT_READ and EVFILT_WRITE in epoll. rebuild.c: making epoll forget. */
 

@@ -8,7 +8,14 @@
 #include "kq.h"
 
 #include <errno.h>
+#include <fcntl.h>
 #include <stdlib.h>
+#include <sys/syscall.h>
+#include <unistd.h>
+
+#ifndef F_DUPFD_QUERY
+#define F_DUPFD_QUERY 1027 /* Linux 6.10 */
+#endif
 
 #define PAGE_SLOTS 1024
 #define PAGES 4096
@@ -74,4 +81,13 @@ void pier__kq_remove_number(struct kq *q, int fd)
         link = &slot_of(*link)->next;
     *link = slot_of(fd)->next;
     atomic_store_explicit(&slot_of(fd)->queue, NULL, memory_order_release);
+}
+
+bool pier__kq_is_same_open_file(int a, int b)
+{
+    int answer = fcntl(a, F_DUPFD_QUERY, b);
+
+    if (answer >= 0)
+        return answer == 1;
+    return syscall(SYS_kcmp, getpid(), getpid(), 0 /* KCMP_FILE */, a, b) == 0;
 }

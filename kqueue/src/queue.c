@@ -16,13 +16,9 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <stdlib.h>
+#include <string.h>
 #include <sys/eventfd.h>
-#include <sys/syscall.h>
 #include <unistd.h>
-
-#ifndef F_DUPFD_QUERY
-#define F_DUPFD_QUERY 1027 /* Linux 6.10 */
-#endif
 
 #define FIRST_QUEUES 8
 /* How many queues one kqueue() asks about; all, if there are fewer. */
@@ -58,15 +54,6 @@ static void leave_ring(struct kq *q)
         open_queues = q->ring_next == q ? NULL : q->ring_next;
     q->ring_next = spare_queues;
     spare_queues = q;
-}
-
-static bool is_same_file(int a, int b)
-{
-    int answer = fcntl(a, F_DUPFD_QUERY, b);
-
-    if (answer >= 0)
-        return answer == 1;
-    return syscall(SYS_kcmp, getpid(), getpid(), 0 /* KCMP_FILE */, a, b) == 0;
 }
 
 /* Whether `fd` is an open queue. An epoll that isn't one is left as it was. */
@@ -282,6 +269,7 @@ static int begin_queue(int fd)
     q->active_first = q->active_last = NULL;
     q->active_count = q->signal_count = q->connector_count = q->parent_count = 0;
     q->stale_streak = 0;
+    memset(q->owed, 0, sizeof(q->owed));
     q->bell_rung = q->is_collecting = false;
     q->needs_look = false;
     q->files = NULL;
@@ -343,7 +331,7 @@ int kqueue(void)
 static bool has_number_for(const struct kq *q, int fd)
 {
     for (int number = q->first_number; number != -1; number = pier__kq_next_number(number)) {
-        if (is_same_file(fd, number))
+        if (pier__kq_is_same_open_file(fd, number))
             return true;
     }
     return false;
@@ -400,7 +388,7 @@ uint64_t pier__kq_peek(int fd)
 
 void pier__kq_unlock(struct kq *q)
 {
-    bool needs_look = q->signal_count > 0 || q->files;
+    bool needs_look = q->signal_count > 0 || q->files || pier__kq_owes(q);
 
     if (needs_look != atomic_load_explicit(&q->needs_look, memory_order_relaxed))
         atomic_store_explicit(&q->needs_look, needs_look, memory_order_relaxed);
