@@ -33,6 +33,7 @@
 
 struct kq;
 struct knote;
+struct sigaction;
 struct stat;
 
 /* The flags of a change that stay with the knote. */
@@ -327,6 +328,10 @@ int pier__kq_signal_eventfd(void);
 int pier__kq_signal_blockedfd(void);
 /* How many signals this thread caught that the program itself ignores. */
 unsigned int pier__kq_signals_swallowed(void);
+/* sigaction() as the program sees it: ours doesn't show. An errno. */
+int pier__kq_disposition(int signal, const struct sigaction *wanted, struct sigaction *old);
+/* interpose.c: the C library's sigaction(). */
+int pier__kq_real_sigaction(int signal, const struct sigaction *action, struct sigaction *old);
 void pier__kq_signals_before_fork(void);
 void pier__kq_signals_after_fork(void);
 /* In a child: the eventfd and the signalfd are the parent's. */

@@ -231,8 +231,6 @@ static void ignored_signal_becomes_default_in_exec(void)
     queue = new_queue();
     signal(SIGUSR1, SIG_IGN);
     CHECK_EQ(add(queue, SIGUSR1, EVFILT_SIGNAL, 0), 0);
-    CHECK(signal(SIGUSR1, SIG_IGN) != SIG_IGN); /* ours is there, until kevent() looks again */
-    CHECK(is_quiet(queue));
     child = vfork(); /* fork() gives the program's own back */
     if (child == 0) {
         execl("/bin/sh", "sh", "-c", "kill -USR1 $$; exit 0", (char *)NULL);
