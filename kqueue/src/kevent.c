@@ -76,7 +76,7 @@ static int apply_change(struct kq *q, const struct kevent *change)
     const struct pier__kq_filter *filter = filter_of(change->filter);
     struct knote *note;
 
-    if (!filter)
+    if (!filter || change->flags & EV_FORCEONESHOT)
         return EINVAL;
     if (filter->is_descriptor && change->ident > INT_MAX)
         return EBADF;

@@ -340,7 +340,8 @@ static void unknown_notes(void)
 {
     int queue = new_queue();
 
-    CHECK_EQ(watch(queue, getpid(), 0x1 /* FreeBSD's NOTE_TRACK */), EINVAL);
+    CHECK_EQ(watch(queue, getpid(), NOTE_TRACK), EINVAL);
+    CHECK_EQ(watch(queue, getpid(), NOTE_EXIT | NOTE_TRACK), EINVAL);
     CHECK_EQ(watch(queue, getpid(), NOTE_EXIT), 0);
     CHECK(is_quiet(queue));
     CHECK_EQ(change(queue, (uintptr_t)getpid(), EVFILT_PROC, EV_DELETE, 0, 0, NULL), 0);
