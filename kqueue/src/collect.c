@@ -40,7 +40,31 @@ struct catch
     uint32_t sources; /* the library's own that are ready, a bit each */
     bool found;       /* a knote that exists */
     bool strangers;   /* a tag of a knote that exists no more */
+    bool is_round;    /* epoll has begun to say the same again */
 };
+
+/* epoll goes on returning it for as long as it is ready. */
+static bool is_level_triggered(const struct knote *note)
+{
+    return note->filter != &pier__kq_process &&
+           (pier__kq_epoll_mask(note) & (EPOLLET | EPOLLONESHOT)) == 0;
+}
+
+/* Whether this call has had it already. What epoll returns once only is never left out. */
+static bool is_repeated(const struct kq *q, struct knote *note)
+{
+    bool is_repeated = note->round == q->round && is_level_triggered(note);
+
+    note->round = q->round;
+    return is_repeated;
+}
+
+static void catch_source(struct catch *catch, uint64_t number)
+{
+    if (catch->sources & 1U << number)
+        catch->is_round = true;
+    catch->sources |= 1U << number;
+}
 
 static int collect_notes(struct kq *q, const struct epoll_event *ready, int count,
                          struct kevent *out, struct catch *catch)
@@ -51,7 +75,7 @@ static int collect_notes(struct kq *q, const struct epoll_event *ready, int coun
         struct knote *note;
 
         if ((uint32_t)ready[i].data.u64 >= (uint32_t)pier__kq_source_tag(0)) {
-            catch->sources |= 1U << (ready[i].data.u64 - pier__kq_source_tag(0));
+            catch_source(catch, ready[i].data.u64 - pier__kq_source_tag(0));
             continue;
         }
         note = pier__kq_by_tag(q, ready[i].data.u64);
@@ -60,9 +84,28 @@ static int collect_notes(struct kq *q, const struct epoll_event *ready, int coun
             continue;
         }
         catch->found = true;
-        if (pier__kq_deliver(q, note, ready[i].events, &out[stored]))
+        if (is_repeated(q, note))
+            catch->is_round = true;
+        else if (pier__kq_deliver(q, note, ready[i].events, &out[stored]))
             stored++;
     }
+    return stored;
+}
+
+/* The first wait brought as many as it could hold, and there is room for more. */
+static int collect_more(struct kq *q, struct kevent *out, int room, struct catch *catch)
+{
+    struct epoll_event ready[PIER__KQ_BATCH];
+    int stored = 0, count, wanted;
+
+    do {
+        wanted = room < PIER__KQ_BATCH ? room : PIER__KQ_BATCH;
+        count = epoll_wait(q->fd, ready, wanted, 0);
+        if (count <= 0)
+            break;
+        stored += collect_notes(q, ready, count, &out[stored], catch);
+        room -= count;
+    } while (count == wanted && room > 0 && !catch->is_round);
     return stored;
 }
 
@@ -92,14 +135,6 @@ static int serve_active(struct kq *q, struct kevent *out, int room)
     return stored;
 }
 
-/* epoll goes on returning it for as long as it is ready. */
-static bool is_level_triggered(struct kq *q, uint64_t tag)
-{
-    const struct knote *note = pier__kq_by_tag(q, tag);
-
-    return note && (pier__kq_epoll_mask(note) & (EPOLLET | EPOLLONESHOT)) == 0;
-}
-
 /*
  * Leaves out what the turn has had already, that is, what comes with and after the one that it
  * began with. epoll will return that again, and must: what it returns once only stays.
@@ -110,8 +145,10 @@ static int leave_out_second_round(struct kq *q, struct epoll_event *ready, int c
     int left = 0;
 
     for (int i = 0; i < count; i++) {
+        const struct knote *note = pier__kq_by_tag(q, ready[i].data.u64);
+
         is_second = is_second || ready[i].data.u64 == q->side_first;
-        if (!is_second || !is_level_triggered(q, ready[i].data.u64))
+        if (!is_second || !note || !is_level_triggered(note))
             ready[left++] = ready[i];
     }
     if (is_second)
@@ -124,19 +161,25 @@ static int serve_side(struct kq *q, struct kevent *out, int room, struct catch *
 {
     struct epoll_event ready[PIER__KQ_BATCH];
     uint32_t *owed = &q->owed[TURN_SIDE];
-    int wanted = room < PIER__KQ_BATCH ? room : PIER__KQ_BATCH, count;
+    int stored = 0;
 
-    if ((uint32_t)wanted > *owed)
-        wanted = (int)*owed;
-    count = epoll_wait(q->sources[SOURCE_SIDE].fd, ready, wanted, 0);
-    *owed = count == wanted ? *owed - (uint32_t)count : 0;
-    if (count <= 0)
-        return 0;
-    if (q->side_first == PIER__KQ_NO_TAG)
-        q->side_first = ready[0].data.u64;
-    else
-        count = leave_out_second_round(q, ready, count);
-    return collect_notes(q, ready, count, out, catch);
+    while (*owed > 0 && stored < room) {
+        int left = room - stored, count;
+        int wanted = left < PIER__KQ_BATCH ? left : PIER__KQ_BATCH;
+
+        if ((uint32_t)wanted > *owed)
+            wanted = (int)*owed;
+        count = epoll_wait(q->sources[SOURCE_SIDE].fd, ready, wanted, 0);
+        *owed = count == wanted ? *owed - (uint32_t)count : 0;
+        if (count <= 0)
+            break;
+        if (q->side_first == PIER__KQ_NO_TAG)
+            q->side_first = ready[0].data.u64;
+        else
+            count = leave_out_second_round(q, ready, count);
+        stored += collect_notes(q, ready, count, &out[stored], catch);
+    }
+    return stored;
 }
 
 static int serve_timers(struct kq *q, int which, struct kevent *out, int room)
@@ -212,7 +255,10 @@ int pier__kq_collect(struct kq *q, const struct epoll_event *ready, int count, s
     int stored;
 
     q->is_collecting = true;
+    q->round++;
     stored = collect_notes(q, ready, count, out, &catch);
+    if (count == PIER__KQ_BATCH && count < room)
+        stored += collect_more(q, &out[stored], room - count, &catch);
     /* Each source that came up has left one place at least: it was one of `room` itself. */
     if (catch.sources != 0)
         begin_turns(q, catch.sources);
@@ -238,7 +284,8 @@ int pier__kq_collect_owed(struct kq *q, struct kevent *out, int room)
     if (!pier__kq_owes(q))
         return 0;
     q->is_collecting = true;
-    stored = serve_turns(q, out, room < PIER__KQ_BATCH ? room : PIER__KQ_BATCH, &catch);
+    q->round++;
+    stored = serve_turns(q, out, room, &catch);
     q->is_collecting = false;
     if (q->active_count > 0)
         pier__kq_ring(q);

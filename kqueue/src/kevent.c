@@ -196,7 +196,7 @@ static int wait_and_collect(int fd, uint64_t life, struct kevent *events, int ne
         errno = EBADF;
         return -1;
     }
-    count = pier__kq_collect(q, ready, count, events, room);
+    count = pier__kq_collect(q, ready, count, events, nevents);
     if (q->stale_streak >= STALE_STREAK_MAX) {
         pier__kq_rebuild(q);
         is_rebuilt = true;

@@ -75,6 +75,7 @@ struct knote {
     struct knote *active_next, *active_previous;
     uint32_t index;      /* its place, fixed for the life of the queue */
     uint32_t generation; /* how often that place was given away */
+    uint32_t round;      /* the queue's, when epoll last returned it */
     bool in_use;
     bool disabled;
     bool active;        /* on the active list */
@@ -145,7 +146,7 @@ enum pier__kq_turn { TURN_ACTIVE, TURN_SIDE, TURN_TIMER, TURN_WALL_TIMER, TURN_C
 
 #define PIER__KQ_WATCH_BUCKETS 64
 #define PIER__KQ_NO_TAG UINT64_MAX
-/* The most events that one call returns. */
+/* How many events one wait brings at most. */
 #define PIER__KQ_BATCH 256
 
 /*
@@ -185,6 +186,7 @@ struct kq {
     uint32_t stale_streak; /* waits in a row that brought events of nobody */
     /* collect.c: how many events a source may still return before epoll is asked again. */
     uint32_t owed[TURN_COUNT];
+    uint32_t round;      /* counts the calls that collect events */
     uint64_t side_first; /* the tag that the second epoll's turn began with */
 };
 
@@ -250,7 +252,7 @@ void pier__kq_close(int fd, const char *kind);
 
 /* Stores an event if the filter has one, and does what the flags want done then. */
 bool pier__kq_deliver(struct kq *q, struct knote *note, uint32_t ready, struct kevent *out);
-/* Stores at most `room` events, of which epoll brought `count` or fewer. */
+/* Stores at most `room` events, of which a wait has brought `count` or fewer so far. */
 int pier__kq_collect(struct kq *q, const struct epoll_event *ready, int count, struct kevent *out,
                      int room);
 /* Stores what found no room in its turn. */

@@ -7,6 +7,7 @@
 #include <fcntl.h>
 #include <stdio.h>
 #include <string.h>
+#include <sys/eventfd.h>
 #include <unistd.h>
 
 #define EACH_MAX 40
@@ -229,6 +230,67 @@ static void readable_until_the_last(void)
     close(queue);
 }
 
+/* A list that is longer than one wait of the kernel brings is filled all the same, without repeats. */
+static void long_list(void)
+{
+    enum { MANY = 600, ALL = 3 * MANY };
+    static int fds[MANY], seen[3][MANY];
+    static struct kevent events[ALL + 100];
+    int queue = new_queue(), count;
+
+    for (int i = 0; i < MANY; i++) {
+        fds[i] = eventfd(1, EFD_CLOEXEC);
+        REQUIRE(fds[i] >= 0);
+        CHECK_EQ(change(queue, (uintptr_t)fds[i], EVFILT_READ, EV_ADD, 0, 0, NULL), 0);
+        CHECK_EQ(change(queue, (uintptr_t)fds[i], EVFILT_WRITE, EV_ADD, 0, 0, NULL), 0);
+        CHECK_EQ(change(queue, (uintptr_t)fds[i], EVFILT_USER, EV_ADD, NOTE_TRIGGER, 0, NULL), 0);
+    }
+    for (int round = 1; round <= 3; round++) {
+        count = get(queue, events, COUNT(events), 0);
+        CHECK_EQ(count, ALL);
+        for (int i = 0; i < count; i++) {
+            int filter = events[i].filter == EVFILT_READ    ? 0
+                         : events[i].filter == EVFILT_WRITE ? 1
+                                                            : 2;
+
+            for (int n = 0; n < MANY; n++)
+                seen[filter][n] += events[i].ident == (uintptr_t)fds[n];
+        }
+        for (int filter = 0; filter < 3; filter++) {
+            for (int n = 0; n < MANY; n++)
+                REQUIRE(seen[filter][n] == round);
+        }
+    }
+    for (int i = 0; i < MANY; i++)
+        close(fds[i]);
+    close(queue);
+}
+
+/* The same with edges, which the kernel tells of once: a list that is too short loses none. */
+static void edges_with_short_lists(void)
+{
+    enum { MANY = 600 };
+    static int fds[MANY], seen[MANY];
+    static struct kevent events[400];
+    int queue = new_queue(), count;
+
+    for (int i = 0; i < MANY; i++) {
+        fds[i] = eventfd(1, EFD_CLOEXEC);
+        CHECK_EQ(add(queue, (uintptr_t)fds[i], EVFILT_READ, i % 2 ? EV_CLEAR : EV_ONESHOT), 0);
+    }
+    while ((count = get(queue, events, COUNT(events), 0)) > 0) {
+        for (int i = 0; i < count; i++) {
+            for (int n = 0; n < MANY; n++)
+                seen[n] += events[i].ident == (uintptr_t)fds[n];
+        }
+    }
+    for (int n = 0; n < MANY; n++)
+        REQUIRE(seen[n] == 1);
+    for (int i = 0; i < MANY; i++)
+        close(fds[i]);
+    close(queue);
+}
+
 /* What is deleted or disabled while it is owed isn't returned. */
 static void owed_and_deleted(void)
 {
@@ -250,8 +312,14 @@ static void owed_and_deleted(void)
 int main(void)
 {
     static const struct test tests[] = {
-        TEST(as_many_of_each),        TEST(one_at_a_time),        TEST(few_among_many),
-        TEST(list_that_fits_neither), TEST(one_alone_among_many), TEST(readable_until_the_last),
+        TEST(as_many_of_each),
+        TEST(one_at_a_time),
+        TEST(few_among_many),
+        TEST(list_that_fits_neither),
+        TEST(one_alone_among_many),
+        TEST(readable_until_the_last),
+        TEST(long_list),
+        TEST(edges_with_short_lists),
         TEST(owed_and_deleted),
     };
 
