@@ -189,6 +189,26 @@ static void refused_datagram(void)
     }
 }
 
+/* In docs/kqueue.md: an error that comes on top of messages can't be told from them. */
+static void refused_behind_time_stamps(void)
+{
+    int queue = new_queue(), pair[2];
+
+    udp_pair(pair);
+    if (tells_kinds_of_error() && ask_for_time_stamps(pair[0]) && send(pair[0], "x", 1, 0) == 1 &&
+        is_stamped(pair[0])) {
+        CHECK_EQ(add(queue, (uintptr_t)pair[0], EVFILT_READ, 0), 0);
+        CHECK(is_quiet(queue));
+        close(pair[1]);
+        CHECK_EQ(send(pair[0], "x", 1, 0), 1);
+        CHECK(is_quiet(queue));
+    } else {
+        close(pair[1]);
+    }
+    close(pair[0]);
+    close(queue);
+}
+
 /* IP_RECVERR gives both an error and a message. Once it is told, not for ever. */
 static void error_and_message(void)
 {
@@ -216,7 +236,8 @@ int main(void)
 {
     static const struct test tests[] = {
         TEST(time_stamps_of_udp),     TEST(time_stamps_of_tcp), TEST(full_socket_with_time_stamps),
-        TEST(end_behind_time_stamps), TEST(refused_datagram),   TEST(error_and_message),
+        TEST(end_behind_time_stamps), TEST(refused_datagram),   TEST(refused_behind_time_stamps),
+        TEST(error_and_message),
     };
 
     return check_main(tests, COUNT(tests));
