@@ -63,6 +63,17 @@ static int set_epoll(struct kq *q, int operation, struct knote *note)
                : 0;
 }
 
+/*
+ * For a registration that must be there: ENOENT if the number is another file's now. epoll also
+ * answers EPERM then, for a file that it can't watch, and EINVAL for the queue's own epoll.
+ */
+static int set_registered(struct kq *q, int operation, struct knote *note)
+{
+    int error = set_epoll(q, operation, note);
+
+    return error == EPERM || error == EINVAL ? ENOENT : error;
+}
+
 static int prepare_side(struct kq *q)
 {
     int side, error;
@@ -99,7 +110,10 @@ static void forget_descriptor(struct kq *q, int fd, const struct knote *fresh)
     for (int i = 0; i < 2; i++) {
         struct knote *note = pier__kq_find(q, filters[i], (uintptr_t)fd);
 
-        if (note && note != fresh && note->registered && set_epoll(q, EPOLL_CTL_MOD, note) != 0) {
+        if (!note || note == fresh)
+            continue;
+        if (note->registered ? set_epoll(q, EPOLL_CTL_MOD, note) != 0
+                             : !pier__kq_file_is_same(note)) {
             note->registered = false;
             pier__kq_drop(q, note, false);
         }
@@ -109,7 +123,7 @@ static void forget_descriptor(struct kq *q, int fd, const struct knote *fresh)
 /* Tells epoll what the knote is now. `begins`: if the number means another file, watch that. */
 static int update_epoll(struct kq *q, struct knote *note, bool begins)
 {
-    int error = set_epoll(q, EPOLL_CTL_MOD, note);
+    int error = set_registered(q, EPOLL_CTL_MOD, note);
 
     if (error != ENOENT || !begins)
         return error;
@@ -119,6 +133,21 @@ static int update_epoll(struct kq *q, struct knote *note, bool begins)
     note->parked = false;
     error = add_epoll(q, note);
     if (error == 0)
+        forget_descriptor(q, fd_of(note), note);
+    return error;
+}
+
+/* The same for what epoll can't watch. */
+static int update_file(struct kq *q, struct knote *note, bool begins)
+{
+    bool is_same = pier__kq_file_is_same(note);
+    int error;
+
+    if (!is_same && !begins)
+        return pier__kq_is_open(fd_of(note)) ? ENOENT : EBADF;
+    pier__kq_file_detach(q, note);
+    error = add_epoll(q, note);
+    if (error == 0 && !is_same)
         forget_descriptor(q, fd_of(note), note);
     return error;
 }
@@ -151,8 +180,7 @@ static int modify(struct kq *q, struct knote *note, const struct kevent *change)
         note->parked = note->parked && !begins;
         error = update_epoll(q, note, begins);
     } else {
-        pier__kq_file_detach(q, note);
-        error = add_epoll(q, note);
+        error = update_file(q, note, begins);
     }
     if (error != 0)
         pier__kq_drop(q, note, false);
@@ -161,12 +189,18 @@ static int modify(struct kq *q, struct knote *note, const struct kevent *change)
 
 static int detach(struct kq *q, struct knote *note, bool spent)
 {
-    if (note->kind == KIND_FILE)
+    int error = 0;
+
+    if (note->kind == KIND_FILE) {
+        if (!spent && !pier__kq_file_is_same(note))
+            error = pier__kq_is_open(fd_of(note)) ? ENOENT : EBADF;
         pier__kq_file_detach(q, note);
+        return error;
+    }
     /* What EPOLLONESHOT has disarmed may stay until the file is closed: one call saved. */
     if (!note->registered || (spent && !note->parked))
         return 0;
-    return set_epoll(q, EPOLL_CTL_DEL, note);
+    return set_registered(q, EPOLL_CTL_DEL, note);
 }
 
 static void silence(struct kq *q, struct knote *note)
@@ -231,25 +265,42 @@ static bool learn_kind(struct knote *note)
     return true;
 }
 
-static bool is_ready_now(int fd, short events)
+/* Those of `events` that hold now, errors and hang-ups included. */
+static short poll_now(int fd, short events)
 {
     struct pollfd poll_fd = {.fd = fd, .events = events};
 
-    return poll(&poll_fd, 1, 0) > 0 && (poll_fd.revents & events) != 0;
+    return poll(&poll_fd, 1, 0) > 0 ? poll_fd.revents : 0;
+}
+
+/*
+ * Nothing but EPOLLERR. A message in the error queue is no event. Where it can't be told from an
+ * error there is an event for each time that epoll wakes, and not for as long as it lasts.
+ */
+static bool report_error(struct kq *q, struct knote *note)
+{
+    enum pier__kq_error kind = ERROR_OF_SOCKET;
+
+    if (learn_kind(note) && note->kind == KIND_SOCKET)
+        kind = pier__kq_error_kind(fd_of(note));
+    if (kind == ERROR_OF_SOCKET)
+        return confirm(q, note);
+    park(q, note);
+    return kind == ERROR_UNKNOWN;
 }
 
 static bool report_read(struct kq *q, struct knote *note, uint32_t ready, struct kevent *out)
 {
     bool is_over = (ready & (EPOLLRDHUP | EPOLLHUP)) != 0;
-    int bytes = 0;
+    int fd = fd_of(note), bytes = 0;
 
     if (note->kind == KIND_FILE)
         return pier__kq_file_report(q, note, out);
-    if (ioctl(fd_of(note), FIONREAD, &bytes) == -1) {
+    if (ioctl(fd, FIONREAD, &bytes) == -1) {
         if (errno == EBADF)
             return drop_stale(q, note);
         /* EINVAL is a listening socket; all else can be read and doesn't say how much. */
-        bytes = errno == EINVAL ? pier__kq_backlog(fd_of(note)) : 1;
+        bytes = errno == EINVAL ? pier__kq_backlog(fd) : 1;
     }
     if ((ready & (EPOLLRDHUP | EPOLLHUP)) == EPOLLHUP) {
         if (!learn_kind(note))
@@ -260,13 +311,39 @@ static bool report_read(struct kq *q, struct knote *note, uint32_t ready, struct
     if (note->event.fflags & NOTE_LOWAT && bytes < note->event.data && !is_over &&
         !(ready & EPOLLERR))
         return park(q, note);
-    if (bytes == 0 && !is_over && !is_ready_now(fd_of(note), POLLIN | POLLERR | POLLHUP))
-        return rearm(q, note);
+    if (bytes == 0 && !is_over) {
+        short now = poll_now(fd, POLLIN);
+
+        if (!(now & (POLLIN | POLLERR | POLLHUP)))
+            return rearm(q, note);
+        if (!(now & (POLLIN | POLLHUP)))
+            return report_error(q, note);
+    }
     out->data = bytes;
     if (is_over) {
         out->flags |= EV_EOF;
         if (ready & EPOLLERR)
-            out->fflags = (unsigned int)pier__kq_socket_error(fd_of(note));
+            out->fflags = (unsigned int)pier__kq_socket_error(fd);
+    }
+    return confirm(q, note);
+}
+
+static bool report_socket_write(struct kq *q, struct knote *note, uint32_t ready,
+                                struct kevent *out)
+{
+    int fd = fd_of(note);
+
+    out->data = pier__kq_socket_space(fd);
+    if (!(ready & (EPOLLOUT | EPOLLHUP)))
+        return report_error(q, note);
+    if (ready & EPOLLHUP) {
+        if (!(poll_now(fd, POLLRDHUP) & POLLRDHUP))
+            return park(q, note);
+        out->flags |= EV_EOF;
+        if (ready & EPOLLERR)
+            out->fflags = (unsigned int)pier__kq_socket_error(fd);
+    } else if (out->data == 0) {
+        out->data = 1; /* epoll said that there is room. */
     }
     return confirm(q, note);
 }
@@ -277,22 +354,12 @@ static bool report_write(struct kq *q, struct knote *note, uint32_t ready, struc
         return pier__kq_file_report(q, note, out);
     if (!learn_kind(note))
         return drop_stale(q, note);
-    if (note->kind == KIND_SOCKET) {
-        if (ready & EPOLLHUP) {
-            if (!is_ready_now(fd_of(note), POLLRDHUP))
-                return park(q, note);
-            out->flags |= EV_EOF;
-            if (ready & EPOLLERR)
-                out->fflags = (unsigned int)pier__kq_socket_error(fd_of(note));
-        }
-        out->data = pier__kq_socket_space(fd_of(note));
-    } else if (note->kind == KIND_PIPE) {
-        if (ready & EPOLLERR)
-            out->flags |= EV_EOF;
-        out->data = pier__kq_pipe_space(fd_of(note));
-    } else {
-        out->data = 1;
-    }
+    if (note->kind == KIND_SOCKET)
+        return report_socket_write(q, note, ready, out);
+    if (ready & (EPOLLERR | EPOLLHUP))
+        out->flags |= EV_EOF; /* The reader is gone: nothing fits, however empty the pipe is. */
+    else
+        out->data = note->kind == KIND_PIPE ? pier__kq_pipe_space(fd_of(note)) : 1;
     return confirm(q, note);
 }
 

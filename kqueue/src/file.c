@@ -19,6 +19,14 @@ static bool has_end(mode_t mode)
     return S_ISREG(mode) || S_ISDIR(mode) || S_ISBLK(mode);
 }
 
+bool pier__kq_file_is_same(const struct knote *note)
+{
+    struct stat status;
+
+    return note->kind == KIND_FILE && pier__kq_stat((int)note->event.ident, &status) == 0 &&
+           status.st_dev == note->u.file.device && status.st_ino == note->u.file.inode;
+}
+
 int pier__kq_file_attach(struct kq *q, struct knote *note)
 {
     struct stat status;

@@ -1,11 +1,8 @@
 /*
- * kevent(): apply the changes, wait, turn what epoll says into events.
+ * kevent(): apply the changes and wait. collect.c turns what epoll says into events.
  *
  * The wait is one epoll_wait on the program's own descriptor with no lock held, so any number of
- * threads may wait while others make changes. What it brings is looked at under the lock: a tag
- * leads to a knote, its filter decides whether there is an event and completes it. Sources of the
- * library (second epoll, timers, inotify, signals, the bell) come after the plain knotes and share
- * the room that is left, of which each brought at least one place.
+ * threads may wait while others make changes. What it brings is looked at under the lock.
  *
  * A wait may bring nothing worth an event (another thread was faster, a filter says no): then it
  * goes on with what is left of the time.
@@ -13,14 +10,12 @@
 #include "kq.h"
 
 #include <errno.h>
-#include <fcntl.h>
 #include <limits.h>
 #include <linux/time_types.h>
 #include <sys/syscall.h>
 #include <time.h>
 #include <unistd.h>
 
-#define BATCH 256
 #define NS_PER_SECOND 1000000000LL
 #define NS_PER_MS 1000000LL
 #define FOREVER INT64_MAX
@@ -81,7 +76,7 @@ static int apply_change(struct kq *q, const struct kevent *change)
     const struct pier__kq_filter *filter = filter_of(change->filter);
     struct knote *note;
 
-    if (!filter)
+    if (!filter || change->flags & EV_FORCEONESHOT)
         return EINVAL;
     if (filter->is_descriptor && change->ident > INT_MAX)
         return EBADF;
@@ -92,7 +87,7 @@ static int apply_change(struct kq *q, const struct kevent *change)
         return change_note(q, note, change);
     if (change->flags & EV_ADD)
         return add_note(q, filter, change);
-    if (filter->is_descriptor && fcntl((int)change->ident, F_GETFD) == -1)
+    if (filter->is_descriptor && !pier__kq_is_open((int)change->ident))
         return EBADF;
     return ENOENT;
 }
@@ -123,134 +118,6 @@ static int apply_changes(struct kq *q, const struct kevent *changes, int nchange
         change.data = *error;
         events[stored++] = change;
     }
-    return stored;
-}
-
-/* Events. */
-
-bool pier__kq_deliver(struct kq *q, struct knote *note, uint32_t ready, struct kevent *out)
-{
-    if (note->disabled)
-        return false;
-    *out = note->event;
-    out->fflags = 0;
-    out->data = 0;
-    /* A report of false may have freed the knote, if its descriptor turned out to be closed. */
-    if (!note->filter->report(q, note, ready, out))
-        return false;
-    if (out->flags & EV_ONESHOT) {
-        pier__kq_drop(q, note, true);
-    } else if (out->flags & EV_DISPATCH) {
-        note->disabled = true;
-        pier__kq_deactivate(q, note);
-        note->filter->silence(q, note);
-    }
-    return true;
-}
-
-/* Knotes that are still ready afterwards (without EV_CLEAR) go to the end and keep the bell on. */
-static int collect_active(struct kq *q, struct kevent *out, int room)
-{
-    int stored = 0;
-
-    for (uint32_t left = q->active_count; left > 0 && stored < room; left--) {
-        struct knote *note = q->active_first;
-        uint32_t generation = note->generation;
-
-        pier__kq_deactivate(q, note);
-        if (!pier__kq_deliver(q, note, 0, &out[stored]))
-            continue;
-        stored++;
-        if (note->in_use && note->generation == generation && !(note->event.flags & EV_CLEAR))
-            pier__kq_activate(q, note);
-    }
-    return stored;
-}
-
-/* What a wait brought, apart from events. */
-struct catch
-{
-    uint32_t sources; /* the library's own that are ready, a bit each */
-    bool found;       /* a knote that exists */
-    bool strangers;   /* a tag of a knote that exists no more */
-};
-
-static int collect_notes(struct kq *q, const struct epoll_event *ready, int count,
-                         struct kevent *out, struct catch *catch)
-{
-    int stored = 0;
-
-    for (int i = 0; i < count; i++) {
-        struct knote *note;
-
-        if ((uint32_t)ready[i].data.u64 >= (uint32_t)pier__kq_source_tag(0)) {
-            catch->sources |= 1U << (ready[i].data.u64 - pier__kq_source_tag(0));
-            continue;
-        }
-        note = pier__kq_by_tag(q, ready[i].data.u64);
-        if (!note) {
-            catch->strangers = true;
-            continue;
-        }
-        catch->found = true;
-        if (pier__kq_deliver(q, note, ready[i].events, &out[stored]))
-            stored++;
-    }
-    return stored;
-}
-
-static int collect_side(struct kq *q, struct kevent *out, int room, struct catch *catch)
-{
-    struct epoll_event ready[BATCH];
-    int count = epoll_wait(q->sources[SOURCE_SIDE].fd, ready, room < BATCH ? room : BATCH, 0);
-
-    return count > 0 ? collect_notes(q, ready, count, out, catch) : 0;
-}
-
-static int collect_sources(struct kq *q, uint32_t sources, struct kevent *out, int room)
-{
-    int stored = 0;
-
-    if (sources & 1U << SOURCE_BELL)
-        q->bell_rung = false;
-    if (sources & 1U << SOURCE_INOTIFY)
-        pier__kq_inotify_read(q);
-    if (sources & 1U << SOURCE_CONNECTOR)
-        pier__kq_connector_read(q);
-    if (sources & 1U << SOURCE_SIGNAL_BLOCKED)
-        pier__kq_signal_take_blocked();
-    if (sources & (1U << SOURCE_SIGNAL | 1U << SOURCE_SIGNAL_BLOCKED))
-        pier__kq_signals_collect(q);
-    if (sources & 1U << SOURCE_TIMER)
-        stored += pier__kq_timers_collect(q, 0, &out[stored], room - stored);
-    if (sources & 1U << SOURCE_WALL_TIMER)
-        stored += pier__kq_timers_collect(q, 1, &out[stored], room - stored);
-    if (q->active_count > 0)
-        stored += collect_active(q, &out[stored], room - stored);
-    return stored;
-}
-
-static int collect(struct kq *q, const struct epoll_event *ready, int count, struct kevent *out,
-                   int room)
-{
-    struct catch catch = {0};
-    int stored;
-
-    q->is_collecting = true;
-    stored = collect_notes(q, ready, count, out, &catch);
-    if (catch.sources & 1U << SOURCE_SIDE && stored < room)
-        stored += collect_side(q, &out[stored], room - stored, &catch);
-    catch.sources &= ~(1U << SOURCE_SIDE);
-    if (catch.sources != 0)
-        stored += collect_sources(q, catch.sources, &out[stored], room - stored);
-    q->is_collecting = false;
-    if (q->active_count > 0)
-        pier__kq_ring(q);
-    /* Strangers and nothing else, again and again: epoll won't let go of them. */
-    if (!catch.strangers || catch.found || catch.sources != 0)
-        q->stale_streak = 0;
-    else
-        q->stale_streak++;
     return stored;
 }
 
@@ -308,8 +175,8 @@ static int wait_ready(int fd, struct epoll_event *ready, int room, int64_t ns)
 static int wait_and_collect(int fd, uint64_t life, struct kevent *events, int nevents, int64_t ns,
                             bool *woken)
 {
-    struct epoll_event ready[BATCH];
-    int room = nevents < BATCH ? nevents : BATCH;
+    struct epoll_event ready[PIER__KQ_BATCH];
+    int room = nevents < PIER__KQ_BATCH ? nevents : PIER__KQ_BATCH;
     int count = wait_ready(fd, ready, room, ns);
     struct kq *q;
     bool is_rebuilt = false;
@@ -329,7 +196,7 @@ static int wait_and_collect(int fd, uint64_t life, struct kevent *events, int ne
         errno = EBADF;
         return -1;
     }
-    count = collect(q, ready, count, events, room);
+    count = pier__kq_collect(q, ready, count, events, nevents);
     if (q->stale_streak >= STALE_STREAK_MAX) {
         pier__kq_rebuild(q);
         is_rebuilt = true;
@@ -373,7 +240,10 @@ static int wait_for_events(int fd, uint64_t life, struct kevent *events, int nev
     }
 }
 
-/* Applies the changes, and looks at what no kernel source tells of. As apply_changes(). */
+/*
+ * Applies the changes, looks at what no kernel source tells of, and stores what is owed. Returns as
+ * apply_changes() does.
+ */
 static int prepare(int fd, const struct kevent *changes, int nchanges, struct kevent *events,
                    int nevents, uint64_t *life, int *error)
 {
@@ -395,13 +265,14 @@ static int prepare(int fd, const struct kevent *changes, int nchanges, struct ke
             pier__kq_signals_refresh(q);
         if (q->files)
             pier__kq_files_check(q);
+        stored = pier__kq_collect_owed(q, events, nevents);
     }
     pier__kq_unlock(q);
     return stored;
 }
 
-int kevent(int kq, const struct kevent *changelist, int nchanges, struct kevent *eventlist,
-           int nevents, const struct timespec *timeout)
+static int change_and_wait(int kq, const struct kevent *changelist, int nchanges,
+                           struct kevent *eventlist, int nevents, const struct timespec *timeout)
 {
     uint64_t life;
     int64_t ns;
@@ -429,4 +300,16 @@ int kevent(int kq, const struct kevent *changelist, int nchanges, struct kevent 
         return -1;
     }
     return wait_for_events(kq, life, eventlist, nevents, ns);
+}
+
+/* A system call that succeeds leaves errno alone, and so must this, whatever it tried. */
+int kevent(int kq, const struct kevent *changelist, int nchanges, struct kevent *eventlist,
+           int nevents, const struct timespec *timeout)
+{
+    int saved_errno = errno;
+    int count = change_and_wait(kq, changelist, nchanges, eventlist, nevents, timeout);
+
+    if (count != -1)
+        errno = saved_errno;
+    return count;
 }

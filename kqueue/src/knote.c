@@ -179,6 +179,17 @@ int pier__kq_ring(struct kq *q)
     return 0;
 }
 
+void pier__kq_silence_bell(struct kq *q)
+{
+    struct epoll_event event = {.events = EPOLLET | EPOLLONESHOT};
+
+    if (!q->bell_rung)
+        return;
+    event.data.u64 = pier__kq_source_tag(SOURCE_BELL);
+    pier__kq_epoll_ctl(q->fd, EPOLL_CTL_MOD, q->sources[SOURCE_BELL].fd, &event);
+    q->bell_rung = false;
+}
+
 int pier__kq_activate(struct kq *q, struct knote *note)
 {
     if (note->active || note->disabled)
@@ -227,6 +238,11 @@ int pier__kq_stat(int fd, struct stat *status)
     return fstatat(fd, "", status, AT_EMPTY_PATH); /* not fstat(), for the same reason */
 }
 
+bool pier__kq_is_open(int fd)
+{
+    return fcntl(fd, F_GETFD) != -1;
+}
+
 uint64_t pier__kq_source_tag(enum pier__kq_source source)
 {
     return SOURCE_TAG + (uint64_t)source;
@@ -256,7 +272,7 @@ bool pier__kq_is_kind(int fd, const char *kind)
     snprintf(path, sizeof(path), "/proc/self/fd/%d", fd);
     size = readlink(path, target, sizeof(target) - 1);
     if (size == -1)
-        return fcntl(fd, F_GETFD) != -1;
+        return pier__kq_is_open(fd);
     target[size] = '\0';
     return strstr(target, kind) != NULL;
 }

@@ -11,7 +11,7 @@
  *                       filters' edges and one-shots apart
  *   EVFILT_PROC         a pidfd each (process.c), and the process connector (connector.c)
  *   EVFILT_TIMER        a heap and a timerfd per clock (timer.c)
- *   EVFILT_VNODE        an inotify instance (vnode.c), which files' EVFILT_READ shares (file.c)
+ *   EVFILT_VNODE        an inotify instance (inotify.c), which files' EVFILT_READ shares (file.c)
  *   EVFILT_SIGNAL       an eventfd and a signalfd of the whole process (signal.c)
  *   EVFILT_USER, and whatever else is known only here: the active list, and the bell (knote.c)
  *
@@ -33,6 +33,7 @@
 
 struct kq;
 struct knote;
+struct sigaction;
 struct stat;
 
 /* The flags of a change that stay with the knote. */
@@ -74,6 +75,7 @@ struct knote {
     struct knote *active_next, *active_previous;
     uint32_t index;      /* its place, fixed for the life of the queue */
     uint32_t generation; /* how often that place was given away */
+    uint32_t round;      /* the queue's, when epoll last returned it */
     bool in_use;
     bool disabled;
     bool active;        /* on the active list */
@@ -85,6 +87,7 @@ struct knote {
     union {
         struct {
             uint64_t next_ns, period_ns; /* when it expires next; 0: never again */
+            uint64_t returned_ns;        /* by the wall clock: when it was last returned, or 0 */
             uint32_t place;              /* in the heap, or PIER__KQ_NOWHERE */
             bool wall;                   /* by the wall clock */
         } timer;
@@ -100,9 +103,12 @@ struct knote {
         } process;
         struct {
             uint64_t device, inode, size, links; /* as last seen */
-            uint64_t look;                       /* a digest of mode, owner and times */
-            uint32_t happened;                   /* NOTE_* not returned yet */
-            int parent_watch;                    /* directories: inotify's number for "..", or -1 */
+            uint64_t rights, attributes;         /* digests: mode and owner; the extended ones */
+            int64_t modified_ns;
+            uint32_t heard;    /* IN_* not looked at yet */
+            uint32_t entries;  /* NOTE_* for changes of a directory's entries, likewise */
+            uint32_t happened; /* NOTE_* not returned yet */
+            int parent_watch;  /* directories: inotify's number for "..", or -1 */
             bool is_directory;
         } vnode;
         struct {
@@ -135,7 +141,13 @@ enum pier__kq_source {
     SOURCE_COUNT
 };
 
+/* Those of them behind which there are many. */
+enum pier__kq_turn { TURN_ACTIVE, TURN_SIDE, TURN_TIMER, TURN_WALL_TIMER, TURN_COUNT };
+
 #define PIER__KQ_WATCH_BUCKETS 64
+#define PIER__KQ_NO_TAG UINT64_MAX
+/* How many events one wait brings at most. */
+#define PIER__KQ_BATCH 256
 
 /*
  * Memory of a queue is never given back, only used again, so that a thread that comes late finds a
@@ -148,6 +160,8 @@ struct kq {
     _Atomic uint64_t life;  /* counts the queues that lived here; read without the lock as well */
     atomic_bool needs_look; /* there is something that each kevent() looks at before it waits */
     struct kq *next;
+    struct kq *ring_next, *ring_previous; /* of the open ones; ring_next alone: of the others */
+    int first_number;                     /* the first of the numbers it is open under, or -1 */
 
     struct knote **chunks;
     uint32_t chunk_count;
@@ -168,11 +182,26 @@ struct kq {
     struct pier__kq_heap heaps[2]; /* monotonic, wall clock */
     struct knote *watches[PIER__KQ_WATCH_BUCKETS];
     struct knote *files; /* EVFILT_READ on regular files */
-    uint32_t signal_count, connector_count;
+    uint32_t signal_count, connector_count, parent_count;
     uint32_t stale_streak; /* waits in a row that brought events of nobody */
+    /* collect.c: how many events a source may still return before epoll is asked again. */
+    uint32_t owed[TURN_COUNT];
+    uint32_t round;      /* counts the calls that collect events */
+    uint64_t side_first; /* the tag that the second epoll's turn began with */
 };
 
-/* queue.c: which descriptors are queues, and their birth and end. */
+/* numbers.c: which descriptor leads to which queue, if it is still open. */
+
+struct kq *pier__kq_queue_at(int fd);
+/* The number after `fd` of the same queue, or -1. With the queue's lock held, as the other two. */
+int pier__kq_next_number(int fd);
+/* The number leads nowhere so far. One thread at a time adds and removes, whatever the queue. */
+int pier__kq_add_number(struct kq *q, int fd);
+void pier__kq_remove_number(struct kq *q, int fd);
+/* Whether one number is a duplicate of the other. */
+bool pier__kq_is_same_open_file(int a, int b);
+
+/* queue.c: birth and end of queues, and finding out that one closed. */
 
 /* The queue that is open as `fd`, locked, or NULL. */
 struct kq *pier__kq_lock(int fd);
@@ -206,8 +235,11 @@ int pier__kq_activate(struct kq *q, struct knote *note);
 void pier__kq_deactivate(struct kq *q, struct knote *note);
 /* Makes the queue readable while the active list isn't empty. */
 int pier__kq_ring(struct kq *q);
+/* Takes that back: all that it told of has been returned by a call that didn't hear it. */
+void pier__kq_silence_bell(struct kq *q);
 int pier__kq_epoll_ctl(int epoll, int operation, int fd, struct epoll_event *event);
 int pier__kq_stat(int fd, struct stat *status);
+bool pier__kq_is_open(int fd);
 int pier__kq_source_add(struct kq *q, enum pier__kq_source source, int fd, uint32_t events);
 void pier__kq_source_close(struct kq *q, enum pier__kq_source source);
 uint64_t pier__kq_source_tag(enum pier__kq_source source);
@@ -216,8 +248,16 @@ bool pier__kq_is_kind(int fd, const char *kind);
 /* Closes it if it is. */
 void pier__kq_close(int fd, const char *kind);
 
-/* kevent.c: stores an event if the filter has one, and does what the flags want done then. */
+/* collect.c: what epoll said becomes events. */
+
+/* Stores an event if the filter has one, and does what the flags want done then. */
 bool pier__kq_deliver(struct kq *q, struct knote *note, uint32_t ready, struct kevent *out);
+/* Stores at most `room` events, of which a wait has brought `count` or fewer so far. */
+int pier__kq_collect(struct kq *q, const struct epoll_event *ready, int count, struct kevent *out,
+                     int room);
+/* Stores what found no room in its turn. */
+int pier__kq_collect_owed(struct kq *q, struct kevent *out, int room);
+bool pier__kq_owes(const struct kq *q);
 
 /* descriptor.c: EVFILT_READ and EVFILT_WRITE in epoll. rebuild.c: making epoll forget. */
 
@@ -230,6 +270,13 @@ void pier__kq_rebuild(struct kq *q);
 
 int pier__kq_backlog(int fd);
 int pier__kq_socket_error(int fd);
+/*
+ * What EPOLLERR means when there is nothing else: an error that the next call will return, or
+ * messages in the error queue (time stamps, word of MSG_ZEROCOPY), which BSD doesn't have, and which
+ * neither read() nor write() would find.
+ */
+enum pier__kq_error { ERROR_OF_SOCKET, ERROR_QUEUE, ERROR_UNKNOWN };
+enum pier__kq_error pier__kq_error_kind(int fd);
 int64_t pier__kq_socket_space(int fd);
 int64_t pier__kq_pipe_space(int fd);
 
@@ -237,16 +284,30 @@ int64_t pier__kq_pipe_space(int fd);
 
 int pier__kq_file_attach(struct kq *q, struct knote *note);
 void pier__kq_file_detach(struct kq *q, struct knote *note);
+/* Whether the number still means the file that was attached. */
+bool pier__kq_file_is_same(const struct knote *note);
 bool pier__kq_file_report(struct kq *q, struct knote *note, struct kevent *out);
 /* Activates those that have become readable unseen, by lseek(). */
 void pier__kq_files_check(struct kq *q);
 
-/* vnode.c: inotify. */
+/* inotify.c: watches, and who hears of what. */
+
+#define PIER__KQ_DIRECTORY_ENTRIES (IN_CREATE | IN_DELETE | IN_MOVED_FROM | IN_MOVED_TO)
+/* Beside the IN_* that a knote heard: something in the parent was removed or replaced. */
+#define PIER__KQ_HEARD_OF_END 0x80000000U
 
 int pier__kq_watch_add(struct kq *q, struct knote *note, uint32_t mask);
 void pier__kq_watch_remove(struct kq *q, struct knote *note);
+/* Watches the directory that a directory lies in now. */
+int pier__kq_watch_parent(struct kq *q, struct knote *note);
+void pier__kq_unwatch_parent(struct kq *q, struct knote *note);
 /* Reads what inotify has, and activates who is concerned. */
 void pier__kq_inotify_read(struct kq *q);
+
+/* vnode.c: finds out what it was that the knote heard of. May drop the knote. */
+void pier__kq_vnode_look(struct kq *q, struct knote *note);
+/* NOTE_* for an entry of a directory; `is_inside`: it was renamed within the directory. */
+uint32_t pier__kq_vnode_entries_changed(uint32_t mask, bool is_inside);
 
 /* timer.c: stores the events of expired timers. */
 int pier__kq_timers_collect(struct kq *q, int which, struct kevent *out, int room);
@@ -269,6 +330,10 @@ int pier__kq_signal_eventfd(void);
 int pier__kq_signal_blockedfd(void);
 /* How many signals this thread caught that the program itself ignores. */
 unsigned int pier__kq_signals_swallowed(void);
+/* sigaction() as the program sees it: ours doesn't show. An errno. */
+int pier__kq_disposition(int signal, const struct sigaction *wanted, struct sigaction *old);
+/* interpose.c: the C library's sigaction(). */
+int pier__kq_real_sigaction(int signal, const struct sigaction *action, struct sigaction *old);
 void pier__kq_signals_before_fork(void);
 void pier__kq_signals_after_fork(void);
 /* In a child: the eventfd and the signalfd are the parent's. */

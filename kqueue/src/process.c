@@ -200,10 +200,17 @@ static bool report(struct kq *q, struct knote *note, uint32_t ready, struct keve
         set_epoll(q, EPOLL_CTL_MOD, note);
         return false;
     }
-    /* As on FreeBSD, returned even if only NOTE_FORK was asked for: nothing can follow. */
-    out->fflags |= note->event.fflags & NOTE_EXIT;
+    /* What it did before it ended is in the connector by now. */
+    if (note->event.fflags & CONNECTOR_NOTES)
+        pier__kq_connector_read(q);
+    out->fflags |= (note->u.process.happened | NOTE_EXIT) & note->event.fflags;
+    if (out->fflags == 0) {
+        pier__kq_drop(q, note, false); /* Nobody asked, and nothing can follow. */
+        return false;
+    }
     out->flags |= EV_EOF | EV_ONESHOT;
-    out->data = exit_status(note);
+    if (out->fflags & NOTE_EXIT)
+        out->data = exit_status(note);
     return true;
 }
 

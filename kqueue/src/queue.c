@@ -2,9 +2,11 @@
  * Which descriptors are queues: birth, look-up, duplicates, fork, and finding out that one closed.
  *
  * The program closes a queue with close(), of which Linux tells nobody. So the table from numbers
- * to queues may be out of date, and is brought up to date when a queue is made (reclaim), and when
- * the kernel answers that a number isn't what it was. Whether a number still is an open queue is
- * asked with epoll_ctl(ADD) of the bell, which every queue has: EEXIST is yes, and nothing changes.
+ * to queues may be out of date, and is brought up to date when a queue is made, and when the kernel
+ * answers that a number isn't what it was. Whether a number still is an open queue is asked with
+ * epoll_ctl(ADD) of the bell, which every queue has: EEXIST is yes, and nothing changes. kqueue()
+ * asks about a few queues, each time about the next ones, so that it costs the same however many
+ * are open; and it knows of the one whose number the kernel has just given to the new queue.
  *
  * A struct kq is never freed, only reused with a new `life`: kevent() may look a queue up and lock
  * it without holding anything that keeps it alive, because the worst it can find is another life.
@@ -14,77 +16,44 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <stdlib.h>
+#include <string.h>
 #include <sys/eventfd.h>
-#include <sys/syscall.h>
 #include <unistd.h>
 
-#ifndef F_DUPFD_QUERY
-#define F_DUPFD_QUERY 1027 /* Linux 6.10 */
-#endif
-
-#define PAGE_SLOTS 1024
-#define PAGES 4096
 #define FIRST_QUEUES 8
+/* How many queues one kqueue() asks about; all, if there are fewer. */
+#define PROBES 8
 
 static pthread_mutex_t list_lock = PTHREAD_MUTEX_INITIALIZER;
-static struct kq *all_queues; /* open or not; only ever grows */
-static _Atomic(_Atomic(struct kq *) *) pages[PAGES];
-/* What nearly all programs need, so that no heap block stays behind when all queues are closed. */
-static _Atomic(struct kq *) first_page[PAGE_SLOTS];
+static struct kq *all_queues;   /* open or not; only ever grows */
+static struct kq *open_queues;  /* a ring; the one that is asked about next */
+static struct kq *spare_queues; /* the rest */
 static struct kq first_queues[FIRST_QUEUES];
 static int first_count;
 static int bell = -1;
 static bool fork_is_handled;
 
-/* The table of numbers. */
+/* The ring of open queues. With list_lock held. */
 
-static struct kq *queue_at(int fd)
+static void enter_ring(struct kq *q)
 {
-    _Atomic(struct kq *) *page;
+    struct kq *after = open_queues ? open_queues : q;
 
-    if (fd < 0 || fd >= PAGE_SLOTS * PAGES)
-        return NULL;
-    page = atomic_load_explicit(&pages[fd / PAGE_SLOTS], memory_order_acquire);
-    return page ? atomic_load_explicit(&page[fd % PAGE_SLOTS], memory_order_acquire) : NULL;
+    q->ring_next = after;
+    q->ring_previous = open_queues ? after->ring_previous : q;
+    q->ring_previous->ring_next = q;
+    after->ring_previous = q;
+    open_queues = after;
 }
 
-/* With list_lock held. */
-static int set_queue_at(int fd, struct kq *q)
+static void leave_ring(struct kq *q)
 {
-    _Atomic(struct kq *) *page;
-
-    if (fd < 0 || fd >= PAGE_SLOTS * PAGES)
-        return EMFILE;
-    page = atomic_load_explicit(&pages[fd / PAGE_SLOTS], memory_order_relaxed);
-    if (!page) {
-        page = fd < PAGE_SLOTS ? first_page : calloc(PAGE_SLOTS, sizeof(*page));
-        if (!page)
-            return ENOMEM;
-        atomic_store_explicit(&pages[fd / PAGE_SLOTS], page, memory_order_release);
-    }
-    atomic_store_explicit(&page[fd % PAGE_SLOTS], q, memory_order_release);
-    return 0;
-}
-
-/* The next number from `fd` on that leads to `q`, or -1. */
-static int next_number(const struct kq *q, int fd)
-{
-    for (; fd < PAGE_SLOTS * PAGES; fd++) {
-        if (!atomic_load_explicit(&pages[fd / PAGE_SLOTS], memory_order_relaxed))
-            fd |= PAGE_SLOTS - 1;
-        else if (queue_at(fd) == q)
-            return fd;
-    }
-    return -1;
-}
-
-static bool is_same_file(int a, int b)
-{
-    int answer = fcntl(a, F_DUPFD_QUERY, b);
-
-    if (answer >= 0)
-        return answer == 1;
-    return syscall(SYS_kcmp, getpid(), getpid(), 0 /* KCMP_FILE */, a, b) == 0;
+    q->ring_previous->ring_next = q->ring_next;
+    q->ring_next->ring_previous = q->ring_previous;
+    if (open_queues == q)
+        open_queues = q->ring_next == q ? NULL : q->ring_next;
+    q->ring_next = spare_queues;
+    spare_queues = q;
 }
 
 /* Whether `fd` is an open queue. An epoll that isn't one is left as it was. */
@@ -134,43 +103,73 @@ static void end_queue(struct kq *q)
     q->chunk_count = q->bucket_count = 0;
 }
 
-/* With list_lock held: ends the queues that the program has closed. Whether others are open. */
-static bool reclaim(void)
+/* With list_lock held. */
+static void close_queue(struct kq *q)
 {
-    bool any_alive = false;
+    q->fd = -1;
+    end_queue(q);
+    leave_ring(q);
+}
 
-    for (struct kq *q = all_queues; q; q = q->next) {
-        bool alive = false;
+/* With list_lock held: ends the queue if the program has closed it. */
+static void look_at_queue(struct kq *q)
+{
+    int next;
 
-        pthread_mutex_lock(&q->lock);
-        if (q->open) {
-            for (int fd = next_number(q, 0); fd != -1; fd = next_number(q, fd + 1)) {
-                if (is_open_queue(fd)) {
-                    alive = true;
-                    q->fd = fd;
-                } else {
-                    set_queue_at(fd, NULL);
-                }
-            }
-            if (!alive) {
-                q->fd = -1;
-                end_queue(q);
-            }
-        }
-        any_alive = any_alive || q->open;
-        pthread_mutex_unlock(&q->lock);
+    pthread_mutex_lock(&q->lock);
+    for (int fd = q->first_number; fd != -1; fd = next) {
+        next = pier__kq_next_number(fd);
+        if (is_open_queue(fd))
+            q->fd = fd;
+        else
+            pier__kq_remove_number(q, fd);
     }
-    return any_alive;
+    if (q->first_number == -1)
+        close_queue(q);
+    pthread_mutex_unlock(&q->lock);
+}
+
+/* With list_lock held: `fd` was just born, so the queue that had the number hasn't got it now. */
+static void take_number_away(int fd)
+{
+    struct kq *q = pier__kq_queue_at(fd);
+
+    if (!q)
+        return;
+    pthread_mutex_lock(&q->lock);
+    pier__kq_remove_number(q, fd);
+    if (q->first_number == -1)
+        close_queue(q);
+    pthread_mutex_unlock(&q->lock);
+}
+
+/* With list_lock held: looks at the next `count` of the open queues. */
+static void reclaim(uint32_t count)
+{
+    struct kq *last = open_queues ? open_queues->ring_previous : NULL;
+
+    for (bool is_round = false; open_queues && !is_round && count > 0; count--) {
+        struct kq *q = open_queues;
+
+        is_round = q == last;
+        open_queues = q->ring_next;
+        look_at_queue(q);
+    }
 }
 
 void pier_kqueue_reclaim(void)
 {
+    int saved_errno = errno;
+
     pthread_mutex_lock(&list_lock);
-    if (bell != -1 && !reclaim()) {
+    if (bell != -1)
+        reclaim(UINT32_MAX);
+    if (bell != -1 && !open_queues) {
         pier__kq_close(bell, "[eventfd]");
         bell = -1;
     }
     pthread_mutex_unlock(&list_lock);
+    errno = saved_errno;
 }
 
 /* Fork: a child has no queues. */
@@ -202,22 +201,24 @@ static void after_fork_in_parent(void)
  */
 static void after_fork_in_child(void)
 {
+    int saved_errno = errno;
+
     pier__kq_signals_after_fork();
     pier__kq_signals_forget_descriptors();
-    for (struct kq *q = all_queues; q; q = q->next) {
-        if (!q->open)
-            continue;
-        for (int fd = next_number(q, 0); fd != -1; fd = next_number(q, fd + 1)) {
-            if (is_open_queue(fd))
-                close(fd);
-            set_queue_at(fd, NULL);
+    while (open_queues) {
+        struct kq *q = open_queues;
+
+        while (q->first_number != -1) {
+            if (is_open_queue(q->first_number))
+                close(q->first_number);
+            pier__kq_remove_number(q, q->first_number);
         }
-        q->fd = -1;
-        end_queue(q);
+        close_queue(q);
     }
     pier__kq_close(bell, "[eventfd]");
     bell = -1;
     unlock_after_fork();
+    errno = saved_errno;
 }
 
 /* Birth. */
@@ -238,12 +239,12 @@ static int prepare_process(void)
 
 static struct kq *take_memory(void)
 {
-    struct kq *q = all_queues;
+    struct kq *q = spare_queues;
 
-    while (q && q->open)
-        q = q->next;
-    if (q)
+    if (q) {
+        spare_queues = q->ring_next;
         return q;
+    }
     q = first_count < FIRST_QUEUES ? &first_queues[first_count++] : calloc(1, sizeof(*q));
     if (!q)
         return NULL;
@@ -263,9 +264,12 @@ static int begin_queue(int fd)
         return ENOMEM;
     pthread_mutex_lock(&q->lock);
     q->fd = fd;
+    q->first_number = -1;
     q->life++;
     q->active_first = q->active_last = NULL;
-    q->active_count = q->signal_count = q->connector_count = q->stale_streak = 0;
+    q->active_count = q->signal_count = q->connector_count = q->parent_count = 0;
+    q->stale_streak = 0;
+    memset(q->owed, 0, sizeof(q->owed));
     q->bell_rung = q->is_collecting = false;
     q->needs_look = false;
     q->files = NULL;
@@ -275,15 +279,18 @@ static int begin_queue(int fd)
         q->heaps[i] = (struct pier__kq_heap){.timerfd = -1};
     error = pier__kq_source_add(q, SOURCE_BELL, bell, EPOLLET | EPOLLONESHOT);
     if (error == 0)
-        error = set_queue_at(fd, q);
+        error = pier__kq_add_number(q, fd);
     q->open = error == 0;
+    enter_ring(q);
+    if (!q->open)
+        leave_ring(q);
     pthread_mutex_unlock(&q->lock);
     return error;
 }
 
 int kqueue1(int flags)
 {
-    int fd = -1, error;
+    int fd = -1, error, saved_errno = errno;
 
     if (flags & ~(O_CLOEXEC | O_NONBLOCK)) {
         errno = EINVAL;
@@ -292,9 +299,13 @@ int kqueue1(int flags)
     pthread_mutex_lock(&list_lock);
     error = prepare_process();
     if (error == 0) {
-        reclaim();
+        reclaim(PROBES);
         fd = epoll_create1(EPOLL_CLOEXEC);
-        error = fd == -1 ? errno : begin_queue(fd);
+        error = fd == -1 ? errno : 0;
+    }
+    if (error == 0) {
+        take_number_away(fd);
+        error = begin_queue(fd);
     }
     pthread_mutex_unlock(&list_lock);
     if (error == 0 && flags & O_NONBLOCK)
@@ -305,6 +316,7 @@ int kqueue1(int flags)
         errno = error;
         return -1;
     }
+    errno = saved_errno;
     return fd;
 }
 
@@ -315,38 +327,49 @@ int kqueue(void)
 
 /* Look-up. */
 
+/* With its lock held. */
+static bool has_number_for(const struct kq *q, int fd)
+{
+    for (int number = q->first_number; number != -1; number = pier__kq_next_number(number)) {
+        if (pier__kq_is_same_open_file(fd, number))
+            return true;
+    }
+    return false;
+}
+
 /* `fd` may be a duplicate of a queue's descriptor that nobody has told us of. */
 static void adopt_duplicate(int fd)
 {
-    if (fcntl(fd, F_GETFD) == -1)
-        return;
+    struct kq *q;
+    bool is_found = false;
+
     pthread_mutex_lock(&list_lock);
-    for (struct kq *q = all_queues; q; q = q->next) {
-        pthread_mutex_lock(&q->lock);
-        for (int number = q->open ? next_number(q, 0) : -1; number != -1;
-             number = next_number(q, number + 1)) {
-            if (is_same_file(fd, number)) {
-                set_queue_at(fd, q);
-                break;
-            }
-        }
-        pthread_mutex_unlock(&q->lock);
+    q = open_queues;
+    if (q && !pier__kq_queue_at(fd) && is_open_queue(fd)) {
+        do {
+            pthread_mutex_lock(&q->lock);
+            is_found = has_number_for(q, fd);
+            if (is_found)
+                pier__kq_add_number(q, fd);
+            pthread_mutex_unlock(&q->lock);
+            q = q->ring_next;
+        } while (!is_found && q != open_queues);
     }
     pthread_mutex_unlock(&list_lock);
 }
 
 struct kq *pier__kq_lock(int fd)
 {
-    struct kq *q = queue_at(fd);
+    struct kq *q = pier__kq_queue_at(fd);
 
     if (!q) {
         adopt_duplicate(fd);
-        q = queue_at(fd);
+        q = pier__kq_queue_at(fd);
     }
     if (!q)
         return NULL;
     pthread_mutex_lock(&q->lock);
-    if (!q->open || queue_at(fd) != q) {
+    if (!q->open || pier__kq_queue_at(fd) != q) {
         pthread_mutex_unlock(&q->lock);
         return NULL;
     }
@@ -356,7 +379,7 @@ struct kq *pier__kq_lock(int fd)
 
 uint64_t pier__kq_peek(int fd)
 {
-    struct kq *q = queue_at(fd);
+    struct kq *q = pier__kq_queue_at(fd);
 
     if (!q || atomic_load_explicit(&q->needs_look, memory_order_relaxed))
         return 0;
@@ -365,7 +388,7 @@ uint64_t pier__kq_peek(int fd)
 
 void pier__kq_unlock(struct kq *q)
 {
-    bool needs_look = q->signal_count > 0 || q->files;
+    bool needs_look = q->signal_count > 0 || q->files || pier__kq_owes(q);
 
     if (needs_look != atomic_load_explicit(&q->needs_look, memory_order_relaxed))
         atomic_store_explicit(&q->needs_look, needs_look, memory_order_relaxed);
@@ -379,14 +402,14 @@ int pier__kq_verify(struct kq *q)
 
 bool pier__kq_is_queue(int fd)
 {
-    return queue_at(fd) && is_open_queue(fd);
+    return pier__kq_queue_at(fd) && is_open_queue(fd);
 }
 
 /* A new epoll under the old numbers. */
 
 int pier__kq_replace_epoll(struct kq *q, int epoll)
 {
-    for (int fd = next_number(q, 0); fd != -1; fd = next_number(q, fd + 1)) {
+    for (int fd = q->first_number; fd != -1; fd = pier__kq_next_number(fd)) {
         int flags = fcntl(fd, F_GETFD);
 
         if (is_open_queue(fd) && dup3(epoll, fd, flags & FD_CLOEXEC ? O_CLOEXEC : 0) == -1)

@@ -25,7 +25,9 @@
 /* The kernel's own have negative ints in them. */
 #define ATTRIBUTE_HEADER sizeof(struct nlattr)
 #define ALIGN_ATTRIBUTE(size) (((size) + 3U) & ~(size_t)3U)
-#define STATE_LISTEN 10 /* TCP_LISTEN; the kernel's header for programs leaves it out */
+/* TCP_LISTEN and TCP_CLOSE; the kernel's header for programs leaves them out. */
+#define STATE_LISTEN 10
+#define STATE_CLOSED 7
 #define TCP_INFO_SIZE_MIN (offsetof(struct tcp_info, tcpi_total_retrans) + sizeof(uint32_t))
 /* The words of SO_MEMINFO, <linux/sock_diag.h>, and as many of them as are needed. */
 #define MEMINFO_WORDS 9
@@ -137,6 +139,44 @@ int pier__kq_socket_error(int fd)
     return ECONNREFUSED;
 }
 
+/* Not before Linux 4.12, and of qemu-user one word. */
+static bool get_memory_info(int fd, uint32_t words[MEMINFO_WORDS])
+{
+    socklen_t size = MEMINFO_WORDS * sizeof(words[0]);
+
+    memset(words, 0, size);
+    return getsockopt(fd, SOL_SOCKET, SO_MEMINFO, words, &size) == 0 && size >= MEMINFO_SIZE_MIN;
+}
+
+static bool has_option(int fd, int level, int option)
+{
+    int value = 0;
+    socklen_t size = sizeof(value);
+
+    return getsockopt(fd, level, option, &value, &size) == 0 && value != 0;
+}
+
+/*
+ * An error of TCP ends the connection, and poll() says so, too. For the others nobody tells, but
+ * messages in the error queue take of the memory for receiving, and nothing else does where there
+ * is nothing to read. IP_RECVERR puts a message into the queue and sets the error as well.
+ */
+enum pier__kq_error pier__kq_error_kind(int fd)
+{
+    uint32_t words[MEMINFO_WORDS];
+    struct tcp_info info;
+
+    if (!get_tcp_info(fd, &info) || info.tcpi_state == STATE_CLOSED) {
+        if (!get_memory_info(fd, words))
+            return ERROR_UNKNOWN;
+        if (words[SK_MEMINFO_RMEM_ALLOC] == 0)
+            return ERROR_OF_SOCKET;
+    }
+    return has_option(fd, IPPROTO_IP, IP_RECVERR) || has_option(fd, IPPROTO_IPV6, IPV6_RECVERR)
+               ? ERROR_UNKNOWN
+               : ERROR_QUEUE;
+}
+
 /*
  * For want of SO_MEMINFO: when epoll calls a socket writable, at least a third of its buffer is
  * free (a third for TCP, half for datagrams, three quarters for Unix sockets).
@@ -155,13 +195,10 @@ static int64_t least_space(int fd)
  */
 int64_t pier__kq_socket_space(int fd)
 {
-    uint32_t words[MEMINFO_WORDS] = {0};
-    socklen_t size = sizeof(words);
-    uint32_t used;
+    uint32_t words[MEMINFO_WORDS], used;
     int64_t space;
 
-    /* Not before Linux 4.12, and of qemu-user one word. */
-    if (getsockopt(fd, SOL_SOCKET, SO_MEMINFO, words, &size) == -1 || size < MEMINFO_SIZE_MIN) {
+    if (!get_memory_info(fd, words)) {
         space = least_space(fd);
         return space - space / 32;
     }
@@ -170,7 +207,7 @@ int64_t pier__kq_socket_space(int fd)
                : words[SK_MEMINFO_WMEM_ALLOC];
     space = (int64_t)words[SK_MEMINFO_SNDBUF] - (int64_t)used;
     space -= space / 32;
-    return space > 0 ? space : 1;
+    return space > 0 ? space : 0;
 }
 
 /* A writable pipe takes PIPE_BUF bytes, whatever its pages are filled with. */

@@ -53,9 +53,16 @@ static void put(struct pier__kq_heap *heap, uint32_t place, struct knote *note)
     note->u.timer.place = place;
 }
 
+/* One that stays expired comes after those that expired before it was returned. */
+static uint64_t order_of(const struct knote *note)
+{
+    return note->u.timer.returned_ns > note->u.timer.next_ns ? note->u.timer.returned_ns
+                                                             : note->u.timer.next_ns;
+}
+
 static bool is_earlier(const struct knote *a, const struct knote *b)
 {
-    return a->u.timer.next_ns < b->u.timer.next_ns;
+    return order_of(a) < order_of(b);
 }
 
 static void sift_up(struct pier__kq_heap *heap, uint32_t place, struct knote *note)
@@ -200,7 +207,7 @@ static void stop(struct kq *q, struct knote *note)
 static int set_time(struct kq *q, struct knote *note, uint64_t ns)
 {
     note->u.timer.wall = (note->event.fflags & NOTE_ABSTIME) != 0;
-    note->u.timer.period_ns = 0;
+    note->u.timer.period_ns = note->u.timer.returned_ns = 0;
     if (note->u.timer.wall) {
         note->u.timer.next_ns = ns > 0 ? ns : 1;
     } else {
@@ -270,9 +277,12 @@ static bool report(struct kq *q, struct knote *note, uint32_t ready, struct keve
     if (note->u.timer.period_ns > 0)
         count += (now - note->u.timer.next_ns) / note->u.timer.period_ns;
     out->data = (int64_t)count;
-    if (note->u.timer.wall && !(note->event.flags & EV_CLEAR))
-        return true; /* Stays expired, as on FreeBSD, until it is deleted or set anew. */
     heap_remove(heap, note);
+    if (note->u.timer.wall && !(note->event.flags & EV_CLEAR)) {
+        note->u.timer.returned_ns = now;
+        heap_add(heap, note); /* Stays expired, as on FreeBSD, until it is deleted or set anew. */
+        return true;
+    }
     note->u.timer.next_ns = note->u.timer.period_ns > 0
                                 ? add_clamped(note->u.timer.next_ns,
                                               multiply_clamped(count, note->u.timer.period_ns))
@@ -285,26 +295,19 @@ static bool report(struct kq *q, struct knote *note, uint32_t ready, struct keve
 int pier__kq_timers_collect(struct kq *q, int which, struct kevent *out, int room)
 {
     struct pier__kq_heap *heap = &q->heaps[which];
-    struct knote *again[64];
-    int stored = 0, again_count = 0;
     uint64_t until = now_of(which == 1);
+    int stored = 0;
 
-    while (heap->count > 0 && heap->notes[0]->u.timer.next_ns <= until) {
+    while (heap->count > 0 && stored < room) {
         struct knote *note = heap->notes[0];
-        uint32_t generation = note->generation;
 
-        if (stored == room || again_count == 64 || !pier__kq_deliver(q, note, 0, &out[stored]))
+        /* The rest isn't due, or stays expired and has been returned just now. */
+        if (note->u.timer.next_ns > until || note->u.timer.returned_ns >= until)
+            break;
+        if (!pier__kq_deliver(q, note, 0, &out[stored]))
             break;
         stored++;
-        /* A wall-clock timer that stays expired steps aside for the others. */
-        if (heap->count > 0 && heap->notes[0] == note && note->generation == generation &&
-            note->u.timer.next_ns <= until) {
-            heap_remove(heap, note);
-            again[again_count++] = note;
-        }
     }
-    while (again_count > 0)
-        heap_add(heap, again[--again_count]);
     /* The wall clock may have been set back since the timerfd fired: then it must be set again. */
     if (heap->count > 0 && heap->notes[0]->u.timer.next_ns > until)
         heap->armed_ns = 0;

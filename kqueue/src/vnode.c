@@ -1,137 +1,95 @@
 /*
- * EVFILT_VNODE: what happens to a file or directory, by inotify.
+ * EVFILT_VNODE: what happens to a file or directory. inotify.c hears of it, this file says what it
+ * means.
  *
- * One inotify instance per queue. A watch is set on the file itself, through /proc/self/fd, so it
- * follows renames and works for files without a name. inotify says less than BSD in one place: all
- * changes of attributes, link count included, are IN_ATTRIB; what it was is found by comparing
- * with the last look. It also says nothing to an open directory that is removed, so for NOTE_DELETE
- * of a directory its parent is watched as well.
+ * inotify says less than BSD in two places: all changes of attributes, link count included, are
+ * IN_ATTRIB, and writing, growing and shortening are IN_MODIFY. What it was is found by comparing
+ * with the last look. Several changes may come before one look, and the kernel merges equal news.
+ * So all that one read brought for a knote is compared at once, and IN_MODIFY renews only what
+ * IN_MODIFY tells of: the news of the other kind may still be on its way.
  *
- * The program may close the descriptor without a word. When an event comes, the number must still
- * lead to the same device and inode, or the knote goes.
+ * inotify also says nothing to an open directory that is removed, so for NOTE_DELETE of a directory
+ * its parent is watched as well.
+ *
+ * The program may close the descriptor without a word. When news comes, the number must still lead
+ * to the same device and inode, or the knote goes.
  */
 #include "kq.h"
 
 #include <errno.h>
-#include <limits.h>
+#include <linux/magic.h>
 #include <stdio.h>
 #include <string.h>
 #include <sys/inotify.h>
 #include <sys/stat.h>
+#include <sys/vfs.h>
+#include <sys/xattr.h>
 #include <unistd.h>
 
-#define DIRECTORY_ENTRIES (IN_CREATE | IN_DELETE | IN_MOVED_FROM | IN_MOVED_TO)
+#ifndef PID_FS_MAGIC
+#define PID_FS_MAGIC 0x50494446 /* Linux 6.9: pidfds have a file system of their own */
+#endif
 
-/* The inotify instance. */
-
-static int prepare_inotify(struct kq *q)
-{
-    int fd, error;
-
-    if (q->sources[SOURCE_INOTIFY].fd != -1)
-        return 0;
-    fd = inotify_init1(IN_CLOEXEC | IN_NONBLOCK);
-    if (fd == -1)
-        return errno;
-    error = pier__kq_source_add(q, SOURCE_INOTIFY, fd, EPOLLIN);
-    if (error != 0)
-        close(fd);
-    return error;
-}
-
-static struct knote **bucket_of(struct kq *q, int watch)
-{
-    return &q->watches[(unsigned int)watch % PIER__KQ_WATCH_BUCKETS];
-}
-
-/* A file that is watched twice has one number; its interests grow until the last knote goes. */
-static int add_watch(struct kq *q, const char *path, uint32_t mask, int *watch)
-{
-    int error = prepare_inotify(q), number;
-
-    if (error != 0)
-        return error;
-    number = inotify_add_watch(q->sources[SOURCE_INOTIFY].fd, path, mask | IN_MASK_ADD);
-    if (number == -1)
-        return errno;
-    *watch = number;
-    return 0;
-}
-
-int pier__kq_watch_add(struct kq *q, struct knote *note, uint32_t mask)
-{
-    char path[32];
-    int error;
-
-    snprintf(path, sizeof(path), "/proc/self/fd/%d", (int)note->event.ident);
-    error = add_watch(q, path, mask, &note->watch);
-    if (error == 0) {
-        note->watch_next = *bucket_of(q, note->watch);
-        *bucket_of(q, note->watch) = note;
-    }
-    return error;
-}
-
-static bool watches_parent(const struct knote *note, int watch)
-{
-    return note->in_use && note->filter == &pier__kq_vnode && note->u.vnode.is_directory &&
-           note->u.vnode.parent_watch == watch;
-}
-
-/* Parents are looked for one by one: few directories are watched for their own end. */
-static struct knote *next_child(struct kq *q, int watch, uint32_t *index)
-{
-    struct knote *note;
-
-    while ((note = pier__kq_at(q, *index)) != NULL) {
-        ++*index;
-        if (watches_parent(note, watch))
-            return note;
-    }
-    return NULL;
-}
-
-/* Removes inotify's watch when no knote needs it any more. */
-static void release_watch(struct kq *q, int watch)
-{
-    uint32_t index = 0;
-
-    for (struct knote *note = *bucket_of(q, watch); note; note = note->watch_next) {
-        if (note->watch == watch)
-            return;
-    }
-    if (!next_child(q, watch, &index))
-        inotify_rm_watch(q->sources[SOURCE_INOTIFY].fd, watch);
-}
-
-void pier__kq_watch_remove(struct kq *q, struct knote *note)
-{
-    int watch = note->watch;
-    struct knote **link;
-
-    if (watch == -1)
-        return;
-    link = bucket_of(q, watch);
-    while (*link != note)
-        link = &(*link)->watch_next;
-    *link = note->watch_next;
-    note->watch = -1;
-    release_watch(q, watch);
-}
+#define ATTRIBUTES_SIZE_MAX 4096
+#define NS_PER_SECOND 1000000000LL
 
 /* What has changed. */
 
-/* Times are left out: reading and writing change them without IN_ATTRIB. */
-static uint64_t digest(const struct stat *status)
+static uint64_t mix(uint64_t sum, const void *bytes, size_t size)
+{
+    for (size_t i = 0; i < size; i++)
+        sum = (sum ^ ((const unsigned char *)bytes)[i]) * 0x100000001b3U;
+    return sum;
+}
+
+/*
+ * A digest of the extended attributes, access lists among them. Of those that are too large, and
+ * where they can't be read, the names and sizes have to do.
+ */
+static uint64_t digest_of_attributes(int fd)
+{
+    char names[ATTRIBUTES_SIZE_MAX], value[ATTRIBUTES_SIZE_MAX];
+    ssize_t size = flistxattr(fd, names, sizeof(names));
+    uint64_t sum = 0;
+
+    for (ssize_t at = 0; at < size; at += (ssize_t)strlen(&names[at]) + 1) {
+        ssize_t length = fgetxattr(fd, &names[at], value, sizeof(value));
+
+        sum = mix(sum, &names[at], strlen(&names[at]) + 1);
+        sum = mix(sum, &length, sizeof(length));
+        if (length > 0)
+            sum = mix(sum, value, (size_t)length);
+    }
+    return sum;
+}
+
+static uint64_t digest_of_rights(const struct stat *status)
 {
     return ((uint64_t)status->st_mode * 31 + status->st_uid) * 31 + status->st_gid;
 }
 
-static void remember(struct knote *note, const struct stat *status)
+static int64_t ns_of(struct timespec time)
+{
+    return time.tv_sec * NS_PER_SECOND + time.tv_nsec;
+}
+
+static bool wants_attributes(const struct knote *note)
+{
+    return (note->event.fflags & NOTE_ATTRIB) != 0;
+}
+
+static void remember_contents(struct knote *note, const struct stat *status)
 {
     note->u.vnode.size = (uint64_t)status->st_size;
+    note->u.vnode.modified_ns = ns_of(status->st_mtim);
+}
+
+static void remember_attributes(struct knote *note, const struct stat *status)
+{
     note->u.vnode.links = status->st_nlink;
-    note->u.vnode.look = digest(status);
+    note->u.vnode.rights = digest_of_rights(status);
+    if (wants_attributes(note))
+        note->u.vnode.attributes = digest_of_attributes((int)note->event.ident);
 }
 
 static bool is_same_file(const struct knote *note, const struct stat *status)
@@ -139,8 +97,12 @@ static bool is_same_file(const struct knote *note, const struct stat *status)
     return status->st_dev == note->u.vnode.device && status->st_ino == note->u.vnode.inode;
 }
 
-/* IN_ATTRIB: link count or other attributes? */
-static uint32_t attributes_changed(const struct knote *note, const struct stat *status)
+/*
+ * IN_ATTRIB: link count or other attributes, or both? The access time is left out: reading changes
+ * it without IN_ATTRIB. The time of change to the contents tells of utimes() if nobody wrote.
+ */
+static uint32_t attributes_changed(const struct knote *note, uint32_t heard,
+                                   const struct stat *status)
 {
     uint32_t happened = 0;
 
@@ -148,23 +110,35 @@ static uint32_t attributes_changed(const struct knote *note, const struct stat *
         happened |= NOTE_LINK;
     if (status->st_nlink < note->u.vnode.links && !note->u.vnode.is_directory)
         happened |= NOTE_DELETE;
-    if (happened == 0 || digest(status) != note->u.vnode.look)
+    if (happened == 0 || digest_of_rights(status) != note->u.vnode.rights ||
+        (!(heard & IN_MODIFY) && ns_of(status->st_mtim) != note->u.vnode.modified_ns) ||
+        (wants_attributes(note) &&
+         digest_of_attributes((int)note->event.ident) != note->u.vnode.attributes))
         happened |= NOTE_ATTRIB;
     return happened;
 }
 
-static uint32_t contents_changed(const struct knote *note, const struct stat *status)
+static uint32_t contents_changed(const struct knote *note, uint32_t heard,
+                                 const struct stat *status)
 {
     uint64_t size = (uint64_t)status->st_size;
+    uint32_t happened = NOTE_WRITE;
 
     if (size > note->u.vnode.size)
-        return NOTE_WRITE | NOTE_EXTEND;
-    /* Only ftruncate() shortens; BSD calls that a change of attributes. */
-    return size < note->u.vnode.size ? NOTE_WRITE | NOTE_ATTRIB : NOTE_WRITE;
+        happened |= NOTE_EXTEND;
+    /*
+     * Only truncation shortens; BSD calls that a change of attributes. If something is left, it is
+     * most likely what was written since: the kernel has merged the news of the two.
+     */
+    if (size < note->u.vnode.size)
+        happened |= size > 0 ? NOTE_ATTRIB | NOTE_EXTEND : NOTE_ATTRIB;
+    /* A write leaves both times equal: here utimes() came, which sets the one alone as IN_MODIFY */
+    if (!(heard & IN_ATTRIB) && ns_of(status->st_mtim) != ns_of(status->st_ctim))
+        happened |= NOTE_ATTRIB;
+    return happened;
 }
 
-/* `is_inside` says that the entry was renamed within the directory. */
-static uint32_t entries_changed(uint32_t mask, bool is_inside)
+uint32_t pier__kq_vnode_entries_changed(uint32_t mask, bool is_inside)
 {
     uint32_t happened = NOTE_WRITE;
 
@@ -177,145 +151,62 @@ static uint32_t entries_changed(uint32_t mask, bool is_inside)
     return happened;
 }
 
-static uint32_t translate(const struct knote *note, uint32_t mask, bool is_inside,
-                          const struct stat *status)
+static uint32_t translate(const struct knote *note, uint32_t heard, const struct stat *status)
 {
-    uint32_t happened = 0;
+    uint32_t happened = note->u.vnode.entries;
 
-    if (mask & IN_MODIFY)
-        happened |= contents_changed(note, status);
-    if (mask & IN_ATTRIB)
-        happened |= attributes_changed(note, status);
-    if (mask & DIRECTORY_ENTRIES && note->u.vnode.is_directory)
-        happened |= entries_changed(mask, is_inside);
-    if (mask & IN_MOVE_SELF)
+    if (heard & IN_MODIFY)
+        happened |= contents_changed(note, heard, status);
+    if (heard & IN_ATTRIB)
+        happened |= attributes_changed(note, heard, status);
+    /* Of this the directory itself hears nothing, its parent does. */
+    if (note->u.vnode.is_directory && status->st_nlink == 0 && note->u.vnode.links != 0)
+        happened |= NOTE_DELETE;
+    if (heard & IN_MOVE_SELF)
         happened |= NOTE_RENAME;
-    if (mask & IN_UNMOUNT)
+    if (heard & IN_UNMOUNT)
         happened |= NOTE_REVOKE;
-    if (mask & IN_OPEN)
+    if (heard & IN_OPEN)
         happened |= NOTE_OPEN;
-    if (mask & IN_CLOSE_NOWRITE)
+    if (heard & IN_CLOSE_NOWRITE)
         happened |= NOTE_CLOSE;
-    if (mask & IN_CLOSE_WRITE)
+    if (heard & IN_CLOSE_WRITE)
         happened |= NOTE_CLOSE_WRITE;
-    if (mask & IN_ACCESS)
+    if (heard & IN_ACCESS)
         happened |= NOTE_READ;
     return happened;
 }
 
-/* Adds to what the knote has to tell, if the program asked for it. */
-static void tell(struct kq *q, struct knote *note, uint32_t happened)
-{
-    note->u.vnode.happened |= happened & note->event.fflags;
-    if (note->u.vnode.happened != 0)
-        pier__kq_activate(q, note);
-}
-
 static int watch_parent(struct kq *q, struct knote *note)
 {
-    char path[48];
-    int old = note->u.vnode.parent_watch, error;
-
     if (!note->u.vnode.is_directory || !(note->event.fflags & NOTE_DELETE))
         return 0;
-    snprintf(path, sizeof(path), "/proc/self/fd/%d/..", (int)note->event.ident);
-    error = add_watch(q, path, IN_DELETE | IN_MOVED_TO, &note->u.vnode.parent_watch);
-    if (old != -1 && old != note->u.vnode.parent_watch)
-        release_watch(q, old);
-    return error;
+    return pier__kq_watch_parent(q, note);
 }
 
-/* An event of inotify for this knote. */
-static void look(struct kq *q, struct knote *note, uint32_t mask, bool is_inside)
+void pier__kq_vnode_look(struct kq *q, struct knote *note)
 {
+    uint32_t heard = note->u.vnode.heard;
     struct stat status;
 
-    if (note->filter != &pier__kq_vnode) {
-        pier__kq_activate(q, note); /* A file at its end has grown: file.c. */
-        return;
-    }
+    if (heard & IN_MOVE_SELF)
+        watch_parent(q, note); /* First: it may have been removed from there already. */
     if (pier__kq_stat((int)note->event.ident, &status) == -1 || !is_same_file(note, &status)) {
         pier__kq_drop(q, note, false);
         return;
     }
-    tell(q, note, translate(note, mask, is_inside, &status));
-    remember(note, &status);
-    if (mask & IN_MOVE_SELF)
-        watch_parent(q, note);
-}
-
-/* Something was deleted beside or instead of this directory. */
-static void look_for_end(struct kq *q, struct knote *note)
-{
-    struct stat status;
-
-    if (pier__kq_stat((int)note->event.ident, &status) == -1 || !is_same_file(note, &status)) {
-        pier__kq_drop(q, note, false);
-        return;
+    /* Adds to what the knote has to tell, if the program asked for it. */
+    note->u.vnode.happened |= translate(note, heard, &status) & note->event.fflags;
+    if (note->u.vnode.happened != 0)
+        pier__kq_activate(q, note);
+    if (heard & IN_MODIFY)
+        remember_contents(note, &status);
+    if (heard & (IN_ATTRIB | PIER__KQ_HEARD_OF_END)) {
+        remember_attributes(note, &status);
+        note->u.vnode.modified_ns = ns_of(status.st_mtim);
     }
-    if (status.st_nlink == 0 && note->u.vnode.links != 0)
-        tell(q, note, NOTE_DELETE);
-    remember(note, &status);
-}
-
-static void dispatch(struct kq *q, const struct inotify_event *event, bool is_inside)
-{
-    struct knote *next;
-    uint32_t index = 0;
-
-    for (struct knote *note = *bucket_of(q, event->wd); note; note = next) {
-        next = note->watch_next;
-        if (note->watch == event->wd && !(event->mask & IN_IGNORED))
-            look(q, note, event->mask, is_inside);
-    }
-    if (event->mask & (IN_DELETE | IN_MOVED_TO)) {
-        for (struct knote *note; (note = next_child(q, event->wd, &index)) != NULL;)
-            look_for_end(q, note);
-    }
-}
-
-/* Events were lost: every knote looks for itself. */
-static void look_at_all(struct kq *q)
-{
-    for (uint32_t index = 0;; index++) {
-        struct knote *note = pier__kq_at(q, index);
-
-        if (!note)
-            return;
-        if (note->in_use && note->watch != -1)
-            look(q, note, IN_MODIFY | IN_ATTRIB | DIRECTORY_ENTRIES, false);
-    }
-}
-
-void pier__kq_inotify_read(struct kq *q)
-{
-    char buffer[4096 + NAME_MAX] __attribute__((aligned(__alignof__(struct inotify_event))));
-    ssize_t size = read(q->sources[SOURCE_INOTIFY].fd, buffer, sizeof(buffer));
-    uint32_t from_cookie = 0;
-    int from_watch = -1;
-
-    /* One buffer per call: what is left keeps inotify readable. */
-    for (ssize_t at = 0; at < size;) {
-        const struct inotify_event *event = (const void *)&buffer[at];
-        ssize_t next = at + (ssize_t)sizeof(*event) + (ssize_t)event->len;
-        bool is_inside = false;
-
-        if (event->mask & IN_Q_OVERFLOW) {
-            look_at_all(q);
-        } else if (event->mask & IN_MOVED_FROM && next < size) {
-            const struct inotify_event *to = (const void *)&buffer[next];
-
-            is_inside = (to->mask & IN_MOVED_TO) && to->wd == event->wd &&
-                        to->cookie == event->cookie;
-            from_cookie = is_inside ? event->cookie : 0;
-            from_watch = event->wd;
-        } else if (event->mask & IN_MOVED_TO) {
-            is_inside = from_cookie == event->cookie && from_watch == event->wd;
-        }
-        if (event->wd >= 0)
-            dispatch(q, event, is_inside);
-        at = next;
-    }
+    note->u.vnode.heard = 0;
+    note->u.vnode.entries = 0;
 }
 
 /* The filter. */
@@ -331,7 +222,7 @@ static uint32_t mask_of(const struct knote *note)
     if (wanted & NOTE_ATTRIB)
         mask |= IN_MODIFY; /* For ftruncate(). */
     if (wanted & (NOTE_WRITE | NOTE_EXTEND | NOTE_LINK) && note->u.vnode.is_directory)
-        mask |= DIRECTORY_ENTRIES;
+        mask |= PIER__KQ_DIRECTORY_ENTRIES;
     if (wanted & NOTE_OPEN)
         mask |= IN_OPEN;
     if (wanted & NOTE_CLOSE)
@@ -345,25 +236,33 @@ static uint32_t mask_of(const struct knote *note)
 
 static void unwatch(struct kq *q, struct knote *note)
 {
-    int parent = note->u.vnode.parent_watch;
-
     pier__kq_watch_remove(q, note);
-    note->u.vnode.parent_watch = -1;
-    if (parent != -1)
-        release_watch(q, parent);
+    pier__kq_unwatch_parent(q, note);
 }
 
 static int watch(struct kq *q, struct knote *note)
 {
-    int error;
+    int error = pier__kq_watch_add(q, note, mask_of(note));
 
-    pier__kq_watch_remove(q, note);
-    error = pier__kq_watch_add(q, note, mask_of(note));
     if (error == 0)
         error = watch_parent(q, note);
     if (error != 0)
         unwatch(q, note);
     return error;
+}
+
+/* Files that have or had a name. What the kernel made out of nothing isn't one. */
+static bool is_vnode(int fd, const struct stat *status)
+{
+    struct statfs system;
+
+    if (!S_ISREG(status->st_mode) && !S_ISDIR(status->st_mode) && !S_ISFIFO(status->st_mode) &&
+        !S_ISCHR(status->st_mode) && !S_ISBLK(status->st_mode))
+        return false;
+    if (fstatfs(fd, &system) == -1)
+        return true;
+    return system.f_type != PIPEFS_MAGIC && system.f_type != SOCKFS_MAGIC &&
+           system.f_type != ANON_INODE_FS_MAGIC && system.f_type != PID_FS_MAGIC;
 }
 
 static int attach(struct kq *q, struct knote *note)
@@ -373,13 +272,13 @@ static int attach(struct kq *q, struct knote *note)
     if (pier__kq_stat((int)note->event.ident, &status) == -1)
         return errno;
     note->u.vnode.parent_watch = -1;
-    if (!S_ISREG(status.st_mode) && !S_ISDIR(status.st_mode) && !S_ISFIFO(status.st_mode) &&
-        !S_ISCHR(status.st_mode) && !S_ISBLK(status.st_mode))
+    if (!is_vnode((int)note->event.ident, &status))
         return EINVAL;
     note->u.vnode.is_directory = S_ISDIR(status.st_mode);
     note->u.vnode.device = status.st_dev;
     note->u.vnode.inode = status.st_ino;
-    remember(note, &status);
+    remember_contents(note, &status);
+    remember_attributes(note, &status);
     return watch(q, note);
 }
 
@@ -395,6 +294,37 @@ static int detach(struct kq *q, struct knote *note, bool spent)
     return is_same_file(note, &status) ? 0 : ENOENT;
 }
 
+/* Other notes for the same file. What was heard and isn't looked at yet must stay comparable. */
+static int change_notes(struct kq *q, struct knote *note, const struct kevent *change,
+                        const struct stat *status)
+{
+    bool had_attributes = wants_attributes(note);
+    uint32_t old = mask_of(note), fresh;
+
+    note->event.fflags = change->fflags;
+    note->event.data = change->data;
+    note->u.vnode.happened &= change->fflags;
+    fresh = mask_of(note) & ~old;
+    if (fresh & IN_MODIFY)
+        remember_contents(note, status);
+    if (fresh & IN_ATTRIB)
+        remember_attributes(note, status);
+    else if (wants_attributes(note) && !had_attributes)
+        note->u.vnode.attributes = digest_of_attributes((int)note->event.ident);
+    return watch(q, note);
+}
+
+/* Another file has the number now. */
+static int begin_anew(struct kq *q, struct knote *note, const struct kevent *change)
+{
+    unwatch(q, note);
+    pier__kq_deactivate(q, note);
+    note->event.fflags = change->fflags;
+    note->event.data = change->data;
+    note->u.vnode.happened = note->u.vnode.heard = note->u.vnode.entries = 0;
+    return attach(q, note);
+}
+
 /* EV_ADD on a number that means another file now begins anew; all else finds nothing there. */
 static int modify(struct kq *q, struct knote *note, const struct kevent *change)
 {
@@ -404,21 +334,10 @@ static int modify(struct kq *q, struct knote *note, const struct kevent *change)
 
     if (pier__kq_stat((int)note->event.ident, &status) == -1)
         error = EBADF;
-    else if (!is_same_file(note, &status) && !begins)
-        error = ENOENT;
-    else if (begins) {
-        note->event.fflags = change->fflags;
-        note->event.data = change->data;
-        note->u.vnode.happened &= change->fflags;
-        if (is_same_file(note, &status)) {
-            error = watch(q, note);
-        } else {
-            unwatch(q, note);
-            pier__kq_deactivate(q, note);
-            note->u.vnode.happened = 0;
-            error = attach(q, note);
-        }
-    }
+    else if (!is_same_file(note, &status))
+        error = begins ? begin_anew(q, note, change) : ENOENT;
+    else if (begins)
+        error = change_notes(q, note, change, &status);
     if (error != 0)
         pier__kq_drop(q, note, true);
     else if (note->u.vnode.happened != 0)

@@ -267,6 +267,69 @@ static void fork_and_exec(void)
     close(queue);
 }
 
+/* An end that nobody asked for isn't told, and the event is gone with the process. */
+static void end_not_asked_for(void)
+{
+    static const unsigned int notes[] = {0, NOTE_FORK, NOTE_EXEC, NOTE_FORK | NOTE_EXEC};
+    int queue = new_queue();
+
+    for (int i = 0; i < COUNT(notes); i++) {
+        int go, error;
+        pid_t child = start_child(&go, 3);
+        siginfo_t info;
+
+        error = watch(queue, child, notes[i]);
+        close(go);
+        CHECK_EQ(waitid(P_PID, (id_t)child, &info, WEXITED | WNOWAIT), 0);
+        if (error == 0) {
+            CHECK(is_quiet(queue));
+            CHECK(!is_readable(queue));
+            CHECK_EQ(change(queue, (uintptr_t)child, EVFILT_PROC, EV_DELETE, 0, 0, NULL), ENOENT);
+        } else {
+            CHECK(notes[i] != 0 && (error == EPERM || error == ENOTSUP));
+        }
+        /* Asked for later, it is told. */
+        CHECK_EQ(watch(queue, child, NOTE_EXIT), 0);
+        CHECK_EQ(WEXITSTATUS((int)get_one(queue).data), 3);
+        waitpid(child, NULL, 0);
+    }
+    close(queue);
+}
+
+/* What was asked for and came before the end isn't lost by the end. */
+static void fork_before_an_end_not_asked_for(void)
+{
+    int queue = new_queue(), ends[2], error;
+    struct kevent event;
+    siginfo_t info;
+    pid_t child;
+
+    REQUIRE(pipe(ends) == 0);
+    child = fork();
+    if (child == 0) {
+        char byte;
+
+        close(ends[1]);
+        if (read(ends[0], &byte, 1) < 0)
+            _exit(1);
+        _exit(fork() == 0 ? 0 : 5);
+    }
+    error = watch(queue, child, NOTE_FORK);
+    close(ends[1]);
+    close(ends[0]);
+    CHECK_EQ(waitid(P_PID, (id_t)child, &info, WEXITED | WNOWAIT), 0);
+    if (error == 0) {
+        event = get_one(queue);
+        CHECK_EQ(event.fflags, NOTE_FORK);
+        CHECK_EQ(event.data, 0);
+        CHECK(is_quiet(queue));
+    } else {
+        check_skip("the kernel's process connector isn't for us");
+    }
+    waitpid(child, NULL, 0);
+    close(queue);
+}
+
 static void no_pidfd(void)
 {
     CHECK(!can_watch_processes());
@@ -277,7 +340,8 @@ static void unknown_notes(void)
 {
     int queue = new_queue();
 
-    CHECK_EQ(watch(queue, getpid(), 0x1 /* FreeBSD's NOTE_TRACK */), EINVAL);
+    CHECK_EQ(watch(queue, getpid(), NOTE_TRACK), EINVAL);
+    CHECK_EQ(watch(queue, getpid(), NOTE_EXIT | NOTE_TRACK), EINVAL);
     CHECK_EQ(watch(queue, getpid(), NOTE_EXIT), 0);
     CHECK(is_quiet(queue));
     CHECK_EQ(change(queue, (uintptr_t)getpid(), EVFILT_PROC, EV_DELETE, 0, 0, NULL), 0);
@@ -321,6 +385,8 @@ int main(void)
         TEST(same_number_as_a_descriptor),
         TEST(process_1_and_descriptor_1),
         TEST(fork_and_exec),
+        TEST(end_not_asked_for),
+        TEST(fork_before_an_end_not_asked_for),
         TEST(unknown_notes),
         TEST(connector_refused),
     };

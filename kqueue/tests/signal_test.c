@@ -256,12 +256,29 @@ static void *wait_for_signal(void *argument)
     return (void *)event.ident;
 }
 
+/*
+ * The thread sanitizer holds back a signal that comes outside of the calls it knows to wait, until
+ * the next such call, and a thread that is just going to wait then doesn't see it.
+ */
+static bool may_miss_signals(void)
+{
+#ifdef __SANITIZE_THREAD__
+    check_skip("the thread sanitizer holds signals back");
+    return true;
+#else
+    return false;
+#endif
+}
+
 static void waiting_thread_is_woken(void)
 {
-    int queue = new_queue();
+    int queue;
     pthread_t thread;
     void *result;
 
+    if (may_miss_signals())
+        return;
+    queue = new_queue();
     signal(SIGUSR1, SIG_IGN);
     CHECK_EQ(watch(queue, SIGUSR1), 0);
     REQUIRE(pthread_create(&thread, NULL, wait_for_signal, &queue) == 0);
@@ -279,10 +296,14 @@ static void waiting_thread_is_woken(void)
 /* Nor is a wait in a queue that doesn't watch the signal. */
 static void ignored_signal_interrupts_no_other_queue(void)
 {
-    int queue = new_queue(), other = new_queue();
+    int queue, other;
     pthread_t thread;
     void *result;
 
+    if (may_miss_signals())
+        return;
+    queue = new_queue();
+    other = new_queue();
     signal(SIGUSR1, SIG_IGN);
     CHECK_EQ(watch(queue, SIGUSR1), 0);
     CHECK_EQ(add(other, 77, EVFILT_USER, 0), 0);

@@ -289,6 +289,25 @@ static void many_through_few_places(void)
     close(queue);
 }
 
+/* Names that are there for porting only. */
+static void what_cannot_be_had_is_refused(void)
+{
+    static const short filters[] = {
+        EVFILT_AIO,   EVFILT_PROCDESC,        EVFILT_FS, EVFILT_LIO, EVFILT_SENDFILE,
+        EVFILT_EMPTY, -(EVFILT_SYSCOUNT + 1), 1};
+    int queue = new_queue();
+
+    for (int i = 0; i < COUNT(filters); i++)
+        CHECK_EQ(add(queue, 0, filters[i], 0), EINVAL);
+    CHECK_EQ(add(queue, 1, EVFILT_USER, EV_FORCEONESHOT), EINVAL);
+    CHECK_EQ(change(queue, 1, EVFILT_USER, EV_DELETE, 0, 0, NULL), ENOENT);
+    /* The system's own bits are masked out. */
+    CHECK_EQ(add(queue, 1, EVFILT_USER, EV_SYSFLAGS | EV_DROP | EV_FLAG1 | EV_FLAG2), 0);
+    CHECK_EQ(change(queue, 1, EVFILT_USER, EV_ENABLE | EV_SYSFLAGS, NOTE_TRIGGER, 0, NULL), 0);
+    CHECK_EQ(get_one(queue).flags, 0);
+    close(queue);
+}
+
 int main(void)
 {
     static const struct test tests[] = {
@@ -307,6 +326,7 @@ int main(void)
         TEST(adding_again_changes),
         TEST(filters_have_their_own_numbers),
         TEST(many_through_few_places),
+        TEST(what_cannot_be_had_is_refused),
     };
 
     return check_main(tests, COUNT(tests));

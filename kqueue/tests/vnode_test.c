@@ -4,8 +4,13 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <stdio.h>
+#include <sys/epoll.h>
+#include <sys/eventfd.h>
+#include <sys/inotify.h>
 #include <sys/socket.h>
 #include <sys/stat.h>
+#include <sys/syscall.h>
+#include <sys/timerfd.h>
 #include <unistd.h>
 
 #define EVERYTHING (NOTE_DELETE | NOTE_WRITE | NOTE_EXTEND | NOTE_ATTRIB | NOTE_LINK | NOTE_RENAME)
@@ -37,6 +42,9 @@ static void what_happens_to_a_file(void)
     CHECK_EQ(pwrite(fd, "ABC", 3, 0), 3);
     CHECK_EQ(get_one(queue).fflags, NOTE_WRITE);
     CHECK_EQ(ftruncate(fd, 1), 0);
+    /* As if a byte had been written to the empty file, which looks the same. */
+    CHECK_EQ(get_one(queue).fflags, NOTE_WRITE | NOTE_ATTRIB | NOTE_EXTEND);
+    CHECK_EQ(ftruncate(fd, 0), 0);
     CHECK_EQ(get_one(queue).fflags, NOTE_WRITE | NOTE_ATTRIB);
     CHECK_EQ(fchmod(fd, 0640), 0);
     CHECK_EQ(get_one(queue).fflags, NOTE_ATTRIB);
@@ -244,15 +252,39 @@ static void closed_file_is_forgotten(void)
     close(queue);
 }
 
-static void not_for_sockets(void)
+/* EINVAL for all that was never a file: sockets, pipes, and what only Linux has. */
+static void only_for_files(void)
 {
-    int queue = new_queue(), pair[2];
+    int queue = new_queue(), pair[2], fifo, others[5];
 
     REQUIRE(socketpair(AF_UNIX, SOCK_STREAM, 0, pair) == 0);
     CHECK_EQ(watch(queue, pair[0], NOTE_WRITE), EINVAL);
     CHECK_EQ(watch(queue, 999999, NOTE_WRITE), EBADF);
     close(pair[0]);
     close(pair[1]);
+    REQUIRE(pipe(pair) == 0);
+    CHECK_EQ(watch(queue, pair[0], NOTE_WRITE), EINVAL);
+    CHECK_EQ(watch(queue, pair[1], NOTE_WRITE), EINVAL);
+    close(pair[0]);
+    close(pair[1]);
+    others[0] = eventfd(0, EFD_CLOEXEC);
+    others[1] = epoll_create1(EPOLL_CLOEXEC);
+    others[2] = timerfd_create(CLOCK_MONOTONIC, TFD_CLOEXEC);
+    others[3] = inotify_init1(IN_CLOEXEC);
+    others[4] = (int)syscall(SYS_pidfd_open, getpid(), 0);
+    for (int i = 0; i < COUNT(others); i++) {
+        if (others[i] != -1)
+            CHECK_EQ(watch(queue, others[i], NOTE_WRITE), EINVAL);
+        close(others[i]);
+    }
+    CHECK_EQ(watch(queue, queue, NOTE_WRITE), EINVAL);
+    /* A pipe with a name is a file. */
+    REQUIRE(mkfifo(scratch_file("fifo"), 0600) == 0);
+    fifo = open(scratch_file("fifo"), O_RDONLY | O_NONBLOCK | O_CLOEXEC);
+    CHECK_EQ(watch(queue, fifo, NOTE_ATTRIB), 0);
+    CHECK_EQ(fchmod(fifo, 0640), 0);
+    CHECK_EQ(get_one(queue).fflags, NOTE_ATTRIB);
+    close(fifo);
     close(queue);
 }
 
@@ -361,7 +393,7 @@ int main(void)
         TEST(directory_moved_elsewhere_and_removed),
         TEST(one_file_by_two_descriptors),
         TEST(closed_file_is_forgotten),
-        TEST(not_for_sockets),
+        TEST(only_for_files),
         TEST(disabled_and_enabled),
         TEST(file_is_readable_until_its_end),
         TEST(file_with_clear),

@@ -104,6 +104,54 @@ static void pipe_room_and_end(void)
     close(queue);
 }
 
+/* Nothing fits when there is nobody to read it, whether the buffer is full or empty. */
+static void nothing_fits_without_a_reader(void)
+{
+    for (int is_full = 0; is_full < 2; is_full++) {
+        int queue = new_queue(), ends[2];
+        struct kevent event;
+
+        REQUIRE(pipe(ends) == 0);
+        set_nonblocking(ends[1]);
+        if (is_full)
+            fill(ends[1]);
+        CHECK_EQ(add(queue, (uintptr_t)ends[1], EVFILT_WRITE, 0), 0);
+        close(ends[0]);
+        event = get_one(queue);
+        CHECK_EQ(event.flags, EV_EOF);
+        CHECK_EQ(event.data, 0);
+        close(ends[1]);
+        REQUIRE(socketpair(AF_UNIX, SOCK_STREAM | SOCK_NONBLOCK, 0, ends) == 0);
+        if (is_full)
+            fill(ends[1]);
+        CHECK_EQ(add(queue, (uintptr_t)ends[1], EVFILT_WRITE, 0), 0);
+        close(ends[0]);
+        event = get_one(queue);
+        CHECK(event.flags & EV_EOF);
+        CHECK(event.data >= 0);
+        close(ends[1]);
+        close(queue);
+    }
+}
+
+/* A terminal whose other side has gone. */
+static void terminal_hung_up(void)
+{
+    int queue = new_queue(), master = posix_openpt(O_RDWR | O_NOCTTY), slave;
+
+    if (master == -1 || grantpt(master) != 0 || unlockpt(master) != 0) {
+        check_skip("no pseudo-terminals here");
+        return;
+    }
+    slave = open(ptsname(master), O_RDWR | O_NOCTTY | O_NONBLOCK);
+    CHECK_EQ(add(queue, (uintptr_t)slave, EVFILT_WRITE, 0), 0);
+    CHECK_EQ(get_one(queue).flags, 0);
+    close(master);
+    CHECK_EQ(get_one(queue).flags, EV_EOF);
+    close(slave);
+    close(queue);
+}
+
 static void connecting_ends_writable(void)
 {
     uint16_t port;
@@ -268,6 +316,7 @@ int main(void)
     static const struct test tests[] = {
         TEST(full_socket_waits_for_room),        TEST(clear_returns_room_once),
         TEST(promised_room_is_there_on_sockets), TEST(pipe_room_and_end),
+        TEST(nothing_fits_without_a_reader),     TEST(terminal_hung_up),
         TEST(connecting_ends_writable),          TEST(refused_connection),
         TEST(connection_that_times_out),         TEST(peer_that_resets),
         TEST(half_close_is_not_the_end),         TEST(read_and_write_side_by_side),

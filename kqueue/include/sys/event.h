@@ -2,9 +2,12 @@
  * <sys/event.h>: kqueue(2) and kevent(2) for Linux, in the shape that FreeBSD gives them.
  *
  * A program written for kqueue compiles against this header unchanged and links with
- * -lpier-kqueue. Numbers and the layout of struct kevent are FreeBSD's (64-bit `data`, four `ext`
- * words). Filters and flags that Linux can't serve are not defined at all, so that an #ifdef, or
- * the compiler, says so before the program runs.
+ * -lpier-kqueue. Names, numbers and the layout of struct kevent are FreeBSD's (64-bit `data`, four
+ * `ext` words). What Linux can't serve has its name all the same, because programs list such names
+ * without using them; kevent() refuses it. It is marked "refused".
+ *
+ * The library also defines sigaction(), signal(), siginterrupt(), sigignore() and the other names
+ * of signal(), to be told of what EVFILT_SIGNAL must know. They do what the C library's do.
  *
  * The words below are the reference for what this library does; docs/kqueue.md lists where that
  * differs from a BSD and why.
@@ -12,6 +15,7 @@
 #ifndef PIER_KQUEUE_SYS_EVENT_H
 #define PIER_KQUEUE_SYS_EVENT_H
 
+#include <sched.h> /* struct timespec, also where <time.h> hides it, as in -std=c99 */
 #include <stdint.h>
 #include <time.h>
 #include <sys/types.h>
@@ -72,6 +76,16 @@ extern "C" {
 /* An event that the program makes itself, named by any number; see NOTE_TRIGGER. */
 #define EVFILT_USER (-11)
 
+/* Refused, with EINVAL. */
+#define EVFILT_AIO (-3)
+#define EVFILT_PROCDESC (-8)
+#define EVFILT_FS (-9)
+#define EVFILT_LIO (-10)
+#define EVFILT_SENDFILE (-12)
+#define EVFILT_EMPTY (-13)
+/* How many filters there are, as FreeBSD numbers them. */
+#define EVFILT_SYSCOUNT 13
+
 /* A change to make, or an event that happened. A kqueue holds at most one per (ident, filter). */
 struct kevent {
     uintptr_t ident;      /* what is watched: descriptor, process, signal, or a number */
@@ -87,17 +101,26 @@ struct kevent {
 #define EV_SET(kevp, a, b, c, d, e, f) \
     do { \
         struct kevent *kevp_ev_set = (kevp); \
-        kevp_ev_set->ident = (uintptr_t)(a); \
-        kevp_ev_set->filter = (short)(b); \
-        kevp_ev_set->flags = (unsigned short)(c); \
-        kevp_ev_set->fflags = (unsigned int)(d); \
-        kevp_ev_set->data = (int64_t)(e); \
+        kevp_ev_set->ident = PIER_KQUEUE_IDENT(a); \
+        kevp_ev_set->filter = PIER_KQUEUE_CAST(short, b); \
+        kevp_ev_set->flags = PIER_KQUEUE_CAST(unsigned short, c); \
+        kevp_ev_set->fflags = PIER_KQUEUE_CAST(unsigned int, d); \
+        kevp_ev_set->data = PIER_KQUEUE_CAST(int64_t, e); \
         kevp_ev_set->udata = (f); \
         kevp_ev_set->ext[0] = 0; \
         kevp_ev_set->ext[1] = 0; \
         kevp_ev_set->ext[2] = 0; \
         kevp_ev_set->ext[3] = 0; \
     } while (0)
+
+/* C++ has its own casts, and warns of C's. The identifier may be a pointer. */
+#ifdef __cplusplus
+#define PIER_KQUEUE_CAST(type, value) static_cast<type>(value)
+#define PIER_KQUEUE_IDENT(value) pier_kqueue_ident(value)
+#else
+#define PIER_KQUEUE_CAST(type, value) ((type)(value))
+#define PIER_KQUEUE_IDENT(value) ((uintptr_t)(value))
+#endif
 
 /* `flags`: what to do. */
 
@@ -125,6 +148,14 @@ struct kevent {
 #define EV_EOF 0x8000
 /* Returned: this change failed, `data` is the errno. */
 #define EV_ERROR 0x4000
+
+/* Refused, with EINVAL: to return an event that hasn't happened. */
+#define EV_FORCEONESHOT 0x0100
+/* The system's own bits. In a change they mean nothing, as on FreeBSD. */
+#define EV_SYSFLAGS 0xf000
+#define EV_DROP 0x1000
+#define EV_FLAG1 0x2000
+#define EV_FLAG2 0x4000
 
 /* `fflags`: EVFILT_READ, EVFILT_WRITE. */
 
@@ -155,6 +186,13 @@ struct kevent {
 #define NOTE_FORK 0x40000000U
 /* It called execve(). Needs the process connector too. */
 #define NOTE_EXEC 0x20000000U
+/* The bits of these, and of what FreeBSD returns beside them. */
+#define NOTE_PCTRLMASK 0xf0000000U
+#define NOTE_PDATAMASK 0x000fffffU
+/* Refused, with EINVAL: to follow the children. Never returned: the other two. */
+#define NOTE_TRACK 0x00000001U
+#define NOTE_TRACKERR 0x00000002U
+#define NOTE_CHILD 0x00000004U
 
 /* `fflags`: EVFILT_TIMER. */
 
@@ -180,7 +218,8 @@ struct kevent {
  * Makes a queue and returns its descriptor, or -1 with errno EMFILE, ENFILE or ENOMEM. The
  * descriptor is closed with close(), can be given to poll(), select(), epoll and other kqueues
  * (readable: there are events), is close-on-exec, and doesn't exist in a child made by fork().
- * What the library keeps for a closed queue is freed by the next kqueue().
+ * What the library keeps for a closed queue is freed by the next kqueue(), or by one of the next
+ * if many queues are open: each looks at a few of them.
  */
 PIER_KQUEUE_API int kqueue(void);
 
@@ -207,16 +246,36 @@ PIER_KQUEUE_API int kqueue1(int flags);
  * ran; never restarted), EFAULT, ENOMEM, ENOSPC (limit of epoll or inotify watches), EMFILE, ELOOP
  * (kqueues nested deeper than Linux allows), EPERM and ENOTSUP (see NOTE_FORK).
  */
+#if defined(__cplusplus) && defined(__GNUC__)
+#pragma GCC diagnostic push
+#pragma GCC diagnostic ignored "-Wshadow" /* The structure has the same name, as on every BSD. */
+#endif
 PIER_KQUEUE_API int kevent(int kq, const struct kevent *changelist, int nchanges,
                            struct kevent *eventlist, int nevents, const struct timespec *timeout);
+#if defined(__cplusplus) && defined(__GNUC__)
+#pragma GCC diagnostic pop
+#endif
 
 /*
- * Not of BSD: frees at once what the library keeps for closed queues, its hidden descriptors among
- * it, as the next kqueue() would. For programs that count their descriptors.
+ * Not of BSD: frees at once what the library keeps for all closed queues, its hidden descriptors
+ * among it. For programs that count their descriptors.
  */
 PIER_KQUEUE_API void pier_kqueue_reclaim(void);
 
 #ifdef __cplusplus
+}
+
+/* Not with the functions above: a template has no C linkage. */
+extern "C++" {
+template <class Integer> inline uintptr_t pier_kqueue_ident(Integer value)
+{
+    return static_cast<uintptr_t>(value);
+}
+
+template <class Object> inline uintptr_t pier_kqueue_ident(Object *value)
+{
+    return reinterpret_cast<uintptr_t>(value);
+}
 }
 #endif
 

@@ -1,0 +1,89 @@
+/* Every name of <sys/event.h>, in C and C++ of all standards; header_test compiles it. */
+#include <sys/event.h>
+
+/* FreeBSD's numbers. */
+#define SAME(name, number) typedef char check_##name[(name) == (number) ? 1 : -1]
+
+SAME(EVFILT_READ, -1);
+SAME(EVFILT_WRITE, -2);
+SAME(EVFILT_AIO, -3);
+SAME(EVFILT_VNODE, -4);
+SAME(EVFILT_PROC, -5);
+SAME(EVFILT_SIGNAL, -6);
+SAME(EVFILT_TIMER, -7);
+SAME(EVFILT_PROCDESC, -8);
+SAME(EVFILT_FS, -9);
+SAME(EVFILT_LIO, -10);
+SAME(EVFILT_USER, -11);
+SAME(EVFILT_SENDFILE, -12);
+SAME(EVFILT_EMPTY, -13);
+SAME(EVFILT_SYSCOUNT, 13);
+SAME(EV_ADD, 0x0001);
+SAME(EV_DELETE, 0x0002);
+SAME(EV_ENABLE, 0x0004);
+SAME(EV_DISABLE, 0x0008);
+SAME(EV_FORCEONESHOT, 0x0100);
+SAME(EV_KEEPUDATA, 0x0200);
+SAME(EV_ONESHOT, 0x0010);
+SAME(EV_CLEAR, 0x0020);
+SAME(EV_RECEIPT, 0x0040);
+SAME(EV_DISPATCH, 0x0080);
+SAME(EV_SYSFLAGS, 0xf000);
+SAME(EV_DROP, 0x1000);
+SAME(EV_FLAG1, 0x2000);
+SAME(EV_FLAG2, 0x4000);
+SAME(EV_EOF, 0x8000);
+SAME(EV_ERROR, 0x4000);
+SAME(NOTE_LOWAT, 0x0001);
+SAME(NOTE_FILE_POLL, 0x0002);
+SAME(NOTE_DELETE, 0x0001);
+SAME(NOTE_WRITE, 0x0002);
+SAME(NOTE_EXTEND, 0x0004);
+SAME(NOTE_ATTRIB, 0x0008);
+SAME(NOTE_LINK, 0x0010);
+SAME(NOTE_RENAME, 0x0020);
+SAME(NOTE_REVOKE, 0x0040);
+SAME(NOTE_OPEN, 0x0080);
+SAME(NOTE_CLOSE, 0x0100);
+SAME(NOTE_CLOSE_WRITE, 0x0200);
+SAME(NOTE_READ, 0x0400);
+SAME(NOTE_EXIT, 0x80000000U);
+SAME(NOTE_FORK, 0x40000000U);
+SAME(NOTE_EXEC, 0x20000000U);
+SAME(NOTE_PCTRLMASK, 0xf0000000U);
+SAME(NOTE_PDATAMASK, 0x000fffffU);
+SAME(NOTE_TRACK, 1);
+SAME(NOTE_TRACKERR, 2);
+SAME(NOTE_CHILD, 4);
+SAME(NOTE_SECONDS, 1);
+SAME(NOTE_MSECONDS, 2);
+SAME(NOTE_USECONDS, 4);
+SAME(NOTE_NSECONDS, 8);
+SAME(NOTE_ABSTIME, 0x10);
+SAME(NOTE_FFNOP, 0);
+SAME(NOTE_FFAND, 0x40000000U);
+SAME(NOTE_FFOR, 0x80000000U);
+SAME(NOTE_FFCOPY, 0xc0000000U);
+SAME(NOTE_FFCTRLMASK, 0xc0000000U);
+SAME(NOTE_FFLAGSMASK, 0x00ffffffU);
+SAME(NOTE_TRIGGER, 0x01000000U);
+
+enum colour { RED = 3 };
+
+int wait_for(int queue, void *object);
+
+int wait_for(int queue, void *object)
+{
+    struct kevent changes[4];
+    struct kevent event;
+    struct timespec time; /* the header has it, whatever the standard */
+    int fd = 0;
+
+    EV_SET(&changes[0], fd, EVFILT_READ, EV_ADD | EV_CLEAR, 0, 0, 0);
+    EV_SET(&changes[1], object, EVFILT_USER, EV_ADD, NOTE_TRIGGER | 5U, 0, object);
+    EV_SET(changes + 2, RED, EVFILT_TIMER, EV_ADD, NOTE_SECONDS, 10L, &event);
+    EV_SET(&changes[3], 7UL, EVFILT_PROC, EV_ADD, NOTE_EXIT, 0, object);
+    time.tv_sec = 1;
+    time.tv_nsec = 0;
+    return kevent(queue, changes, 4, &event, 1, &time);
+}
