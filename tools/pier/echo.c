@@ -29,9 +29,6 @@ static const char help_text[] =
     "                     into a buffer of each connection; default each\n"
     "  --json             print the counters as one line of JSON\n";
 
-/* All threads of all processes. More of them only keep each other from running. */
-enum { LOOPS_MAX = 4096 };
-
 static const char *const trigger_names[] = {"edge", "level", "oneshot", NULL};
 static const char *const receive_names[] = {"each", "lent", "memory", NULL};
 
@@ -67,10 +64,7 @@ static int parse(struct echo_options *options, int argc, char **argv)
         {.name = NULL},
     };
     int status = tool_options_parse(table, help_text, argc, argv);
-    if (status == TOOL_GO_ON && options->threads * options->processes > LOOPS_MAX) {
-        tool_say("--threads %" PRIu64 " times --processes %" PRIu64
-                 " is more than %d loops: use --threads up to %" PRIu64 " with so many --processes",
-                 options->threads, options->processes, LOOPS_MAX, LOOPS_MAX / options->processes);
+    if (status == TOOL_GO_ON && !tool_check_loops(options->threads, options->processes)) {
         return TOOL_USAGE;
     }
     return status;

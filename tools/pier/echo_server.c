@@ -314,7 +314,7 @@ int echo_server_open(struct echo_server *server, const struct echo_options *opti
     server->workers = calloc(options->threads, sizeof(*server->workers));
     if (server->workers == NULL) {
         tool_say("no memory for %llu thread%s%s", (unsigned long long)options->threads,
-                 options->threads == 1 ? "" : "s",
+                 tool_plural(options->threads),
                  options->threads == 1 ? "" : ": use fewer --threads");
         return TOOL_FAILED;
     }
