@@ -164,7 +164,8 @@ test_read_only()
     pier=$directory/read-only
     cat >"$pier" <<END
 #!/bin/sh
-exec unshare -m sh -c 'mount -t tmpfs -o ro none "\$0" && exec "\$@"' '$directory/fixed' '$real' "\$@"
+exec unshare -m sh -c 'mount -t tmpfs -o ro none "\$0" && exec "\$@"' \\
+    '$directory/fixed' '$real' "\$@"
 END
     chmod +x "$pier"
     if "$pier" --version >"$directory/out" 2>&1; then
@@ -239,7 +240,7 @@ test_bad_input()
         ulimit -n 100
         refuse bad-descriptors 1 'limit is 100: use --processes 8, or raise' \
             load --connect 127.0.0.1:1 --connections 500
-        # What is given already, more clients than connections, and more than there may be don't help.
+        # What is given already doesn't help, nor more clients than connections or than allowed.
         ulimit -n 32
         refuse bad-descriptors-processes 1 'limit is 32: raise' \
             load --connect 127.0.0.1:1 --connections 3 --processes 3

@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: MIT */
-/* life_test.c - how `pier echo` begins and ends: what it needs, what it says when it doesn't get it,
- * which signals end it, and what it leaves behind.
+/* life_test.c - how `pier echo` begins and ends: what it needs, what it says when it doesn't get
+ * it, which signals end it, and what it leaves behind.
  *
  * Run once per backend, see command.h. */
 
@@ -314,8 +314,8 @@ TEST(echo_does_not_share_the_port_of_another_server)
 }
 
 /* The kernel balances by a hash of the addresses: of 200 connections each of 4 listeners gets some,
- * with odds of 1 to 10^24. Each connection's thread shows in the CPU time of the threads only, but a
- * process has a number of its own. */
+ * but for odds of 1 to 10^24. Which thread has a connection can't be seen from outside; which
+ * process has one can. */
 TEST(echo_of_several_processes_serves_with_each)
 {
     enum { PEERS = 200, PROCESSES = 4 };

@@ -8,8 +8,8 @@
  *
  * The stop is asked for by a notification, which a signal handler may send. A worker then closes
  * its listener and goes on serving, until all connections are closed, or nothing has moved for a
- * moment, or STOP_TIME has passed, or the user is in a hurry. Workers that are handed their connections are told to stop by a
- * post of the first one, behind its last connection.
+ * moment, or STOP_TIME has passed, or the user is in a hurry. Workers that are handed their
+ * connections are told to stop by a post of the first one, behind its last connection.
  *
  * The file of a Unix-domain socket is removed before the listener is closed. Later it may be the
  * next server's, which takes the place of a socket that nobody listens on. */

@@ -13,8 +13,8 @@
 #include <stddef.h>
 #include <stdint.h>
 
-/* Loops that a subcommand runs at the most, over all threads of all processes. More of them only keep
- * each other from running. */
+/* Loops that a subcommand runs at the most, over all threads of all processes. More of them only
+ * keep each other from running. */
 enum { TOOL_LOOPS_MAX = 4096 };
 
 enum {

@@ -13,15 +13,18 @@
 #include <stdio.h>
 
 /* Called once, before anything else: makes writing to a closed pipe an error instead of a signal.
- * Where sockets are numbered as files are, standard descriptors that are closed are opened, since the
- * next socket would get their numbers and what is printed would go there: nothing can be read from
- * stdin then, or written to stdout, and what is written to stderr is lost. */
+ * Where sockets are numbered as files are, standard descriptors that are closed are opened, since
+ * the next socket would get their numbers and what is printed would go there: nothing can be read
+ * from stdin then, or written to stdout, and what is written to stderr is lost. */
 void platform_start(void);
 
 /* Flushes stdout; false when not all of it could be written. */
 bool platform_flush_output(void);
 
 bool platform_is_terminal(FILE *file);
+
+/* The columns of the terminal that a file is; 0 when it is none, or doesn't tell. */
+unsigned platform_terminal_width(FILE *file);
 
 const char *platform_error_text(int error);
 

@@ -35,6 +35,15 @@ bool platform_is_terminal(FILE *file)
     return _isatty(_fileno(file)) != 0;
 }
 
+unsigned platform_terminal_width(FILE *file)
+{
+    CONSOLE_SCREEN_BUFFER_INFO about;
+    HANDLE console = (HANDLE)_get_osfhandle(_fileno(file));
+    return GetConsoleScreenBufferInfo(console, &about)
+               ? (unsigned)(about.srWindow.Right - about.srWindow.Left + 1)
+               : 0;
+}
+
 const char *platform_error_text(int error)
 {
     return strerror(error);
