@@ -1,3 +1,5 @@
+# SPDX-License-Identifier: MIT
+#
 # Short names for what people do with the project. Everything real is in CMake, in tools/ and in
 # tests/runner; this file needs only make and a shell. `make help` lists the targets.
 #
@@ -119,6 +121,10 @@ install: all ## install into $(DESTDIR)$(PREFIX)
 	@cmake -S . -B build -DCMAKE_INSTALL_PREFIX="$(PREFIX)" >/dev/null
 	@$(BUILD) build -j $(JOBS) >/dev/null
 	@DESTDIR="$(DESTDIR)" cmake --install build
+
+.PHONY: uninstall
+uninstall: ## remove what the last `make install` has put there
+	@DESTDIR="$(DESTDIR)" $(BUILD) build --target uninstall
 
 .PHONY: clean
 clean: ## remove every build directory

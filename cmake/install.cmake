@@ -1,8 +1,13 @@
-# What `cmake --install` puts where: the libraries, the header, pier.pc, the CMake package with
-# pier::pier (shared) and pier::static, the manual pages and the command.
+# SPDX-License-Identifier: MIT
 #
-# pier.pc and the package name the same dependencies; tests/install builds a program against the
-# installed copy through each of them.
+# What `cmake --install` puts where: the libraries, the headers, pier.pc, the CMake package with
+# pier::pier (shared) and pier::static, the manual pages, the licence and the command; and the
+# target `uninstall`, which takes away again what was put there.
+#
+# pier.pc and the package name the same dependencies. The shared library brings its own: whoever
+# links with it needs neither liburing's development files nor a flag. The static library can't, so
+# the one who links names them for it. tests/install builds programs against installed copies of
+# each kind, also where there is no liburing.pc.
 
 include(CMakePackageConfigHelpers)
 
@@ -22,36 +27,69 @@ foreach(dir LIBDIR INCLUDEDIR)
   endif()
 endforeach()
 
-set(PIER_PC_REQUIRES_PRIVATE "")
+# What a program that links the archive has to name besides: needed by all where there is nothing
+# else to link with, and else with `pkg-config --static` alone. liburing is named by its flags then,
+# since Requires.private asks for liburing.pc also of those who use the shared library.
+set(PIER_PC_REQUIRES "")
+set(PIER_PC_LIBS "")
 set(PIER_PC_LIBS_PRIVATE "")
-if(PIER_HAVE_URING)
-  set(PIER_PC_REQUIRES_PRIVATE "liburing")
-endif()
+set(PIER_PC_CFLAGS "")
+set(PIER_PC_CFLAGS_PRIVATE "")
 if(WIN32)
-  set(PIER_PC_LIBS_PRIVATE "-lws2_32 -lmswsock -ladvapi32")
-elseif(CMAKE_THREAD_LIBS_INIT)
-  set(PIER_PC_LIBS_PRIVATE "${CMAKE_THREAD_LIBS_INIT}")
+  set(static_libs "-lws2_32 -lmswsock -ladvapi32")
+else()
+  set(static_libs "${CMAKE_THREAD_LIBS_INIT}")
+endif()
+if(PIER_SHARED)
+  if(PIER_HAVE_URING)
+    set(uring_flags ${PIER_LIBURING_LDFLAGS})
+    foreach(directory IN LISTS CMAKE_C_IMPLICIT_LINK_DIRECTORIES)
+      list(REMOVE_ITEM uring_flags "-L${directory}")
+    endforeach()
+    string(REPLACE ";" " " uring_flags "${uring_flags}")
+    set(static_libs "${uring_flags} ${static_libs}")
+  endif()
+  string(STRIP "${static_libs}" PIER_PC_LIBS_PRIVATE)
+else()
+  if(PIER_HAVE_URING)
+    set(PIER_PC_REQUIRES "liburing >= 2.3")
+  endif()
+  set(PIER_PC_LIBS "${static_libs}")
+endif()
+if(WIN32 AND PIER_SHARED)
+  set(PIER_PC_CFLAGS_PRIVATE "-DPIER_STATIC")
+elseif(WIN32)
+  set(PIER_PC_CFLAGS "-DPIER_STATIC")
 endif()
 
+# configure_file() would leave blanks behind where a field is empty.
 set(generated ${PROJECT_BINARY_DIR}/generated)
-configure_file(cmake/pier.pc.in ${generated}/pier.pc @ONLY)
+configure_file(cmake/pier.pc.in ${generated}/pier.pc.blanks @ONLY)
+file(READ ${generated}/pier.pc.blanks pc_text)
+string(REGEX REPLACE "[ ]+\n" "\n" pc_text "${pc_text}")
+file(GENERATE OUTPUT ${generated}/pier.pc CONTENT "${pc_text}")
 configure_package_config_file(cmake/pier-config.cmake.in ${generated}/pier-config.cmake
   INSTALL_DESTINATION ${CMAKE_INSTALL_LIBDIR}/cmake/pier)
 write_basic_package_version_file(${generated}/pier-config-version.cmake
   COMPATIBILITY SameMinorVersion)
 
-set(PIER_INSTALL_TARGETS pier)
+# Each kind of library is an export of its own: the static one names targets that only its users
+# have to find, see pier-config.cmake.in.
+install(TARGETS pier EXPORT pier-static-targets ARCHIVE DESTINATION ${CMAKE_INSTALL_LIBDIR})
+install(EXPORT pier-static-targets NAMESPACE pier::
+  DESTINATION ${CMAKE_INSTALL_LIBDIR}/cmake/pier)
 if(PIER_SHARED)
-  list(APPEND PIER_INSTALL_TARGETS pier-shared)
+  install(TARGETS pier-shared EXPORT pier-shared-targets
+    ARCHIVE DESTINATION ${CMAKE_INSTALL_LIBDIR}
+    LIBRARY DESTINATION ${CMAKE_INSTALL_LIBDIR}
+    RUNTIME DESTINATION ${CMAKE_INSTALL_BINDIR})
+  install(EXPORT pier-shared-targets NAMESPACE pier::
+    DESTINATION ${CMAKE_INSTALL_LIBDIR}/cmake/pier)
 endif()
-install(TARGETS ${PIER_INSTALL_TARGETS} EXPORT pier-targets
-  ARCHIVE DESTINATION ${CMAKE_INSTALL_LIBDIR}
-  LIBRARY DESTINATION ${CMAKE_INSTALL_LIBDIR}
-  RUNTIME DESTINATION ${CMAKE_INSTALL_BINDIR})
-install(EXPORT pier-targets NAMESPACE pier:: DESTINATION ${CMAKE_INSTALL_LIBDIR}/cmake/pier)
 install(FILES ${generated}/pier-config.cmake ${generated}/pier-config-version.cmake
   DESTINATION ${CMAKE_INSTALL_LIBDIR}/cmake/pier)
 install(FILES ${generated}/pier.pc DESTINATION ${CMAKE_INSTALL_LIBDIR}/pkgconfig)
+install(FILES LICENSE DESTINATION ${CMAKE_INSTALL_DATADIR}/licenses/pier)
 install(DIRECTORY include/pier DESTINATION ${CMAKE_INSTALL_INCLUDEDIR}
   FILES_MATCHING PATTERN "*.h")
 if(PIER_TOOLS)
@@ -77,4 +115,11 @@ if(UNIX)
     DEPENDS ${PROJECT_SOURCE_DIR}/tools/man ${public_headers} ${man_tool} VERBATIM)
   add_custom_target(pier-man ALL DEPENDS ${man}/stamp)
   install(DIRECTORY ${man}/man1 ${man}/man3 DESTINATION ${CMAKE_INSTALL_MANDIR})
+endif()
+
+# A project that pier is part of may have such a target of its own.
+if(PIER_IS_TOP_LEVEL)
+  add_custom_target(uninstall
+    COMMAND ${CMAKE_COMMAND} -DMANIFEST=${PROJECT_BINARY_DIR}/install_manifest.txt
+      -P ${PROJECT_SOURCE_DIR}/cmake/uninstall.cmake VERBATIM)
 endif()

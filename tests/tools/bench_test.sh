@@ -134,6 +134,42 @@ case $parts in
 *) pass parts ;;
 esac
 
+if grep -q '<th scope="col">backend</th>' "$page" &&
+    [ "$(grep -c '<tr><th scope="row">poll</th><td>' "$page")" -eq 3 ]; then
+    pass html-headers
+else
+    fail html-headers "$(grep '<th' "$page" | head -3)"
+fi
+if grep -q '@media (max-width:' "$page"; then pass html-narrow; else fail html-narrow ""; fi
+
+# check_notes NAME: there is a note for figures that say less than they seem to, and else there is
+# none. Of a load that isn't busy, or whose rounds are apart, the CSV file has the numbers.
+check_notes()
+{
+    busy=$(column server_cpu_percent) rate=$(column messages_per_second)
+    idle=$(awk -F, -v n="$busy" 'NR > 1 && /,measured,/ && $n != "" && $n < 80' "$csv" | wc -l)
+    apart=$(awk -F, -v n="$rate" 'NR > 1 && /,measured,/ && $10 > 1 &&
+        ($(n + 2) - $(n + 1)) / $n * 50 > 10' "$csv" | wc -l)
+    idle_notes=$(grep -c '^note: not every server was busy (' "$out")
+    apart_notes=$(grep -c '^note: rounds are up to +- [0-9]* % apart (' "$out")
+    if [ "$((idle > 0))" -eq "$idle_notes" ] && [ "$((apart > 0))" -eq "$apart_notes" ]; then
+        pass "$1"
+    else
+        fail "$1" "$idle idle, $apart apart: $(cat "$out" "$csv")"
+    fi
+}
+
+check_notes notes
+# One connection keeps the server waiting for the client; many rounds of a moment differ.
+bench --backend poll,select --connections 1 --active 0 --duration 50ms --rounds 12
+check_notes notes-of-one
+if grep -q '^note: not every server was busy (.* with 1 connection, all busy: ' "$out"; then
+    pass notes-idle
+else
+    skip notes-idle "the server was busy with one connection"
+fi
+if grep -q '<title>poll, 1 connection: ' "$page"; then pass singular; else fail singular ""; fi
+
 # ---- JSON, and the CSV file elsewhere ----
 
 if bench --json --backend poll --connections 5 --active 0 --size 1k --depth 3 \
@@ -247,11 +283,74 @@ if [ $status -eq 1 ] && grep -q interrupted "$err" &&
 else
     fail interrupt "exit code $status: $(cat "$err"; ls "$directory/report")"
 fi
+grep -q 'before the first round was complete' "$err" && pass interrupt-said ||
+    fail interrupt-said "$(cat "$err")"
 left=
 for child in $children; do
     kill -0 "$child" 2>/dev/null && left="$left $child"
 done
 [ -z "$left" ] && pass interrupt-children || fail interrupt-children "still there:$left"
+
+# interrupt SECONDS OPTION...: runs it, and interrupts it then.
+interrupt()
+{
+    seconds=$1
+    shift
+    "$pier" bench "$@" >"$out" 2>"$err" &
+    running=$!
+    sleep "$seconds"
+    kill -TERM "$running" 2>/dev/null
+    wait "$running"
+    status=$?
+    running=
+}
+
+# No folder stays that was made for a report that there isn't.
+mkdir "$directory/above"
+interrupt 1 --rounds 9 --duration 5 --connections 20 --active 0 --backend poll \
+    --output "$directory/above/made/for/it"
+if [ $status -eq 1 ] && [ -d "$directory/above" ] && [ ! -e "$directory/above/made" ]; then
+    pass interrupt-folder
+else
+    fail interrupt-folder "exit code $status: $(cat "$err"; find "$directory/above")"
+fi
+
+# Rounds that are complete are reported.
+for seconds in 3 6 12 24; do
+    interrupt $seconds --rounds 99 --duration 1 --connections 5 --active 0 --backend poll \
+        --output "$directory/report"
+    grep -q 'before the first round' "$err" || break
+done
+rounds=$(sed -n 's/.*those of the first \([0-9]*\) rounds* of 99$/\1/p' "$err")
+if [ $status -eq 1 ] && [ -n "$rounds" ] && [ "$(wc -l <"$err")" -eq 1 ] &&
+    grep -q "^note: interrupted after $rounds round" "$out" &&
+    grep -q "^poll,poll,,5,5,64,1,measured,,$rounds," "$csv" &&
+    grep -q "median of $rounds round" "$page" && [ ! -e "$page.part" ]; then
+    pass interrupt-rounds
+else
+    fail interrupt-rounds "exit code $status: $(cat "$out" "$err" "$csv")"
+fi
+
+# ---- a bare system ----
+
+unshare='unshare -m'
+[ "$(id -u)" -eq 0 ] || unshare='unshare -rm'
+# bare NAME DIRECTORY: a run without what is there.
+bare()
+{
+    if ! $unshare sh -c 'mount -t tmpfs none "$0" && exec "$@"' "$2" "$pier" --version \
+        >"$out" 2>"$err"; then
+        skip "$1" "can't be had here: $(head -n 1 "$err")"
+    elif $unshare sh -c 'mount -t tmpfs none "$0" && exec "$@"' "$2" "$pier" bench --rounds 1 \
+        --duration 200ms --backend poll --connections 5 --active 0 --output "$directory/report" \
+        >"$out" 2>"$err" </dev/null && grep -q ',measured,' "$csv"; then
+        pass "$1"
+    else
+        fail "$1" "$(cat "$out" "$err")"
+    fi
+}
+bare without-dev-null /dev
+bare without-proc /proc
 
 # ---- bad input ----
 
@@ -287,6 +386,24 @@ refuse bad-in-flight 2 'use a --depth up to 16' --size 64M --depth 17
 refuse bad-output 1 '/dev/null/x' --output /dev/null/x
 refuse bad-output-empty 1 'choose another with --output' --output ''
 refuse bad-csv 1 'choose another with --csv' --output "$directory/report" --csv "$directory"
+refuse bad-csv-empty 2 '--csv takes the name of a file, not ""' --csv ''
+refuse bad-csv-same 1 'would both be' --output "$directory/report" --csv "$page"
+if [ "$(id -u)" -eq 0 ] && command -v setpriv >/dev/null && chmod 755 "$directory"; then
+    mkdir -m 1777 "$directory/shared"
+    : >"$directory/shared/root.csv"
+    real=$pier
+    cp "$real" "$directory/shared/pier"
+    printf '#!/bin/sh\nexec setpriv --reuid=65534 --regid=65534 --clear-groups "%s" "$@"\n' \
+        "$directory/shared/pier" >"$directory/as-nobody"
+    chmod +x "$directory/as-nobody"
+    pier=$directory/as-nobody
+    refuse bad-csv-foreign 1 'a file of another user' --output "$directory/shared/out" \
+        --csv "$directory/shared/root.csv"
+    [ ! -e "$directory/shared/out" ] || fail bad-csv-foreign-folder 'it is left'
+    pier=$real
+else
+    skip bad-csv-foreign "not root, or no setpriv"
+fi
 refuse bad-csv-missing 1 '/nonexistent/x.csv' --output "$directory/report" --csv /nonexistent/x.csv
 if "$pier" bench --help | grep -q '^usage: pier bench'; then pass help; else fail help ""; fi
 

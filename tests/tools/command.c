@@ -69,6 +69,12 @@ void command_signal(const struct command *command, int number)
 
 void command_start(struct command *command, const char *const *arguments)
 {
+    command_start_with(command, NULL, arguments);
+}
+
+void command_start_with(struct command *command, void (*prepare)(void),
+                        const char *const *arguments)
+{
     const char *words[2] = {getenv("PIER_EMULATOR"), tool_path()};
     char *argv[ARGUMENTS_MAX + 3] = {NULL};
     int count = 0;
@@ -89,6 +95,9 @@ void command_start(struct command *command, const char *const *arguments)
         dup2(err[1], 2);
         for (int i = 3; i < 256; i++) {
             close(i);
+        }
+        if (prepare != NULL) {
+            prepare();
         }
         execv(argv[0], argv);
         _exit(127);

@@ -24,6 +24,11 @@ struct command {
 /* Starts `pier` with arguments, ended by NULL. */
 void command_start(struct command *command, const char *const *arguments);
 
+/* Starts it likewise; `prepare` is called in its process first, with descriptors 0 to 2 as it will
+ * have them. */
+void command_start_with(struct command *command, void (*prepare)(void),
+                        const char *const *arguments);
+
 /* Whether the command is a program for Windows. */
 bool command_is_windows(void);
 

@@ -156,6 +156,28 @@ refuse()
     fi
 }
 
+# Nothing is said twice, nor a remedy that is none.
+test_read_only()
+{
+    mkdir -p "$directory/fixed"
+    real=$pier
+    pier=$directory/read-only
+    cat >"$pier" <<END
+#!/bin/sh
+exec unshare -m sh -c 'mount -t tmpfs -o ro none "\$0" && exec "\$@"' \\
+    '$directory/fixed' '$real' "\$@"
+END
+    chmod +x "$pier"
+    if "$pier" --version >"$directory/out" 2>&1; then
+        refuse bad-path-read-only 1 \
+            'socket: read-only file system: choose a folder that can be written to' \
+            echo --listen "unix:$directory/fixed/socket"
+    else
+        skip bad-path-read-only "no mount of our own: $(head -1 "$directory/out")"
+    fi
+    pier=$real
+}
+
 test_bad_input()
 {
     refuse bad-command 2 '"frob"' frob
@@ -192,6 +214,7 @@ test_bad_input()
     if [ $windows -eq 1 ]; then
         skip bad-path-taken "the name of a pipe is no file"
     else
+        test_read_only
         : >"$directory/file"
         refuse bad-path-taken 1 'a file that is no socket' echo --listen "unix:$directory/file"
         [ -f "$directory/file" ] || fail bad-path-taken-kept "the file is gone"
@@ -203,6 +226,9 @@ test_bad_input()
     refuse bad-in-flight 2 'use a --depth up to 16' \
         load --connect 127.0.0.1:1 --size 64M --depth 17
     refuse bad-clients 2 "can't share" load --connect 127.0.0.1:1 --threads 3 --connections 2
+    refuse bad-loops 2 'use --threads up to 4' echo --threads 1024 --processes 1024
+    refuse bad-loops-load 2 'use --threads up to 4' \
+        load --connect 127.0.0.1:1 --threads 1024 --processes 1024 --connections 1000000
     refuse bad-connect-refused 1 'is the server running' load --connect 127.0.0.1:1
     if [ $windows -eq 1 ]; then
         skip bad-descriptors "Windows has no limit of descriptors to lower"
@@ -212,9 +238,25 @@ test_bad_input()
     (
         failed=0
         ulimit -n 100
-        refuse bad-descriptors 1 'the limit is 100' load --connect 127.0.0.1:1 --connections 500
+        refuse bad-descriptors 1 'limit is 100: use --processes 8, or raise' \
+            load --connect 127.0.0.1:1 --connections 500
+        # What is given already doesn't help, nor more clients than connections or than allowed.
+        ulimit -n 32
+        refuse bad-descriptors-processes 1 'limit is 32: raise' \
+            load --connect 127.0.0.1:1 --connections 3 --processes 3
+        refuse bad-descriptors-threads 1 'limit is 32: raise' \
+            load --connect 127.0.0.1:1 --connections 40 --processes 2 --threads 20
         [ $failed -eq 0 ]
-    ) && passed=$((passed + 1)) || failed=$((failed + 1))
+    ) && passed=$((passed + 3)) || failed=$((failed + 1))
+    (
+        failed=0
+        ulimit -n 40
+        refuse bad-descriptors-many 1 'limit is 40: raise' \
+            load --connect 127.0.0.1:1 --connections 100 --idle 20000
+        refuse bad-descriptors-fewer 1 'limit is 40: use fewer --threads, or raise' \
+            load --connect 127.0.0.1:1 --connections 4 --threads 3
+        [ $failed -eq 0 ]
+    ) && passed=$((passed + 2)) || failed=$((failed + 1))
     if [ "$(id -u)" -ne 0 ]; then
         refuse bad-port-privileged 1 'from 1024 up' echo --listen 127.0.0.1:80
     elif command -v setpriv >/dev/null; then
@@ -254,6 +296,42 @@ test_output()
             fail "output: $arguments" "exit code $status: $(cat "$directory/err")"
         fi
     done
+}
+
+# A measurement without a message has no latency, and nouns agree with their numbers.
+test_report()
+{
+    if [ $windows -eq 1 ]; then
+        skip report "Wine can't stop a process for a while"
+        return
+    fi
+    start_server || { fail report "no server: $(cat "$directory/server.err")"; return; }
+    round_of_one="--connect $address --connections 1 --size 1 --messages 1"
+    # shellcheck disable=SC2086
+    if "$pier" load $round_of_one >"$directory/load" 2>"$directory/load.err" &&
+        grep -q '^1 connection, 1 byte, ' "$directory/load" &&
+        "$pier" load --churn $round_of_one >"$directory/load" 2>"$directory/load.err" &&
+        grep -q '^1 connection at a time, 1 byte, ' "$directory/load"; then
+        pass report-singular
+    else
+        fail report-singular "$(cat "$directory/load" "$directory/load.err")"
+    fi
+    for form in '' --json; do
+        # A warm-up that takes the one message there is leaves none to be measured.
+        # shellcheck disable=SC2086
+        "$pier" load $form --connect "$address" --connections 1 --rate 1 --warmup 500ms \
+            --duration 100ms >"$directory/load" 2>"$directory/load.err"
+        if [ -z "$form" ] && grep -q '^  messages  *0$' "$directory/load" &&
+            grep -q '^  p50  *-$' "$directory/load" && grep -q '^  max  *-$' "$directory/load"; then
+            pass report-without-messages
+        elif [ -n "$form" ] && grep -q '"messages":0,' "$directory/load" &&
+            grep -q '"p50_ns":null,.*"max_ns":null,"mean_ns":null,' "$directory/load"; then
+            pass report-without-messages-json
+        else
+            fail report-without-messages "$(cat "$directory/load" "$directory/load.err")"
+        fi
+    done
+    stop_server || fail report "echo ended badly: $(cat "$directory/server.err")"
 }
 
 # Answers that don't come are waited for after the first interrupt, and not after the second.
@@ -341,6 +419,7 @@ for part; do
     input)
         test_bad_input
         test_output
+        test_report
         test_interrupts
         ;;
     help) test_help ;;

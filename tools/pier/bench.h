@@ -67,9 +67,12 @@ struct bench {
     struct bench_point points[BENCH_POINTS_MAX];
     size_t points_count;
     struct bench_cell *cells; /* of subject s and point p: [s * points_count + p] */
-    char notes[4][BENCH_TEXT_MAX];
+    char notes[8][BENCH_TEXT_MAX];
     size_t notes_count;
     const char *client_backend; /* what the clients ran on, once known */
+    const char *directory;
+    size_t
+        directory_kept; /* of its path, what was there before; the rest was made for the report */
     char page_path[1024], csv_path[1024];
     char page_part[1040], csv_part[1040]; /* until they are complete; empty: written in place */
     FILE *page, *csv;
@@ -153,6 +156,10 @@ struct bench_sheet {
     struct report_table table;
 };
 
+/* Adds notes on figures that say less than they seem to: of a server that wasn't busy, of rounds
+ * far apart. */
+void bench_note_doubts(struct bench *bench);
+
 const struct report_table *bench_fill_sheet(struct bench_sheet *sheet, const struct bench *bench,
                                             size_t point);
 
@@ -183,7 +190,8 @@ int bench_command_start(struct bench_command *command, char *const arguments[], 
 int bench_command_read(struct bench_command *command, char *text, size_t size,
                        uint64_t deadline_ns);
 
-/* Ends it as SIGTERM does, by force after the deadline, and waits. Returns its exit code. */
+/* Ends it as SIGTERM does, by force after the deadline, and waits. Returns what
+ * platform_process_ended() tells. */
 int bench_command_stop(struct bench_command *command, uint64_t deadline_ns);
 
 /* CPU time that a process has used, and its own memory in bytes; NAN when not known. */
@@ -197,10 +205,20 @@ int bench_cpus_split(unsigned *left);
 /* Keeps the calling thread, and what it starts, off the server's CPU. */
 void bench_cpus_avoid(int server_cpu);
 
-/* Makes a directory with those above it. Returns 0 or an errno value. */
-int bench_make_directory(const char *path);
+/* Makes a directory with those above it. Returns 0 or an errno value; *kept is how much of the path
+ * was there before. */
+int bench_make_directory(const char *path, size_t *kept);
+
+/* Removes those that were made, as far as they are empty. */
+void bench_remove_directory(const char *path, size_t kept);
 
 /* Whether something other than an ordinary file is at the path: a device, a FIFO, a link. */
 bool bench_is_special(const char *path);
+
+/* Whether two open files are one, and an ordinary one. */
+bool bench_is_same_file(FILE *file, FILE *other);
+
+/* Whether a file at the path, if there is one, may be replaced by rename(). */
+bool bench_may_replace(const char *path);
 
 #endif

@@ -35,7 +35,10 @@ static const char help_text[] =
     "  --depth N          messages in flight on a connection; default 1\n"
     "  --output DIR       where report.html and report.csv go; default build/bench\n"
     "  --csv FILE         the CSV file, if it is to be somewhere else\n"
-    "  --json             print one line of JSON instead of the tables\n";
+    "  --json             print one line of JSON instead of the tables\n"
+    "\n"
+    "Ctrl-C (SIGINT, SIGTERM or SIGHUP) ends it early, with the figures of the rounds that are\n"
+    "complete.\n";
 
 enum { SPARE_DESCRIPTORS = 64 };
 
@@ -134,6 +137,11 @@ static int parse(struct bench *bench, struct choice *choice, int argc, char **ar
 static FILE *open_file(const char *path, char *part_path, size_t size, const char *option)
 {
     bool in_place = bench_is_special(path);
+    if (!in_place && !bench_may_replace(path)) {
+        tool_say("cannot write \"%s\": there is a file of another user: choose another with %s",
+                 path, option);
+        return NULL;
+    }
     snprintf(part_path, size, "%s%s", in_place ? "" : path, in_place ? "" : ".part");
     FILE *file = fopen(in_place ? path : part_path, "w");
     if (file == NULL) {
@@ -156,6 +164,10 @@ static void discard_file(FILE *file, const char *part_path)
 /* Opens them before anything is measured: a wrong path should show at once. */
 static int open_files(struct bench *bench, const struct choice *choice)
 {
+    if (choice->csv != NULL && choice->csv[0] == '\0') {
+        tool_say("--csv takes the name of a file, not \"\"");
+        return TOOL_USAGE;
+    }
     int page = snprintf(bench->page_path, sizeof(bench->page_path), "%s/report.html",
                         choice->output);
     int csv = snprintf(bench->csv_path, sizeof(bench->csv_path), "%s%s",
@@ -166,7 +178,8 @@ static int open_files(struct bench *bench, const struct choice *choice)
                  (int)sizeof(bench->page_path) - 16);
         return TOOL_USAGE;
     }
-    int error = bench_make_directory(choice->output);
+    bench->directory = choice->output;
+    int error = bench_make_directory(choice->output, &bench->directory_kept);
     if (error != 0) {
         tool_say("cannot make the directory \"%s\": %s: choose another with --output",
                  choice->output, platform_error_text(error));
@@ -179,13 +192,22 @@ static int open_files(struct bench *bench, const struct choice *choice)
     }
     bench->csv = open_file(bench->csv_path, bench->csv_part, sizeof(bench->csv_part),
                            choice->csv != NULL ? "--csv" : "--output");
+    if (bench->csv != NULL && bench_is_same_file(bench->page, bench->csv)) {
+        tool_say("the page and the CSV file would both be \"%s\": choose another with --csv",
+                 bench->page_path);
+        return TOOL_FAILED;
+    }
     return bench->csv != NULL ? TOOL_GO_ON : TOOL_FAILED;
 }
 
+/* Leaves nothing of files that weren't completed. */
 static void close_files(struct bench *bench)
 {
     discard_file(bench->page, bench->page_part);
     discard_file(bench->csv, bench->csv_part);
+    if (bench->directory != NULL) {
+        bench_remove_directory(bench->directory, bench->directory_kept);
+    }
 }
 
 /* ---- the rounds ---- */
@@ -203,10 +225,11 @@ static void announce(const struct bench *bench)
 static void show_progress(const struct bench *bench, uint64_t round, size_t subject, size_t point)
 {
     char text[TOOL_TEXT_MAX], line[128];
-    snprintf(line, sizeof(line), "round %" PRIu64 " of %" PRIu64 ": %s, %s connections",
+    snprintf(line, sizeof(line), "round %" PRIu64 " of %" PRIu64 ": %s, %s connection%s",
              round < bench->rounds ? round + 1 : bench->rounds, bench->rounds,
              bench->subjects[subject].name,
-             tool_format_count(text, bench->points[point].connections));
+             tool_format_count(text, bench->points[point].connections),
+             tool_plural(bench->points[point].connections));
     fprintf(stderr, "\r%-70s", line);
 }
 
@@ -266,24 +289,60 @@ static int check_cells(struct bench *bench)
     return status;
 }
 
-/* Measures all; TOOL_FAILED when something did not work. */
-static int measure(struct bench *bench, struct bench_runner *runner)
+/* Takes the samples of a round that was interrupted away again, since backends are compared over
+ * the same rounds. `counts`: how many there were before it. */
+static void drop_round(struct bench *bench, const size_t *counts)
 {
-    bool progress = platform_is_terminal(stderr) && !bench->json;
+    for (size_t i = 0; i < bench->subjects_count * bench->points_count; i++) {
+        bench->cells[i].samples_count = counts[i];
+    }
+}
+
+/* Measures all rounds, or those that are complete when it is interrupted; returns how many. */
+static uint64_t measure_rounds(struct bench *bench, struct bench_runner *runner, bool progress)
+{
+    static size_t counts[BENCH_SUBJECTS_MAX * BENCH_POINTS_MAX];
     measure_base(bench, runner);
     pass(bench, runner, 0, false, progress);
     for (uint64_t round = 0; round < bench->rounds; round++) {
+        for (size_t i = 0; i < bench->subjects_count * bench->points_count; i++) {
+            counts[i] = bench->cells[i].samples_count;
+        }
         pass(bench, runner, round, true, progress);
+        if (bench_interrupted()) {
+            drop_round(bench, counts);
+            return round;
+        }
     }
+    return bench->rounds;
+}
+
+/* Measures all; TOOL_FAILED when something did not work. *measured: whether there is something to
+ * report. */
+static int measure(struct bench *bench, struct bench_runner *runner, bool *measured)
+{
+    bool progress = platform_is_terminal(stderr) && !bench->json;
+    uint64_t wanted = bench->rounds, rounds = measure_rounds(bench, runner, progress);
     if (progress) {
         fprintf(stderr, "\r%70s\r", "");
     }
-    if (bench_interrupted()) {
-        tool_say("interrupted");
+    *measured = rounds > 0;
+    if (rounds == 0) {
+        tool_say("interrupted before the first round was complete");
         return TOOL_FAILED;
     }
     bench->client_backend = runner->shared->results[0].backend;
-    return check_cells(bench);
+    int status = check_cells(bench);
+    if (rounds < wanted) {
+        bench->rounds = rounds;
+        tool_say("interrupted: the figures are those of the first %" PRIu64 " round%s of %" PRIu64,
+                 rounds, tool_plural(rounds), wanted);
+        bench_note(bench, "interrupted after %" PRIu64 " round%s of %" PRIu64, rounds,
+                   tool_plural(rounds), wanted);
+        status = TOOL_FAILED;
+    }
+    bench_note_doubts(bench);
+    return status;
 }
 
 static int run(struct bench *bench, const struct choice *choice)
@@ -319,13 +378,14 @@ static int run(struct bench *bench, const struct choice *choice)
     if (!bench->json) {
         announce(bench);
     }
-    int measured = measure(bench, &runner);
-    if (!bench_interrupted()) {
+    bool has_figures;
+    int outcome = measure(bench, &runner, &has_figures);
+    if (has_figures) {
         status = bench_write_files(bench);
         bench_print(bench);
     }
     bench_runner_close(&runner);
-    return measured == TOOL_GO_ON ? status : measured;
+    return outcome == TOOL_GO_ON ? status : outcome;
 }
 
 int pier_tool_bench(int argc, char **argv)

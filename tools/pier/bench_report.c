@@ -68,6 +68,13 @@ struct report_point bench_find(const struct bench_cell *cell, enum bench_figure 
     return result;
 }
 
+/* Half of what lies between the best and the worst round, as a part of the median. */
+static double spread_percent(const struct bench_cell *cell)
+{
+    struct report_point rate = bench_find(cell, BENCH_RATE);
+    return cell->samples_count > 1 ? (rate.high - rate.low) / rate.y * 50 : NAN;
+}
+
 /* ---- tables ---- */
 
 void bench_describe_point(const struct bench_point *point, char *text, size_t size)
@@ -103,7 +110,7 @@ static void fill_row(struct bench_sheet *sheet, const struct bench *bench, size_
         struct report_point figure = bench_find(cell, (enum bench_figure)i);
         values[i == BENCH_RATE ? 0 : i + 1] = figure.y;
         if (i == BENCH_RATE) {
-            values[1] = cell->samples_count > 1 ? (figure.high - figure.low) / figure.y * 50 : NAN;
+            values[1] = spread_percent(cell);
         }
     }
 }
@@ -127,6 +134,52 @@ const struct report_table *bench_fill_sheet(struct bench_sheet *sheet, const str
                                          .rows = sheet->rows,
                                          .rows_count = bench->subjects_count};
     return &sheet->table;
+}
+
+/* ---- doubts ---- */
+
+/* The cell of those measured whose value is the greatest; false when none is above `bound`. */
+static bool find_worst(const struct bench *bench, double (*value_of)(const struct bench_cell *),
+                       double bound, double *worst, char *text, size_t size)
+{
+    bool found = false;
+    for (size_t i = 0; i < bench->subjects_count; i++) {
+        for (size_t j = 0; j < bench->points_count; j++) {
+            double value = value_of(bench_cell(bench, i, j));
+            if (isfinite(value) && value > bound) {
+                char load[128];
+                bound = *worst = value;
+                found = true;
+                bench_describe_point(&bench->points[j], load, sizeof(load));
+                snprintf(text, size, "%s with %s", bench->subjects[i].name, load);
+            }
+        }
+    }
+    return found;
+}
+
+static double idle_percent(const struct bench_cell *cell)
+{
+    return 100 - bench_find(cell, BENCH_BUSY).y;
+}
+
+void bench_note_doubts(struct bench *bench)
+{
+    const double idle_most = 20, spread_most = 10;
+    char where[200];
+    double worst;
+    if (find_worst(bench, idle_percent, idle_most, &worst, where, sizeof(where))) {
+        bench_note(bench,
+                   "not every server was busy (%s: %.0f %% of a CPU): there the client set the "
+                   "pace, and CPU time per message says more than messages per second",
+                   where, 100 - worst);
+    }
+    if (find_worst(bench, spread_percent, spread_most, &worst, where, sizeof(where))) {
+        bench_note(bench,
+                   "rounds are up to +- %.0f %% apart (%s): the machine may have had other work; "
+                   "more --rounds or a longer --duration help",
+                   worst, where);
+    }
 }
 
 /* ---- CSV and JSON ---- */

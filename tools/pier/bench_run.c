@@ -99,9 +99,18 @@ static void start_server(struct run *run)
         snprintf(run->address, sizeof(run->address), "%.*s", (int)strcspn(from, " \n"), from);
     }
     run->options.connect.text = run->address;
-    if (pier_address_parse(&run->options.connect.address, run->address) < 0) {
-        fail(run, "the server does not listen: %s", last_words(run));
+    if (pier_address_parse(&run->options.connect.address, run->address) >= 0) {
+        return;
     }
+    if (last_words(run)[0] != '\0') {
+        fail(run, "the server does not listen: %s", last_words(run));
+        return;
+    }
+    char text[PLATFORM_STATUS_MAX];
+    bool late = platform_now_ns() > deadline_ns;
+    int status = bench_command_stop(&run->server, platform_now_ns() + END_TIME);
+    fail(run, "the server does not listen: it %s",
+         late ? "took too long" : platform_status_text(text, status));
 }
 
 static void stop_server(struct run *run)
@@ -115,7 +124,10 @@ static void stop_server(struct run *run)
     while (read_output(run, deadline_ns)) {}
     int status = bench_command_stop(&run->server, deadline_ns);
     if (status != 0) {
-        fail(run, "the server ended with exit code %d: %s", status, last_words(run));
+        char text[PLATFORM_STATUS_MAX];
+        const char *words = last_words(run);
+        fail(run, "the server %s%s%s", platform_status_text(text, status),
+             words[0] != '\0' ? ": " : "", words);
     }
 }
 
@@ -285,7 +297,8 @@ static void end_client(struct run *run)
         platform_sleep_ns(PIER_MILLISECOND);
     }
     if (status != TOOL_DONE) {
-        fail(run, "the client ended with exit code %d", status);
+        char text[PLATFORM_STATUS_MAX];
+        fail(run, "the client %s", platform_status_text(text, status));
     }
     if (load_report_errors(shared) > 0) {
         const char *first = "";
@@ -383,7 +396,10 @@ void bench_run(struct bench_runner *runner, const struct bench *bench,
         drive(run);
     }
     stop_server(run);
-    if (!has_failed(run) && load) {
+    if (bench_interrupted()) {
+        /* Whatever came of that is no fault of the backend's. */
+        cell->failure[0] = '\0';
+    } else if (!has_failed(run) && load) {
         add_figures(run);
     } else if (!has_failed(run)) {
         cell->setup_calls = find_counter(run, "system_calls");

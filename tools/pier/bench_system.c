@@ -20,6 +20,7 @@
 
 #if defined(__linux__)
 #include <sched.h>
+#include <sys/auxv.h>
 #include <sys/prctl.h>
 #elif defined(__APPLE__)
 #include <libproc.h>
@@ -38,6 +39,11 @@ static void find_self(char *path, size_t size)
 #if defined(__linux__)
     ssize_t length = readlink("/proc/self/exe", path, size - 1);
     path[length > 0 ? length : 4] = '\0';
+    /* Without /proc there is the name it was started by. */
+    const char *started = (const char *)(uintptr_t)getauxval(AT_EXECFN);
+    if (length <= 0 && started != NULL) {
+        snprintf(path, size, "%s", started);
+    }
 #elif defined(__APPLE__)
     uint32_t room = (uint32_t)size;
     _NSGetExecutablePath(path, &room);
@@ -77,15 +83,20 @@ static void become(char *const arguments[], int output, int cpu, pid_t starter)
 #else
     (void)cpu;
 #endif
+    if (getppid() != starter) {
+        _exit(126);
+    }
+    /* Where there is no /dev/null the root directory will do, of which nothing can be read. */
     int nothing = open("/dev/null", O_RDONLY);
-    if (getppid() != starter || nothing < 0 || dup2(nothing, STDIN_FILENO) < 0 ||
-        dup2(output, STDOUT_FILENO) < 0 || dup2(output, STDERR_FILENO) < 0) {
+    nothing = nothing >= 0 ? nothing : open("/", O_RDONLY);
+    if (nothing < 0 || dup2(nothing, STDIN_FILENO) < 0 || dup2(output, STDOUT_FILENO) < 0 ||
+        dup2(output, STDERR_FILENO) < 0) {
+        dprintf(output, "cannot set up its descriptors: %s\n", strerror(errno));
         _exit(126);
     }
     find_self(path, sizeof(path));
     execvp(path, arguments);
-    printf("cannot run %s: %s\n", path, strerror(errno));
-    fflush(stdout);
+    dprintf(STDOUT_FILENO, "cannot run %s: %s\n", path, strerror(errno));
     _exit(127);
 }
 
@@ -151,7 +162,7 @@ int bench_command_stop(struct bench_command *command, uint64_t deadline_ns)
     }
     close(command->output);
     command->ended = true;
-    return WIFEXITED(status) ? WEXITSTATUS(status) : 128 + WTERMSIG(status);
+    return WIFEXITED(status) ? WEXITSTATUS(status) : -WTERMSIG(status);
 }
 
 /* ---- what a process has used ---- */
@@ -313,28 +324,79 @@ void bench_cpus_avoid(int server_cpu)
 
 /* ---- files ---- */
 
-int bench_make_directory(const char *path)
+int bench_make_directory(const char *path, size_t *kept)
 {
     char part[1024];
     size_t length = strlen(path);
+    *kept = length;
     if (length >= sizeof(part)) {
         return ENAMETOOLONG;
     }
+    size_t before = 0;
     for (size_t i = 1; i <= length; i++) {
         if (path[i] != '/' && path[i] != '\0') {
             continue;
         }
         memcpy(part, path, i);
         part[i] = '\0';
-        if (mkdir(part, 0777) != 0 && errno != EEXIST) {
+        if (mkdir(part, 0777) == 0) {
+            *kept = before < *kept ? before : *kept;
+        } else if (errno != EEXIST) {
             return errno;
         }
+        before = i;
     }
     struct stat about;
     if (stat(path, &about) != 0) {
         return errno;
     }
     return S_ISDIR(about.st_mode) ? 0 : ENOTDIR;
+}
+
+void bench_remove_directory(const char *path, size_t kept)
+{
+    char part[1024];
+    size_t length = strlen(path);
+    if (length >= sizeof(part)) {
+        return;
+    }
+    memcpy(part, path, length + 1);
+    while (length > kept) {
+        part[length] = '\0';
+        if (rmdir(part) != 0 && errno != ENOENT) {
+            return;
+        }
+        while (length > kept && part[length - 1] != '/') {
+            length--;
+        }
+        while (length > kept && part[length - 1] == '/') {
+            length--;
+        }
+    }
+}
+
+bool bench_is_same_file(FILE *file, FILE *other)
+{
+    struct stat one, two;
+    return fstat(fileno(file), &one) == 0 && fstat(fileno(other), &two) == 0 &&
+           S_ISREG(one.st_mode) && one.st_dev == two.st_dev && one.st_ino == two.st_ino;
+}
+
+/* In a directory such as /tmp only the owner may. */
+bool bench_may_replace(const char *path)
+{
+    char directory[1040];
+    struct stat file, above;
+    snprintf(directory, sizeof(directory), "%s", path);
+    char *slash = strrchr(directory, '/');
+    if (slash != NULL) {
+        slash[1] = '\0';
+    } else {
+        snprintf(directory, sizeof(directory), ".");
+    }
+    uid_t user = geteuid();
+    return lstat(path, &file) != 0 || stat(directory, &above) != 0 || user == 0 ||
+           (above.st_mode & S_ISVTX) == 0 || file.st_uid == user || above.st_uid == user;
 }
 
 bool bench_is_special(const char *path)

@@ -1,7 +1,9 @@
+/* SPDX-License-Identifier: MIT */
 /* doctor.c - `pier doctor`: says what this machine allows, for people or as JSON.
  *
  * Backends and limits come from the other files as filled structs; here they are printed, and the
- * limit that comes first is found. Exit code 0, or 1 when no backend works. */
+ * limit that comes first is found. What depends on a limit that can't be read is unknown. Exit code
+ * 0, or 1 when no backend works, or a loop that names none gets none (a wrong PIER_BACKEND). */
 
 #include "doctor.h"
 
@@ -10,6 +12,7 @@
 #include "report.h"
 
 #include <inttypes.h>
+#include <stdarg.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -18,11 +21,14 @@ static const char help_text[] =
     "\n"
     "Says which backends this kernel and sandbox allow, with which features, and why not the\n"
     "others; and which limits decide how many connections fit: the value of each, what it means,\n"
-    "and how to raise it. Exit code 1 when no backend works.\n"
+    "and how to raise it. Exit code 1 when no backend works, or PIER_BACKEND names none that\n"
+    "does. Lines are as long as the terminal is wide, or COLUMNS says, else 100.\n"
     "\n"
     "  --json             print one line of JSON\n";
 
-enum { WIDTH = 100 };
+enum { WIDTH_USUAL = 100, WIDTH_LEAST = 40, WIDTH_MOST = 200 };
+
+static size_t width = WIDTH_USUAL; /* of a line */
 
 struct diagnosis {
     struct doctor_system system;
@@ -73,69 +79,159 @@ static const struct doctor_limit *find_least(const struct diagnosis *diagnosis,
 
 /* ---- for people ---- */
 
-/* Prints text in lines of WIDTH columns, all but the first indented. The cursor stands at column
- * `column`. */
+static void choose_width(void)
+{
+    const char *columns = getenv("COLUMNS");
+    uint64_t given = 0;
+    if (columns == NULL || !tool_parse_number(columns, &given)) {
+        given = platform_terminal_width(stdout);
+    }
+    if (given > 0) {
+        width = given < WIDTH_LEAST ? WIDTH_LEAST : given > WIDTH_MOST ? WIDTH_MOST : (size_t)given;
+    }
+}
+
+static size_t longest_word(const char *text)
+{
+    size_t longest = 0;
+    while (*text != '\0') {
+        size_t length = strcspn(text, " ");
+        longest = length > longest ? length : longest;
+        text += length;
+        text += strspn(text, " ");
+    }
+    return longest;
+}
+
+/* Prints text in lines of that width, all but the first indented. The cursor stands at `column`;
+ * where too little is left of the line, the text begins on the next one. */
 static void print_wrapped(const char *text, size_t column, size_t indent)
 {
+    enum { LEAST = 20, NARROW_INDENT = 2 };
+    bool fresh = false; /* nothing of the text is on this line */
+    if (indent + LEAST > width || indent + longest_word(text) > width) {
+        indent = NARROW_INDENT;
+    }
+    if (column > indent && column + LEAST > width && column + strlen(text) > width) {
+        printf("\n%*s", (int)indent, "");
+        column = indent;
+        fresh = true;
+    }
     while (*text != '\0') {
         size_t word = strcspn(text, " ");
-        if (column + word > WIDTH && column > indent) {
+        if (column + word > width && column > indent && !fresh) {
             printf("\n%*s", (int)indent, "");
             column = indent;
         }
         printf("%.*s", (int)word, text);
+        fresh = false;
         text += word;
         column += word;
         if (*text == ' ') {
             text++;
             column++;
-            if (column + strcspn(text, " ") <= WIDTH) {
+            if (column + strcspn(text, " ") <= width) {
                 putchar(' ');
             } else {
-                column = WIDTH;
+                column = width;
             }
         }
     }
     putchar('\n');
 }
 
+/* A line that begins with a label, and the text behind it. */
+TOOL_PRINTF(3, 4)
+static void print_labelled(const char *label, size_t indent, const char *format, ...)
+{
+    char text[2 * DOCTOR_TEXT_MAX];
+    va_list arguments;
+    va_start(arguments, format);
+    vsnprintf(text, sizeof(text), format, arguments);
+    va_end(arguments);
+    /* The label's own blanks at its end would be left there, when the text begins below. */
+    size_t length = strlen(label), filled = length;
+    while (filled > 0 && label[filled - 1] == ' ') {
+        filled--;
+    }
+    bool below = length > 4 && length + strlen(text) > width &&
+                 (length + 20 > width || length + strcspn(text, " ") > width);
+    printf("%.*s", (int)(below ? filled : length), label);
+    print_wrapped(text, below ? width : length, indent);
+}
+
 static void print_backend(const struct doctor_backend *backend)
 {
-    printf("  %-8s %s", backend->name, backend->works ? "works\n" : "no: ");
-    if (!backend->works) {
-        print_wrapped(backend->reason, 15, 15);
-        if (backend->remedy[0] != '\0') {
-            printf("%15sto allow it: ", "");
-            print_wrapped(backend->remedy, 28, 15);
-        }
+    char label[48];
+    if (backend->works) {
+        printf("  %-8s works\n", backend->name);
+        return;
+    }
+    snprintf(label, sizeof(label), "  %-8s no: ", backend->name);
+    print_labelled(label, 15, "%s", backend->reason);
+    if (backend->remedy[0] != '\0') {
+        print_labelled("               to allow it: ", 15, "%s", backend->remedy);
     }
 }
 
-/* What backends have in common, as a matrix; the rows are those of the first one that works, since
- * all are asked the same. */
+/* What backends have in common, one feature after the other: for lines that have no room for a
+ * matrix. */
+static void print_common_list(const struct diagnosis *diagnosis, const struct doctor_backend *first)
+{
+    for (size_t i = 0; i < first->features_count && first->features[i].is_common; i++) {
+        char names[128] = "";
+        for (size_t j = 0; j < diagnosis->backends_count; j++) {
+            const struct doctor_backend *backend = &diagnosis->backends[j];
+            if (backend->works && backend->features[i].works) {
+                size_t used = strlen(names);
+                snprintf(names + used, sizeof(names) - used, "%s%s", used > 0 ? ", " : "",
+                         backend->name);
+            }
+        }
+        char label[48];
+        snprintf(label, sizeof(label), "  %s: ", first->features[i].name);
+        print_labelled(label, 4, "%s (%s)", names[0] != '\0' ? names : "none",
+                       first->features[i].text);
+    }
+}
+
+/* The same as a matrix; the rows are those of the first backend that works, since all are asked the
+ * same. */
 static void print_common(const struct diagnosis *diagnosis)
 {
+    enum { NAME_WIDTH = 25, COLUMN_WIDTH = 7, TEXT_LEAST = 24 };
     const struct doctor_backend *first = NULL;
-    printf("\nFeatures\n  %-22s", "");
-    int blanks = 1;
+    size_t working = 0;
     for (size_t i = 0; i < diagnosis->backends_count; i++) {
         if (diagnosis->backends[i].works) {
             first = first == NULL ? &diagnosis->backends[i] : first;
-            printf("%*s%s", blanks, "", diagnosis->backends[i].name);
-            blanks = 7 - (int)strlen(diagnosis->backends[i].name);
+            working++;
         }
     }
-    printf("\n");
+    printf("\nFeatures\n");
     if (first == NULL) {
         return;
     }
+    if (NAME_WIDTH + working * COLUMN_WIDTH + TEXT_LEAST > width) {
+        print_common_list(diagnosis, first);
+        return;
+    }
+    printf("  %-22s", "");
+    int blanks = 1;
+    for (size_t i = 0; i < diagnosis->backends_count; i++) {
+        if (diagnosis->backends[i].works) {
+            printf("%*s%s", blanks, "", diagnosis->backends[i].name);
+            blanks = COLUMN_WIDTH - (int)strlen(diagnosis->backends[i].name);
+        }
+    }
+    printf("\n");
     for (size_t i = 0; i < first->features_count && first->features[i].is_common; i++) {
         printf("  %-22s", first->features[i].name);
-        size_t column = 25;
+        size_t column = NAME_WIDTH;
         for (size_t j = 0; j < diagnosis->backends_count; j++) {
             if (diagnosis->backends[j].works) {
                 printf(" %-6s", diagnosis->backends[j].features[i].works ? "yes" : "no");
-                column += 7;
+                column += COLUMN_WIDTH;
             }
         }
         printf(" ");
@@ -156,51 +252,80 @@ static void print_own(const struct doctor_backend *backend)
             printf("\nFeatures of %s\n", backend->name);
             titled = true;
         }
-        printf("  %-23s %-6s ", feature->name, feature->works ? "yes" : "no");
-        print_wrapped(feature->text, 33, 33);
+        char label[64];
+        snprintf(label, sizeof(label), "  %-23s %-6s ", feature->name,
+                 feature->works ? "yes" : "no");
+        print_labelled(label, 33, "%s", feature->text);
     }
 }
 
 static void print_limit(const struct doctor_limit *limit)
 {
-    printf("  %s: %s\n", limit->title, limit->value);
+    char label[96];
+    snprintf(label, sizeof(label), "  %s: ", limit->title);
+    print_labelled(label, 6, "%s", limit->value);
     if (strcmp(limit->name, limit->title) != 0 && strchr(limit->name, ' ') == NULL) {
-        printf("      setting   %s\n", limit->name);
+        print_labelled("      setting   ", 16, "%s", limit->name);
     }
-    printf("      meaning   ");
-    print_wrapped(limit->meaning, 16, 16);
-    printf("      to raise  ");
-    print_wrapped(limit->remedy, 16, 16);
+    print_labelled("      meaning   ", 16, "%s", limit->meaning);
+    print_labelled("      to raise  ", 16, "%s", limit->remedy);
+}
+
+/* The limits of a scope that can't be read, as a list of their names. */
+static bool name_unknown(const struct diagnosis *diagnosis, enum doctor_scope scope, char *names,
+                         size_t size)
+{
+    names[0] = '\0';
+    for (size_t i = 0; i < diagnosis->limits_count; i++) {
+        const struct doctor_limit *limit = &diagnosis->limits[i];
+        if (limit->scope == scope && limit->unknown) {
+            size_t used = strlen(names);
+            snprintf(names + used, size - used, "%s%s", used > 0 ? ", " : "", limit->name);
+        }
+    }
+    return names[0] != '\0';
 }
 
 static void print_least(const struct diagnosis *diagnosis, enum doctor_scope scope, const char *who)
 {
     const struct doctor_limit *least = find_least(diagnosis, scope);
-    char text[TOOL_TEXT_MAX];
-    if (least != NULL) {
-        printf("  %-31s about %s connections, limited by: %s\n", who,
-               tool_format_count(text, least->connections), least->title);
+    char text[TOOL_TEXT_MAX], names[DOCTOR_TEXT_MAX], label[64];
+    bool unknown = name_unknown(diagnosis, scope, names, sizeof(names));
+    snprintf(label, sizeof(label), "  %-31s ", who);
+    if (least == NULL && unknown) {
+        print_labelled(label, 34, "unknown: %s can't be read here", names);
+    } else if (least == NULL) {
+        print_labelled(label, 34, "no limit found");
     } else {
-        printf("  %-31s no limit found\n", who);
+        print_labelled(label, 34, "%s %s connection%s, limited by: %s%s%s",
+                       unknown ? "unknown, at most" : "about",
+                       tool_format_count(text, least->connections), tool_plural(least->connections),
+                       least->title, unknown ? "; can't be read here: " : "", names);
     }
 }
 
 static void print_text(const struct diagnosis *diagnosis)
 {
     const struct doctor_system *system = &diagnosis->system;
-    printf("pier %s on %s, %u CPU%s", pier_version(), system->name, system->processors,
-           system->processors == 1 ? "" : "s");
+    char text[2 * DOCTOR_TEXT_MAX], seccomp[48] = "";
+    choose_width();
     if (system->seccomp >= 0) {
-        printf(", %d seccomp filter%s", system->seccomp, system->seccomp == 1 ? "" : "s");
+        snprintf(seccomp, sizeof(seccomp), ", %d seccomp filter%s", system->seccomp,
+                 system->seccomp == 1 ? "" : "s");
     }
-    printf("%s%s\n\nBackends, best first. ",
-           system->container[0] != '\0' ? ", in a container: " : "", system->container);
+    snprintf(text, sizeof(text), "pier %s on %s, %u CPU%s%s%s%s", pier_version(), system->name,
+             system->processors, system->processors == 1 ? "" : "s", seccomp,
+             system->container[0] != '\0' ? ", in a container: " : "", system->container);
+    print_wrapped(text, 0, 4);
     if (diagnosis->chosen != NULL) {
-        printf("A loop that names none gets %s%s.\n", diagnosis->chosen,
-               diagnosis->environment != NULL ? ", from PIER_BACKEND" : "");
+        snprintf(text, sizeof(text), "Backends, best first. A loop that names none gets %s%s.",
+                 diagnosis->chosen, diagnosis->environment != NULL ? ", from PIER_BACKEND" : "");
     } else {
-        printf("A loop that names none fails: %s.\n", diagnosis->chosen_reason);
+        snprintf(text, sizeof(text), "Backends, best first. A loop that names none fails: %s.",
+                 diagnosis->chosen_reason);
     }
+    printf("\n");
+    print_wrapped(text, 0, 4);
     for (size_t i = 0; i < diagnosis->backends_count; i++) {
         print_backend(&diagnosis->backends[i]);
     }
@@ -268,6 +393,7 @@ static void print_limit_json(const struct doctor_limit *limit)
         print_number(limit->numbers[i]);
     }
     printf("]");
+    printf(",\"known\":%s", limit->unknown ? "false" : "true");
     print_member("unit", limit->unit);
     print_member("scope", scopes[limit->scope]);
     printf(",\"connections\":");
@@ -281,8 +407,10 @@ static void print_least_json(const struct diagnosis *diagnosis, enum doctor_scop
                              const char *name)
 {
     const struct doctor_limit *least = find_least(diagnosis, scope);
+    char names[DOCTOR_TEXT_MAX];
+    bool unknown = name_unknown(diagnosis, scope, names, sizeof(names));
     printf(",\"%s\":", name);
-    print_number(least != NULL ? least->connections : UINT64_MAX);
+    print_number(least != NULL && !unknown ? least->connections : UINT64_MAX);
 }
 
 static void print_json(const struct diagnosis *diagnosis)
@@ -336,10 +464,12 @@ int pier_tool_doctor(int argc, char **argv)
     } else {
         print_text(diagnosis);
     }
-    bool works = diagnosis->works;
-    free(diagnosis);
+    bool works = diagnosis->works, chosen = diagnosis->chosen != NULL;
     if (!works) {
         tool_say("no backend works here");
+    } else if (!chosen) {
+        tool_say("a loop that names no backend fails: %s", diagnosis->chosen_reason);
     }
-    return works ? TOOL_DONE : TOOL_FAILED;
+    free(diagnosis);
+    return works && chosen ? TOOL_DONE : TOOL_FAILED;
 }

@@ -1,7 +1,8 @@
 /* doctor.h - what the parts of `pier doctor` share.
  *
  * doctor.c prints; doctor_backends.c asks the library which backends work; doctor_uring.c asks the
- * kernel what io_uring can do; doctor_limits.c has the table of limits with what each one means.
+ * kernel what io_uring can do; doctor_limits.c has the table of limits, doctor_explain.c what each
+ * of them means.
  * What differs from system to system is reading settings: doctor_system.c is for POSIX systems,
  * doctor_windows.c for Windows. */
 
@@ -15,7 +16,7 @@ enum {
     DOCTOR_TEXT_MAX = 320,
     DOCTOR_FEATURES_MAX = 24,
     DOCTOR_BACKENDS_MAX = 8,
-    DOCTOR_LIMITS_MAX = 32
+    DOCTOR_LIMITS_MAX = 48
 };
 
 /* ---- the system ---- */
@@ -43,9 +44,28 @@ bool doctor_read_resource(enum doctor_resource resource, uint64_t *soft, uint64_
 /* Bytes of a page of memory. */
 uint64_t doctor_page_size(void);
 
-/* The memory that this process and its like may use, in bytes. `group`: what the control group
- * allows, else what the machine has. False when that isn't known, or the group has no limit. */
-bool doctor_read_memory(bool group, uint64_t *bytes);
+/* Whether this process can read settings at all. */
+bool doctor_settings_readable(void);
+
+/* What came of reading a limit: it has a value, there is no such limit here, or there may be one
+ * but this process can't see it. */
+enum doctor_reading { DOCTOR_FOUND, DOCTOR_NONE, DOCTOR_UNKNOWN };
+
+/* The memory that the machine has, in bytes; false when that isn't known. */
+bool doctor_read_memory(uint64_t *bytes);
+
+/* What the control group of this process, and those it is part of, allow. DOCTOR_NONE: no limit, or
+ * none below what the machine has. */
+enum doctor_group_value {
+    DOCTOR_GROUP_MEMORY,
+    DOCTOR_GROUP_SWAP,
+    DOCTOR_GROUP_PROCESSES,
+    DOCTOR_GROUP_PROCESSES_USED /* of the group itself: how many there are */
+};
+enum doctor_reading doctor_read_group(enum doctor_group_value value, uint64_t *number);
+
+/* Whether this process is in a group of users, by its number. */
+bool doctor_is_in_group(uint64_t group);
 
 /* Bytes of kernel and process that an idle connection takes, as measured on this system; 0 where
  * nobody has measured it. */
@@ -98,6 +118,7 @@ struct doctor_limit {
     const char *unit;
     enum doctor_scope scope;
     uint64_t connections; /* about so many; UINT64_MAX: no limit */
+    bool unknown;         /* it can't be read; has no numbers then */
     char meaning[DOCTOR_TEXT_MAX];
     char remedy[DOCTOR_TEXT_MAX];
 };

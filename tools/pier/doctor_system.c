@@ -16,6 +16,7 @@
 
 #if defined(__linux__)
 #include <sched.h>
+#include <sys/sysinfo.h>
 #elif !defined(__OpenBSD__)
 #include <sys/types.h>
 #include <sys/sysctl.h>
@@ -60,9 +61,68 @@ static size_t parse_numbers(const char *text, uint64_t values[3])
     return count;
 }
 
+/* What stands behind "name" and a colon in a file such as /proc/cpuinfo. */
+static bool read_entry(const char *path, const char *name, char *text, size_t size)
+{
+    char line[512];
+    FILE *file = fopen(path, "r");
+    bool found = false;
+    while (file != NULL && !found && fgets(line, sizeof(line), file) != NULL) {
+        char *colon = strchr(line, ':');
+        if (colon != NULL && strncmp(line, name, strlen(name)) == 0) {
+            colon += 1 + strspn(colon + 1, " \t");
+            colon[strcspn(colon, "\n")] = '\0';
+            snprintf(text, size, "%s", colon);
+            found = true;
+        }
+    }
+    if (file != NULL) {
+        fclose(file);
+    }
+    return found;
+}
+
+/* What has no file of its own. Returns like doctor_read_setting(), or SIZE_MAX for other names. */
+static size_t read_words(const char *name, uint64_t values[3])
+{
+    char text[64];
+    uint64_t mode[3];
+    struct sysinfo about;
+    if (strcmp(name, "swap space") == 0) {
+        if (sysinfo(&about) != 0) {
+            return 0;
+        }
+        values[0] = (uint64_t)about.totalswap * about.mem_unit;
+        return 1;
+    }
+    /* Only then it is one: else more is promised. */
+    bool limit = strcmp(name, "limit of committed memory") == 0;
+    if (limit && (doctor_read_setting("vm.overcommit_memory", mode) == 0 || mode[0] != 2)) {
+        return 0;
+    }
+    if (limit || strcmp(name, "committed memory") == 0) {
+        if (!read_entry("/proc/meminfo", limit ? "CommitLimit:" : "Committed_AS:", text,
+                        sizeof(text))) {
+            return 0;
+        }
+        values[0] = strtoull(text, NULL, 10) * 1024;
+        return 1;
+    }
+    return SIZE_MAX;
+}
+
+bool doctor_settings_readable(void)
+{
+    return access("/proc/sys/kernel/ostype", R_OK) == 0;
+}
+
 size_t doctor_read_setting(const char *name, uint64_t values[3])
 {
     char path[DOCTOR_TEXT_MAX], text[256];
+    size_t words = read_words(name, values);
+    if (words != SIZE_MAX) {
+        return words;
+    }
     size_t used = (size_t)snprintf(path, sizeof(path), "/proc/sys/%s", name);
     for (char *at = path; *at != '\0' && used < sizeof(path); at++) {
         *at = *at == '.' ? '/' : *at;
@@ -71,6 +131,11 @@ size_t doctor_read_setting(const char *name, uint64_t values[3])
 }
 
 #elif defined(HAVE_SYSCTL_BY_NAME)
+
+bool doctor_settings_readable(void)
+{
+    return true;
+}
 
 size_t doctor_read_setting(const char *name, uint64_t values[3])
 {
@@ -88,6 +153,11 @@ size_t doctor_read_setting(const char *name, uint64_t values[3])
 }
 
 #else
+
+bool doctor_settings_readable(void)
+{
+    return true;
+}
 
 size_t doctor_read_setting(const char *name, uint64_t values[3])
 {
@@ -135,10 +205,52 @@ uint64_t doctor_page_size(void)
     return size > 0 ? (uint64_t)size : 4096;
 }
 
+static uint64_t machine_memory(void)
+{
+#if defined(_SC_PHYS_PAGES)
+    long pages = sysconf(_SC_PHYS_PAGES);
+    return pages > 0 ? (uint64_t)pages * doctor_page_size() : 0;
+#else
+    return 0;
+#endif
+}
+
+bool doctor_read_memory(uint64_t *bytes)
+{
+    *bytes = machine_memory();
+    return *bytes > 0;
+}
+
+bool doctor_is_in_group(uint64_t group)
+{
+    enum { GROUPS_MAX = 1024 };
+    gid_t groups[GROUPS_MAX];
+    int count = getgroups(GROUPS_MAX, groups);
+    for (int i = 0; i < count; i++) {
+        if (groups[i] == group) {
+            return true;
+        }
+    }
+    return getegid() == group;
+}
+
 #if defined(__linux__)
 
-/* The least limit on the way from a control group up to the root. `path` is changed. */
-static uint64_t least_limit(const char *mount, char *path, const char *file)
+/* The files of control groups, of version 2 and of version 1, where the controller has a directory
+ * of its own. Version 1 counts swap together with memory. */
+static const struct {
+    const char *second, *controller, *first;
+    bool upwards; /* the groups above count too */
+} group_files[] = {
+    [DOCTOR_GROUP_MEMORY] = {"memory.max", "memory", "memory.limit_in_bytes", true},
+    [DOCTOR_GROUP_SWAP] = {"memory.swap.max", "memory", "memory.memsw.limit_in_bytes", true},
+    [DOCTOR_GROUP_PROCESSES] = {"pids.max", "pids", "pids.max", true},
+    [DOCTOR_GROUP_PROCESSES_USED] = {"pids.current", "pids", "pids.current", false},
+};
+
+/* The least number of such a file on the way from a control group up to the root, or the first when
+ * `upwards` is false. `path` is changed. */
+static uint64_t least_limit(const char *mount, char *path, const char *file, bool upwards)
 {
     uint64_t least = UINT64_MAX;
     for (;;) {
@@ -150,23 +262,39 @@ static uint64_t least_limit(const char *mount, char *path, const char *file)
             least = values[0];
         }
         char *slash = strrchr(path, '/');
-        if (slash == NULL) {
+        if (slash == NULL || (!upwards && least < UINT64_MAX)) {
             return least;
         }
         *slash = '\0';
     }
 }
 
+static bool has_controller(const char *list, const char *name)
+{
+    for (size_t length; *list != '\0'; list += length + (list[length] == ',' ? 1 : 0)) {
+        length = strcspn(list, ",");
+        if (strlen(name) == length && memcmp(list, name, length) == 0) {
+            return true;
+        }
+    }
+    return false;
+}
+
 /* The lines of /proc/self/cgroup are NUMBER:CONTROLLERS:PATH; version 2 is the one without
  * controllers. Inside a container the path may be that of the host, and the group is the root of
- * what is mounted: the way up ends there too. */
-static uint64_t read_group_limit(void)
+ * what is mounted: the way up ends there too. UINT64_MAX: no limit. *is_first: the number is one of
+ * version 1. */
+static enum doctor_reading read_group_file(enum doctor_group_value value, uint64_t *number,
+                                           bool *is_first)
 {
-    char text[4096], path[1024];
-    uint64_t least = UINT64_MAX;
+    char text[4096], path[1024], mount[64];
+    *number = UINT64_MAX;
+    *is_first = false;
     if (!read_file("/proc/self/cgroup", text, sizeof(text))) {
-        return least;
+        /* A kernel without control groups has a /proc without this file. */
+        return access("/proc/self/status", F_OK) == 0 ? DOCTOR_NONE : DOCTOR_UNKNOWN;
     }
+    bool seen = false;
     for (char *line = strtok(text, "\n"); line != NULL; line = strtok(NULL, "\n")) {
         char *controllers = strchr(line, ':');
         char *group = controllers != NULL ? strchr(controllers + 1, ':') : NULL;
@@ -176,39 +304,53 @@ static uint64_t read_group_limit(void)
         *group++ = '\0';
         controllers++;
         bool second = controllers[0] == '\0';
-        if (!second && strcmp(controllers, "memory") != 0) {
+        if (!second && !has_controller(controllers, group_files[value].controller)) {
             continue;
         }
         snprintf(path, sizeof(path), "%s", strcmp(group, "/") == 0 ? "" : group);
-        uint64_t limit = second
-                             ? least_limit("/sys/fs/cgroup", path, "memory.max")
-                             : least_limit("/sys/fs/cgroup/memory", path, "memory.limit_in_bytes");
-        least = limit < least ? limit : least;
+        snprintf(mount, sizeof(mount), "/sys/fs/cgroup%s%s", second ? "" : "/",
+                 second ? "" : group_files[value].controller);
+        seen = seen || access(mount, R_OK) == 0;
+        uint64_t limit = least_limit(mount, path,
+                                     second ? group_files[value].second : group_files[value].first,
+                                     group_files[value].upwards);
+        if (limit < *number) {
+            *number = limit;
+            *is_first = !second;
+        }
     }
-    return least;
+    return seen ? DOCTOR_FOUND : DOCTOR_UNKNOWN;
 }
 
-#endif
-
-bool doctor_read_memory(bool group, uint64_t *bytes)
+enum doctor_reading doctor_read_group(enum doctor_group_value value, uint64_t *number)
 {
-    uint64_t machine = 0;
-#if defined(_SC_PHYS_PAGES)
-    long pages = sysconf(_SC_PHYS_PAGES);
-    machine = pages > 0 ? (uint64_t)pages * doctor_page_size() : 0;
-#endif
-    if (!group) {
-        *bytes = machine;
-        return machine > 0;
+    uint64_t memory = 0, most = UINT64_MAX / 4; /* version 1 says "no limit" as about 2^63 */
+    bool is_first, other;
+    enum doctor_reading reading = read_group_file(value, number, &is_first);
+    if (reading != DOCTOR_FOUND || *number >= most) {
+        return reading == DOCTOR_FOUND ? DOCTOR_NONE : reading;
     }
-#if defined(__linux__)
-    /* Version 1 says "no limit" as a number near 2^63. */
-    *bytes = read_group_limit();
-    return *bytes < UINT64_MAX / 4 && (machine == 0 || *bytes < machine);
-#else
-    return false;
-#endif
+    if (value == DOCTOR_GROUP_MEMORY && machine_memory() != 0 && *number >= machine_memory()) {
+        return DOCTOR_NONE;
+    }
+    /* The swap space is what memory and swap may have together, less memory. */
+    if (value == DOCTOR_GROUP_SWAP && is_first &&
+        read_group_file(DOCTOR_GROUP_MEMORY, &memory, &other) == DOCTOR_FOUND) {
+        *number = *number > memory ? *number - memory : 0;
+    }
+    return DOCTOR_FOUND;
 }
+
+#else
+
+enum doctor_reading doctor_read_group(enum doctor_group_value value, uint64_t *number)
+{
+    (void)value;
+    (void)number;
+    return DOCTOR_NONE;
+}
+
+#endif
 
 /* One end of an idle TCP connection: socket, inode, file. Measured on Linux 6.18 as 3.9 KB of slab,
  * with pier's own share added. */
@@ -225,27 +367,6 @@ const char *doctor_unix_form(void)
 /* ---- the machine ---- */
 
 #if defined(__linux__)
-
-/* What stands behind "name" and a colon in a file such as /proc/cpuinfo. */
-static bool read_entry(const char *path, const char *name, char *text, size_t size)
-{
-    char line[512];
-    FILE *file = fopen(path, "r");
-    bool found = false;
-    while (file != NULL && !found && fgets(line, sizeof(line), file) != NULL) {
-        char *colon = strchr(line, ':');
-        if (colon != NULL && strncmp(line, name, strlen(name)) == 0) {
-            colon += 1 + strspn(colon + 1, " \t");
-            colon[strcspn(colon, "\n")] = '\0';
-            snprintf(text, size, "%s", colon);
-            found = true;
-        }
-    }
-    if (file != NULL) {
-        fclose(file);
-    }
-    return found;
-}
 
 static void describe_sandbox(struct doctor_system *system)
 {

@@ -84,14 +84,32 @@ uint64_t doctor_page_size(void)
     return information.dwPageSize;
 }
 
-bool doctor_read_memory(bool group, uint64_t *bytes)
+bool doctor_settings_readable(void)
+{
+    return true;
+}
+
+bool doctor_read_memory(uint64_t *bytes)
 {
     MEMORYSTATUSEX status;
-    if (group || !read_status(&status)) {
+    if (!read_status(&status)) {
         return false;
     }
     *bytes = status.ullTotalPhys;
     return true;
+}
+
+enum doctor_reading doctor_read_group(enum doctor_group_value value, uint64_t *number)
+{
+    (void)value;
+    (void)number;
+    return DOCTOR_NONE;
+}
+
+bool doctor_is_in_group(uint64_t group)
+{
+    (void)group;
+    return false;
 }
 
 uint64_t doctor_connection_memory(void)

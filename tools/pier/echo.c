@@ -13,9 +13,9 @@ static const char help_text[] =
     "usage: pier echo [OPTION...]\n"
     "\n"
     "An echo server. Its first line is `listening on ADDRESS backend=NAME threads=N`. It sends\n"
-    "back what a peer sends until the peer ends its stream, then ends its own. On SIGTERM or\n"
-    "SIGINT (Ctrl-C) it stops accepting, finishes what is in flight within 5 seconds, and prints\n"
-    "its counters.\n"
+    "back what a peer sends until the peer ends its stream, then ends its own. On SIGINT\n"
+    "(Ctrl-C), SIGTERM or SIGHUP it stops accepting, finishes what is in flight within 5 seconds,\n"
+    "and prints its counters; a second signal ends it without what is in flight.\n"
     "\n"
     "  --listen ADDRESS   127.0.0.1:7000, [::1]:0 (0: any free port), *:7000, unix:/path,\n"
     "                     unix:@name; default 127.0.0.1:0\n"
@@ -63,17 +63,27 @@ static int parse(struct echo_options *options, int argc, char **argv)
         {.name = "--json", .kind = TOOL_OPTION_FLAG, .value.flag = &options->json},
         {.name = NULL},
     };
-    return tool_options_parse(table, help_text, argc, argv);
+    int status = tool_options_parse(table, help_text, argc, argv);
+    if (status == TOOL_GO_ON && !tool_check_loops(options->threads, options->processes)) {
+        return TOOL_USAGE;
+    }
+    return status;
 }
 
 /* ---- what is printed ---- */
 
-static void announce(const struct pier_address *address, const char *backend, uint64_t threads)
+/* False, after a line, when it didn't arrive: a server whose port nobody knows is of no use. */
+static bool announce(const struct pier_address *address, const char *backend, uint64_t threads)
 {
     char text[PIER_ADDRESS_TEXT_MAX];
     pier_address_format(address, text, sizeof(text));
     printf("listening on %s backend=%s threads=%" PRIu64 "\n", text, backend, threads);
-    platform_flush_output();
+    if (!platform_flush_output()) {
+        tool_say("cannot write the output, which says where it listens: is the disk full, or the "
+                 "reader gone?");
+        return false;
+    }
+    return true;
 }
 
 /* A counter for people: "user_cpu_ns" becomes "user cpu", with a unit that fits the value. */
@@ -141,34 +151,31 @@ static void print_counters(const struct echo_options *options, const char *backe
     }
 }
 
-/* A socket file that outlives its listener is in the way of the next one. */
-static void remove_path(const struct pier_address *address)
-{
-    if (address->family == PIER_ADDRESS_UNIX && address->path_length > 0 &&
-        address->u.path[0] != '\0') {
-        remove(address->u.path);
-    }
-}
-
 /* ---- stopping ---- */
 
-static atomic_bool interrupted;
+static atomic_uint interrupts;
 static struct echo_server *_Atomic interruptible;
+static const struct child *self; /* in a process that was started */
 
 static void on_interrupt(void)
 {
-    atomic_store(&interrupted, true);
+    atomic_fetch_add(&interrupts, 1);
     struct echo_server *server = atomic_load(&interruptible);
     if (server != NULL) {
         echo_server_stop(server);
     }
 }
 
+bool echo_interrupted(void)
+{
+    return atomic_load(&interrupts) > 0;
+}
+
 static int serve(struct echo_server *server)
 {
     atomic_store(&interruptible, server);
     /* Also for a signal that came before the line above. */
-    if (atomic_load(&interrupted)) {
+    if (echo_interrupted()) {
         echo_server_stop(server);
     }
     int status = echo_server_run(server);
@@ -181,19 +188,26 @@ static int serve(struct echo_server *server)
 static int serve_alone(const struct echo_options *options)
 {
     struct echo_server server;
-    int status = echo_server_open(&server, options, &options->listen.address, false);
+    int status = echo_server_open(&server, options, &options->listen.address, ECHO_ALONE);
+    if (status == TOOL_GO_ON) {
+        status = echo_server_start(&server);
+    }
     if (status != TOOL_GO_ON) {
         return status;
     }
     const char *backend = pier_loop_backend(server.workers[0].loop);
-    announce(&server.address, backend, options->threads);
+    bool announced = announce(&server.address, backend, options->threads);
+    if (!announced) {
+        echo_server_stop(&server);
+    }
     status = serve(&server);
-    struct pier_loop_counters stats = {0};
-    echo_server_stats(&server, &stats);
-    print_counters(options, backend, &stats);
-    remove_path(&server.address);
+    if (announced) {
+        struct pier_loop_counters stats = {0};
+        echo_server_stats(&server, &stats);
+        print_counters(options, backend, &stats);
+    }
     echo_server_close(&server);
-    return status;
+    return announced ? status : TOOL_FAILED;
 }
 
 /* ---- several processes ---- */
@@ -205,17 +219,30 @@ struct child {
     const struct echo_options *options;
     struct pier_address address; /* where to listen; then where it does */
     char backend[32];
+    bool first; /* to listen there */
     _Atomic int state;
+    atomic_bool hurry;
     struct pier_loop_counters stats;
     struct platform_process process;
     bool ended;
 };
 
+/* Ctrl-C reaches all processes, and what the first one hands on comes besides: it alone counts. */
+bool echo_hurried(void)
+{
+    return self != NULL ? atomic_load(&self->hurry) : atomic_load(&interrupts) > 1;
+}
+
 static int run_child(void *argument)
 {
     struct child *child = argument;
     struct echo_server server;
-    int status = echo_server_open(&server, child->options, &child->address, true);
+    self = child;
+    int status = echo_server_open(&server, child->options, &child->address,
+                                  child->first ? ECHO_FIRST : ECHO_FURTHER);
+    if (status == TOOL_GO_ON) {
+        status = echo_server_start(&server);
+    }
     if (status != TOOL_GO_ON) {
         return status;
     }
@@ -229,7 +256,7 @@ static int run_child(void *argument)
     return status;
 }
 
-/* Starts a child and waits until it listens. */
+/* Starts a child and waits until it listens; TOOL_DONE when interrupted. */
 static int start_child(struct child *child)
 {
     int error = platform_process_start(&child->process, run_child, child);
@@ -239,14 +266,46 @@ static int start_child(struct child *child)
         return TOOL_FAILED;
     }
     int status;
+    bool told = false;
     while (atomic_load(&child->state) != CHILD_LISTENS) {
         if (platform_process_ended(&child->process, &status)) {
-            child->ended = true; /* and has said why */
-            return status == TOOL_DONE ? TOOL_FAILED : status;
+            child->ended = true;
+            if (status < 0) {
+                char text[PLATFORM_STATUS_MAX];
+                tool_say("a process %s before it listened", platform_status_text(text, status));
+                return TOOL_FAILED;
+            }
+            /* Else it has said why. */
+            return status == TOOL_DONE && !echo_interrupted() ? TOOL_FAILED : status;
         }
-        platform_sleep_ns(PIER_MILLISECOND);
+        if (echo_interrupted() && !told) {
+            told = true;
+            platform_process_interrupt(&child->process);
+        }
+        platform_sleep_ns(PIER_MILLISECOND / 4);
     }
     return TOOL_GO_ON;
+}
+
+/* Notices those that have ended. Returns how many run on, and TOOL_FAILED in *result if one of them
+ * did not end well. */
+static uint64_t look_after(struct child *children, uint64_t count, int *result)
+{
+    uint64_t running = 0;
+    for (uint64_t i = 0; i < count; i++) {
+        int status;
+        if (!children[i].ended && platform_process_ended(&children[i].process, &status)) {
+            children[i].ended = true;
+            if (status != TOOL_DONE) {
+                char text[PLATFORM_STATUS_MAX];
+                tool_say("process %" PRIu64 " of %" PRIu64 " %s", i + 1, count,
+                         platform_status_text(text, status));
+                *result = TOOL_FAILED;
+            }
+        }
+        running += children[i].ended ? 0 : 1;
+    }
+    return running;
 }
 
 /* Waits for all children; when one of them fails, the others are stopped. */
@@ -254,34 +313,20 @@ static int wait_for_children(struct child *children, uint64_t count, bool stop)
 {
     int result = TOOL_DONE;
     bool told = false;
-    for (;;) {
-        uint64_t running = 0;
+    while (look_after(children, count, &result) > 0) {
+        unsigned interrupted = atomic_load(&interrupts);
+        bool tells = !told && (stop || result != TOOL_DONE || interrupted > 0);
+        told = told || tells;
         for (uint64_t i = 0; i < count; i++) {
-            int status;
-            if (!children[i].ended && platform_process_ended(&children[i].process, &status)) {
-                children[i].ended = true;
-                if (status != TOOL_DONE) {
-                    tool_say("process %" PRIu64 " of %" PRIu64 " ended with exit code %d", i + 1,
-                             count, status);
-                    result = TOOL_FAILED;
-                }
-            }
-            running += children[i].ended ? 0 : 1;
-        }
-        if (running == 0) {
-            return result;
-        }
-        if (!told && (stop || result != TOOL_DONE || atomic_load(&interrupted))) {
-            told = true;
-            for (uint64_t i = 0; i < count; i++) {
-                if (!children[i].ended) {
-                    platform_process_interrupt(&children[i].process);
-                }
+            atomic_store(&children[i].hurry, interrupted > 1);
+            if (tells && !children[i].ended) {
+                platform_process_interrupt(&children[i].process);
             }
         }
         /* A signal ends the sleep. */
         platform_sleep_ns(told ? PIER_MILLISECOND : 100 * PIER_MILLISECOND);
     }
+    return result;
 }
 
 static int serve_with_children(const struct echo_options *options)
@@ -294,16 +339,24 @@ static int serve_with_children(const struct echo_options *options)
     uint64_t started = 0;
     int status = TOOL_GO_ON;
     while (started < options->processes && status == TOOL_GO_ON) {
+        if (echo_interrupted()) {
+            status = TOOL_DONE;
+            break;
+        }
         children[started].options = options;
+        children[started].first = started == 0;
         children[started].address = started == 0 ? options->listen.address : children[0].address;
         status = start_child(&children[started]);
         started++;
     }
-    if (status != TOOL_GO_ON) {
-        wait_for_children(children, started, true);
-        return status;
+    if (status == TOOL_GO_ON &&
+        !announce(&children[0].address, children[0].backend, options->threads)) {
+        status = TOOL_FAILED;
     }
-    announce(&children[0].address, children[0].backend, options->threads);
+    if (status != TOOL_GO_ON) {
+        int ended = wait_for_children(children, started, true);
+        return status == TOOL_DONE ? ended : status;
+    }
     status = wait_for_children(children, options->processes, false);
     struct pier_loop_counters stats = {0};
     for (uint64_t i = 0; i < options->processes; i++) {

@@ -34,7 +34,9 @@ struct echo_worker {
     struct pier_op handed_all;
     struct pier_op watch; /* after the stop: looks whether anything is still going on */
     bool stopping;
-    bool completes; /* the backend can PIER_CAN_COMPLETE */
+    bool runs;           /* on a thread of its own */
+    atomic_uint telling; /* threads that are telling it to stop, and so still use its loop */
+    bool completes;      /* the backend can PIER_CAN_COMPLETE */
     uint64_t stop_deadline_ns;
     uint64_t behind;          /* sends of all its connections that wait behind another */
     struct slab *connections; /* its own, or where connections are handed over the first worker's */
@@ -47,20 +49,29 @@ struct echo_worker {
 struct echo_server {
     const struct echo_options *options;
     struct pier_address address; /* with the real port */
+    struct platform_file path;   /* the file of its socket, until that is removed */
     bool hands_over;             /* the first worker accepts for all */
     atomic_flag stopped;
-    atomic_uint telling; /* threads that are telling others to stop, and so still use their loops */
     atomic_bool failed;
+    bool closing;         /* workers that never ran are being closed */
     uint64_t next_worker; /* whose turn it is to be handed a connection */
     struct pier_op orphan_check;
     struct echo_worker *workers; /* options->threads of them */
 };
 
-/* Makes the workers and listens on `address`, in the end with the real port. `shared`: other
- * processes listen there too. Returns TOOL_GO_ON, or TOOL_FAILED after a line on why not; then
- * nothing is left to close. */
+/* Which of those that listen on one port a server is. The first has to find the port free, so that
+ * it can't get into another server's by mistake. */
+enum echo_place { ECHO_ALONE, ECHO_FIRST, ECHO_FURTHER };
+
+/* Makes the workers and listens on `address`, in the end with the real port. Returns TOOL_GO_ON, or
+ * the exit code: TOOL_FAILED after a line on why not, TOOL_DONE when interrupted. Then nothing is
+ * left to close. */
 int echo_server_open(struct echo_server *server, const struct echo_options *options,
-                     const struct pier_address *address, bool shared);
+                     const struct pier_address *address, enum echo_place place);
+
+/* Starts the threads of all workers but the first. Returns TOOL_GO_ON, or TOOL_FAILED after a line
+ * on why not; then the server is closed. */
+int echo_server_start(struct echo_server *server);
 
 /* Serves until it was stopped and what was in flight is finished. Returns TOOL_DONE or
  * TOOL_FAILED. */
@@ -76,6 +87,12 @@ void echo_server_stats(const struct echo_server *server, struct pier_loop_counte
 void echo_stats_add(struct pier_loop_counters *sum, const struct pier_loop_counters *stats);
 
 void echo_server_close(struct echo_server *server);
+
+/* ---- interrupts ---- */
+
+/* Whether the user wants it to end, and whether at once, without what is in flight. */
+bool echo_interrupted(void);
+bool echo_hurried(void);
 
 /* ---- connections ---- */
 

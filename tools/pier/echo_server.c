@@ -3,12 +3,16 @@
  *
  * Where the system balances connections between sockets of one port (TCP on Linux) each worker
  * listens for itself. Elsewhere the first one accepts for all and hands connections over in turn,
- * by posting to the other loops.
+ * by posting to the other loops. The first listener of a shared port has to find it free, as the
+ * only one of a port has to: two servers on one port would take each other's connections.
  *
  * The stop is asked for by a notification, which a signal handler may send. A worker then closes
  * its listener and goes on serving, until all connections are closed, or nothing has moved for a
- * moment, or STOP_TIME has passed. Workers that are handed their connections are told to stop by a
- * post of the first one, behind its last connection. */
+ * moment, or STOP_TIME has passed, or the user is in a hurry. Workers that are handed their
+ * connections are told to stop by a post of the first one, behind its last connection.
+ *
+ * The file of a Unix-domain socket is removed before the listener is closed. Later it may be the
+ * next server's, which takes the place of a socket that nobody listens on. */
 
 #include "echo.h"
 
@@ -33,8 +37,18 @@ static void on_watch(struct pier_op *op)
                  now.sent_bytes != worker->stats.sent_bytes;
     bool all_sent = now.sent_bytes >= now.received_bytes;
     worker->stats = now;
-    if ((!moved && all_sent) || pier_loop_now(worker->loop) >= worker->stop_deadline_ns) {
+    if ((!moved && all_sent) || echo_hurried() ||
+        pier_loop_now(worker->loop) >= worker->stop_deadline_ns) {
         pier_loop_stop(worker->loop);
+    }
+}
+
+/* Only the first worker listens on a path, so that none but its thread comes here with one. */
+static void remove_path(struct echo_server *server)
+{
+    if (server->path.known) {
+        platform_file_remove(server->address.u.path, &server->path);
+        server->path.known = false;
     }
 }
 
@@ -47,6 +61,7 @@ static void begin_stop(struct echo_worker *worker)
     worker->stop_deadline_ns = pier_loop_now(worker->loop) + STOP_TIME;
     pier_cancel(&worker->interrupt);
     if (pier_handle_is_open(&worker->listener)) {
+        remove_path(worker->server);
         pier_close(&worker->listener, NULL);
     }
     pier_loop_stats(worker->loop, &worker->stats);
@@ -66,18 +81,23 @@ static void on_handed_all(struct pier_op *op)
     begin_stop(PIER_OWNER(op, struct echo_worker, handed_all));
 }
 
+/* Once for each worker, which can't have cancelled its `interrupt` before. */
+static void tell(struct echo_worker *worker)
+{
+    atomic_fetch_add(&worker->telling, 1);
+    pier_notify(&worker->interrupt);
+    atomic_fetch_sub(&worker->telling, 1);
+}
+
 void echo_server_stop(struct echo_server *server)
 {
-    /* Each `interrupt` is notified once, before its worker can have cancelled it. */
     if (atomic_flag_test_and_set(&server->stopped)) {
         return;
     }
-    atomic_fetch_add(&server->telling, 1);
     uint64_t count = server->hands_over ? 1 : server->options->threads;
     for (uint64_t i = 0; i < count; i++) {
-        pier_notify(&server->workers[i].interrupt);
+        tell(&server->workers[i]);
     }
-    atomic_fetch_sub(&server->telling, 1);
 }
 
 static void on_orphan_check(struct pier_op *op)
@@ -93,17 +113,20 @@ static void on_orphan_check(struct pier_op *op)
 static void accept_ended(struct echo_worker *worker)
 {
     struct echo_server *server = worker->server;
+    if (server->closing) {
+        return;
+    }
     if (!worker->stopping) {
         tool_say("cannot accept connections any more: %s", pier_error_text(worker->accept.result));
         atomic_store(&server->failed, true);
         echo_server_stop(server);
     }
-    atomic_fetch_add(&server->telling, 1);
     for (uint64_t i = 1; server->hands_over && i < server->options->threads; i++) {
         struct echo_worker *other = &server->workers[i];
+        atomic_fetch_add(&other->telling, 1);
         pier_post(other->loop, &other->handed_all, on_handed_all);
+        atomic_fetch_sub(&other->telling, 1);
     }
-    atomic_fetch_sub(&server->telling, 1);
 }
 
 static void on_accept(struct pier_op *op)
@@ -127,42 +150,77 @@ static void on_accept(struct pier_op *op)
 
 /* ---- listening ---- */
 
+/* What helps, or NULL. */
 static const char *listen_remedy(int error, const struct pier_address *address)
 {
+    bool is_unix = address->family == PIER_ADDRESS_UNIX;
     switch (error) {
     case PIER_EADDRINUSE:
-        return address->family == PIER_ADDRESS_UNIX
-                   ? "another program listens there, or a file that is no socket is in the way; "
-                     "stop the program or choose another path"
-                   : "another program has the port; stop it, choose another port, or "
-                     "0 for any free one";
+        if (is_unix) {
+            return "another program listens there, or a file that is no socket is in the way; "
+                   "stop the program or choose another path";
+        }
+        return address->port == 0 ? "all local ports are taken; choose one of another range"
+                                  : "another program has the port; stop it, choose another port, "
+                                    "or 0 for any free one";
     case PIER_EADDRNOTAVAIL: return "give an address of this machine, or *:PORT for all of them";
     case PIER_EACCES:
     case PIER_EPERM:
-        return address->family == PIER_ADDRESS_UNIX
-                   ? "choose a folder that you may write to"
-                   : "ports below 1024 are reserved; choose one from 1024 up, or give "
-                     "the program the right (CAP_NET_BIND_SERVICE)";
+        if (is_unix) {
+            return "choose a folder that you may write to";
+        }
+        return address->port > 0 && address->port < 1024
+                   ? "ports below 1024 are reserved; choose one from 1024 up, or give "
+                     "the program the right (CAP_NET_BIND_SERVICE)"
+                   : NULL;
+    case PIER_EROFS: return "choose a folder that can be written to";
     case PIER_ENOENT:
     case PIER_ENOTDIR: return "make the folder first";
     case PIER_EMFILE: return platform_descriptor_remedy();
-    default: return pier_error_detail();
+    default: return NULL;
     }
 }
 
-static int listen_on(struct echo_worker *worker, const struct pier_address *address, bool shared)
+/* `first`: of several on one port. Where the socket can't be told after it has the port, another
+ * takes its place: in between the port is free for a moment. */
+static int open_listener(struct echo_worker *worker, const struct pier_address *address,
+                         bool shared, bool first)
 {
-    const struct pier_listen_options options = {.reuse_port = shared, .unlink_path = true};
+    struct pier_listen_options options = {.reuse_port = shared && !first, .unlink_path = true};
     int error = pier_listen(worker->loop, &worker->listener, address, &options);
     if (error >= 0) {
         error = pier_local_address(&worker->listener, &worker->server->address);
     }
+    if (error >= 0 && shared && first &&
+        platform_share_port((intptr_t)pier_handle_descriptor(&worker->listener)) != 0) {
+        error = pier_detach(&worker->listener);
+        if (error >= 0) {
+            pier_handle_discard(&worker->listener);
+            memset(&worker->listener, 0, sizeof(worker->listener));
+            options.reuse_port = true;
+            error = pier_listen(worker->loop, &worker->listener, &worker->server->address,
+                                &options);
+        }
+    }
+    return error;
+}
+
+static int listen_on(struct echo_worker *worker, const struct pier_address *address, bool shared,
+                     bool first)
+{
+    struct echo_server *server = worker->server;
+    int error = open_listener(worker, address, shared, first);
     if (error < 0) {
         char text[PIER_ADDRESS_TEXT_MAX];
+        const char *remedy = listen_remedy(error, address);
         pier_address_format(address, text, sizeof(text));
-        tool_say("cannot listen on %s: %s: %s", text, pier_error_text(error),
-                 listen_remedy(error, address));
+        tool_say("cannot listen on %s: %s%s%s", text, pier_error_text(error),
+                 remedy != NULL ? ": " : "", remedy != NULL ? remedy : "");
         return TOOL_FAILED;
+    }
+    if (server->address.family == PIER_ADDRESS_UNIX && server->address.path_length > 0 &&
+        server->address.u.path[0] != '\0') {
+        platform_file_identify(server->address.u.path, &server->path);
     }
     pier_accept_each(&worker->listener, &worker->accept, on_accept);
     return TOOL_GO_ON;
@@ -242,8 +300,9 @@ static int choose_sharing(struct echo_server *server, const struct pier_address 
 }
 
 int echo_server_open(struct echo_server *server, const struct echo_options *options,
-                     const struct pier_address *address, bool shared)
+                     const struct pier_address *address, enum echo_place place)
 {
+    bool shared = place != ECHO_ALONE;
     memset(server, 0, sizeof(*server));
     atomic_flag_clear(&server->stopped);
     server->options = options;
@@ -254,17 +313,19 @@ int echo_server_open(struct echo_server *server, const struct echo_options *opti
     }
     server->workers = calloc(options->threads, sizeof(*server->workers));
     if (server->workers == NULL) {
-        tool_say("no memory for %llu threads: use fewer --threads",
-                 (unsigned long long)options->threads);
+        tool_say("no memory for %llu thread%s%s", (unsigned long long)options->threads,
+                 tool_plural(options->threads),
+                 options->threads == 1 ? "" : ": use fewer --threads");
         return TOOL_FAILED;
     }
     bool share_port = !server->hands_over && (shared || options->threads > 1);
     for (uint64_t i = 0; i < options->threads && status == TOOL_GO_ON; i++) {
         struct echo_worker *worker = &server->workers[i];
         worker->server = server;
-        status = open_loop(worker);
+        status = echo_interrupted() ? TOOL_DONE : open_loop(worker);
         if (status == TOOL_GO_ON && (i == 0 || !server->hands_over)) {
-            status = listen_on(worker, &server->address, share_port);
+            status = listen_on(worker, &server->address, share_port,
+                               i == 0 && place != ECHO_FURTHER);
         }
     }
     if (status != TOOL_GO_ON) {
@@ -279,6 +340,13 @@ int echo_server_open(struct echo_server *server, const struct echo_options *opti
     return TOOL_GO_ON;
 }
 
+/* Ends the process from a worker's thread, where the others can't be waited for. */
+static void leave(struct echo_server *server)
+{
+    remove_path(server);
+    exit(TOOL_FAILED);
+}
+
 static void run_worker(void *argument)
 {
     struct echo_worker *worker = argument;
@@ -289,40 +357,68 @@ static void run_worker(void *argument)
          * well. */
         tool_say("the %s loop failed: %s", pier_loop_backend(worker->loop),
                  pier_error_text(result));
-        exit(TOOL_FAILED);
+        leave(worker->server);
     }
     if (pier_loop_drain(worker->loop, STOP_TIME) < 0) {
         tool_say("operations of the %s loop did not end", pier_loop_backend(worker->loop));
-        exit(TOOL_FAILED);
+        leave(worker->server);
     }
     pier_loop_stats(worker->loop, &worker->stats);
     /* A thread that has just told this one may be about to wake its loop, which was awake. */
-    while (atomic_load(&worker->server->telling) > 0) {
+    while (atomic_load(&worker->telling) > 0) {
         platform_sleep_ns(PIER_MICROSECOND);
     }
     pier_loop_free(worker->loop);
     worker->loop = NULL;
 }
 
-int echo_server_run(struct echo_server *server)
+static void join_workers(struct echo_server *server)
+{
+    for (uint64_t i = 1; i < server->options->threads; i++) {
+        if (server->workers[i].runs) {
+            platform_thread_join(&server->workers[i].thread);
+            server->workers[i].runs = false;
+        }
+    }
+    /* From now on a late signal may not touch the workers. */
+    atomic_flag_test_and_set(&server->stopped);
+}
+
+/* Stops the threads that were started before the one that couldn't be. */
+static void abandon(struct echo_server *server)
+{
+    bool told = atomic_flag_test_and_set(&server->stopped);
+    for (uint64_t i = 1; i < server->options->threads && !told; i++) {
+        if (server->workers[i].runs) {
+            tell(&server->workers[i]);
+        }
+    }
+    join_workers(server);
+    echo_server_close(server);
+}
+
+int echo_server_start(struct echo_server *server)
 {
     uint64_t count = server->options->threads;
     for (uint64_t i = 1; i < count; i++) {
         struct echo_worker *worker = &server->workers[i];
         int error = platform_thread_start(&worker->thread, run_worker, worker);
+        worker->runs = error == 0;
         if (error != 0) {
             tool_say("cannot start thread %llu of %llu: %s: use fewer --threads",
                      (unsigned long long)i + 1, (unsigned long long)count,
                      platform_error_text(error));
-            exit(TOOL_FAILED);
+            abandon(server);
+            return TOOL_FAILED;
         }
     }
+    return TOOL_GO_ON;
+}
+
+int echo_server_run(struct echo_server *server)
+{
     run_worker(&server->workers[0]);
-    for (uint64_t i = 1; i < count; i++) {
-        platform_thread_join(&server->workers[i].thread);
-    }
-    /* From now on a late signal may not touch the workers. */
-    atomic_flag_test_and_set(&server->stopped);
+    join_workers(server);
     return atomic_load(&server->failed) ? TOOL_FAILED : TOOL_DONE;
 }
 
@@ -347,6 +443,8 @@ void echo_server_stats(const struct echo_server *server, struct pier_loop_counte
 
 void echo_server_close(struct echo_server *server)
 {
+    remove_path(server);
+    server->closing = true;
     for (uint64_t i = 0; server->workers != NULL && i < server->options->threads; i++) {
         struct echo_worker *worker = &server->workers[i];
         if (worker->loop != NULL) {

@@ -34,10 +34,12 @@ static const char help_text[] =
     "  --backend NAME     what the client's loops run on; default: the best that works here\n"
     "  --json             print one line of JSON\n"
     "\n"
-    "Ctrl-C (SIGINT or SIGTERM) ends the measurement early; what is in flight is waited for, as\n"
-    "long as answers come. A second one gives that up, and counts it as errors.\n"
+    "Ctrl-C (SIGINT, SIGTERM or SIGHUP) ends the measurement early; what is in flight is waited\n"
+    "for, as long as answers come. A second one gives that up, and counts it as errors.\n"
     "Over 127.0.0.0/8 every 5,000 connections get a local address of their own, so that ports\n"
     "suffice.\n";
+
+enum { PROCESSES_MAX = 1024 };
 
 static int parse(struct load_options *options, int argc, char **argv)
 {
@@ -49,6 +51,7 @@ static int parse(struct load_options *options, int argc, char **argv)
     options->processes = 1;
     options->threads = 1;
     options->duration_ns = not_given;
+    options->can_spread = true;
     const uint64_t day = 24 * 3600 * PIER_SECOND;
     const struct tool_option table[] = {
         {.name = "--connect", .kind = TOOL_OPTION_ADDRESS, .value.address = &options->connect},
@@ -96,7 +99,7 @@ static int parse(struct load_options *options, int argc, char **argv)
          .kind = TOOL_OPTION_NUMBER,
          .value.number = &options->processes,
          .min = 1,
-         .max = 1024},
+         .max = PROCESSES_MAX},
         {.name = "--threads",
          .kind = TOOL_OPTION_NUMBER,
          .value.number = &options->threads,
@@ -145,10 +148,12 @@ static int check(const struct load_options *options)
                  options->depth);
     } else if (options->churn && options->rate > 0) {
         tool_say("--churn is a closed loop: leave out --rate %" PRIu64, options->rate);
+    } else if (!tool_check_loops(options->threads, options->processes)) {
+        return TOOL_USAGE;
     } else if (clients > options->connections) {
         tool_say("%" PRIu64 " clients (--processes times --threads) can't share %" PRIu64
-                 " connections: use more --connections",
-                 clients, options->connections);
+                 " connection%s: use more --connections",
+                 clients, options->connections, tool_plural(options->connections));
     } else if (options->messages > 0 && options->messages < options->connections) {
         tool_say("--messages %" PRIu64 " is less than one for each of %" PRIu64
                  " connections: use fewer --connections",
@@ -159,23 +164,44 @@ static int check(const struct load_options *options)
     return TOOL_USAGE;
 }
 
+enum { SPARE_DESCRIPTORS = 32 }; /* of each client */
+
+/* What else than a higher limit would make all connections fit: part of a sentence, or nothing. */
+static void advise_on_descriptors(const struct load_options *options, uint64_t limit, char *text,
+                                  size_t size)
+{
+    uint64_t total = options->connections + options->idle;
+    uint64_t spare = SPARE_DESCRIPTORS * options->threads;
+    uint64_t room = limit > spare ? limit - spare : 0;
+    uint64_t processes = room > 0 ? (total + room - 1) / room : UINT64_MAX;
+    text[0] = '\0';
+    /* The bounds of check() and of the option itself. */
+    if (processes <= PROCESSES_MAX && processes * options->threads <= TOOL_LOOPS_MAX &&
+        processes * options->threads <= options->connections) {
+        snprintf(text, size, "use --processes %" PRIu64 ", or ", processes);
+    } else if (options->threads > 1 &&
+               (total + options->processes - 1) / options->processes + SPARE_DESCRIPTORS <= limit) {
+        snprintf(text, size, "use fewer --threads, or ");
+    }
+}
+
 /* Whether all connections fit; a client that finds out half way leaves the server with the other
  * half. */
 static int check_descriptors(const struct load_options *options)
 {
-    enum { SPARE = 32 };
     uint64_t limit = platform_raise_descriptor_limit();
     uint64_t total = options->connections + options->idle;
     uint64_t each = (total + options->processes - 1) / options->processes +
-                    SPARE * options->threads;
+                    SPARE_DESCRIPTORS * options->threads;
     if (each <= limit) {
         return TOOL_GO_ON;
     }
-    uint64_t room = limit > SPARE * options->threads ? limit - SPARE * options->threads : 1;
-    tool_say("%" PRIu64 " connections need %" PRIu64
-             " open descriptors in a process, and the limit is %" PRIu64
-             ": use --processes %" PRIu64 ", or %s",
-             total, each, limit, (total + room - 1) / room, platform_descriptor_remedy());
+    char advice[64];
+    advise_on_descriptors(options, limit, advice, sizeof(advice));
+    tool_say("%" PRIu64 " connection%s need%s %" PRIu64
+             " open descriptors in a process, and the limit is %" PRIu64 ": %s%s",
+             total, tool_plural(total), total == 1 ? "s" : "", each, limit, advice,
+             platform_descriptor_remedy());
     return TOOL_FAILED;
 }
 
@@ -216,9 +242,10 @@ static void start_threads(struct starter *starter)
             free(start);
             struct load_result *result = &starter->shared->results[starter->first + i];
             snprintf(result->failure, sizeof(result->failure),
-                     "cannot start thread %" PRIu64 " of %" PRIu64 ": %s", i + 1,
+                     "cannot start thread %" PRIu64 " of %" PRIu64 ": %s%s", i + 1,
                      starter->options->threads,
-                     error > 0 ? platform_error_text(error) : "out of memory");
+                     error > 0 ? platform_error_text(error) : "out of memory",
+                     i > 0 ? ": use fewer --threads" : "");
             atomic_store(&result->state, LOAD_ENDED);
         }
     }
@@ -308,9 +335,10 @@ static void check_processes(struct load_shared *shared, struct platform_process 
         for (uint64_t j = 0; j < options->threads; j++) {
             struct load_result *result = &shared->results[i * options->threads + j];
             if (atomic_load(&result->state) != LOAD_ENDED) {
+                char text[PLATFORM_STATUS_MAX];
                 snprintf(result->failure, sizeof(result->failure),
-                         "process %" PRIu64 " of %" PRIu64 " died (exit code %d)", i + 1,
-                         options->processes, status);
+                         "process %" PRIu64 " of %" PRIu64 " %s", i + 1, options->processes,
+                         platform_status_text(text, status));
                 atomic_store(&result->state, LOAD_ENDED);
             }
         }
@@ -413,7 +441,8 @@ static int prepare(struct starter *starter)
     starter->pattern = load_pattern_new();
     starter->threads = calloc(options->threads, sizeof(*starter->threads));
     if (starter->shared == NULL || starter->pattern == NULL || starter->threads == NULL) {
-        tool_say("no memory for %" PRIu64 " clients: use fewer --processes and --threads", clients);
+        tool_say("no memory for %" PRIu64 " client%s%s", clients, tool_plural(clients),
+                 clients == 1 ? "" : ": use fewer --processes and --threads");
         return TOOL_FAILED;
     }
     starter->shared->clients_count = clients;

@@ -24,6 +24,7 @@ struct load_options {
     uint64_t processes, threads;
     uint64_t duration_ns, warmup_ns; /* duration 0: until all messages are sent */
     bool churn, json;
+    bool can_spread; /* over more --processes, which `pier bench` doesn't have */
 };
 
 /* What can go wrong with a connection or message. From LOAD_ERROR_SYSTEM on: pier's error numbers,

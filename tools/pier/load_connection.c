@@ -348,11 +348,15 @@ void load_connection_open(struct load_client *client, uint64_t index)
         load_client_fail(
             client,
             "cannot open connection %llu of %llu: no more than %llu descriptors may be open in a "
-            "process: "
-            "%s, or use more --processes",
+            "process: %s%s",
             (unsigned long long)number_of(c) + 1,
             (unsigned long long)(client->options->connections + client->options->idle),
-            (unsigned long long)platform_raise_descriptor_limit(), platform_descriptor_remedy());
+            (unsigned long long)platform_raise_descriptor_limit(), platform_descriptor_remedy(),
+            client->options->can_spread &&
+                    client->shared->clients_count + client->options->threads <=
+                        client->options->connections
+                ? ", or use more --processes"
+                : "");
         return;
     }
     if (error < 0) {

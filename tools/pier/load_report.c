@@ -2,7 +2,7 @@
  *
  * Throughput counts what was answered in the measured time. Latency also has what came in after
  * it, and what never came, with the age that it had reached: leaving these out would flatter a
- * server that stalls. */
+ * server that stalls. Where there was no message at all there is no latency either. */
 
 #include "load.h"
 
@@ -81,6 +81,15 @@ static const struct {
 
 enum { QUANTILES = sizeof(quantiles) / sizeof(quantiles[0]) };
 
+static void print_json_time(const char *name, bool known, uint64_t time_ns)
+{
+    if (known) {
+        printf(",\"%s\":%" PRIu64, name, time_ns);
+    } else {
+        printf(",\"%s\":null", name);
+    }
+}
+
 static void print_json(const struct load_options *options, const struct load_shared *shared,
                        const struct totals *totals, const struct platform_usage *usage)
 {
@@ -94,14 +103,14 @@ static void print_json(const struct load_options *options, const struct load_sha
     printf(",\"seconds\":%.6f,\"messages\":%" PRIu64
            ",\"messages_per_second\":%.1f,\"megabytes_per_second\":%.3f",
            totals->seconds, totals->messages, per_second, per_second * (double)options->size / 1e6);
+    bool known = totals->latency.total > 0;
     for (int i = 0; i < QUANTILES; i++) {
-        printf(",\"%s\":%" PRIu64, quantiles[i].json_name,
-               histogram_quantile(&totals->latency, quantiles[i].part));
+        print_json_time(quantiles[i].json_name, known,
+                        histogram_quantile(&totals->latency, quantiles[i].part));
     }
-    uint64_t mean = totals->latency.total > 0 ? totals->latency.sum / totals->latency.total : 0;
-    printf(",\"mean_ns\":%" PRIu64 ",\"unsent\":%" PRIu64 ",\"errors\":%" PRIu64
-           ",\"error_kinds\":{",
-           mean, totals->unsent, totals->errors_count);
+    print_json_time("mean_ns", known, known ? totals->latency.sum / totals->latency.total : 0);
+    printf(",\"unsent\":%" PRIu64 ",\"errors\":%" PRIu64 ",\"error_kinds\":{", totals->unsent,
+           totals->errors_count);
     const char *comma = "";
     for (int i = 0; i < LOAD_ERRORS; i++) {
         if (totals->errors[i] > 0) {
@@ -118,15 +127,16 @@ static void print_text(const struct load_options *options, const struct load_sha
 {
     char text[TOOL_TEXT_MAX], more[TOOL_TEXT_MAX];
     double per_second = totals->seconds > 0 ? (double)totals->messages / totals->seconds : 0;
-    printf("%s %s", tool_format_count(text, options->connections),
-           options->churn ? "connections at a time" : "connections");
+    printf("%s connection%s%s", tool_format_count(text, options->connections),
+           tool_plural(options->connections), options->churn ? " at a time" : "");
     if (options->idle > 0) {
         printf(" and %s idle", tool_format_count(text, options->idle));
     }
-    printf(", %s bytes, depth %" PRIu64 ", ", tool_format_count(text, options->size),
-           options->depth);
+    printf(", %s byte%s, depth %" PRIu64 ", ", tool_format_count(text, options->size),
+           tool_plural(options->size), options->depth);
     if (options->rate > 0) {
-        printf("%s messages/s wanted, ", tool_format_count(text, options->rate));
+        printf("%s message%s/s wanted, ", tool_format_count(text, options->rate),
+               tool_plural(options->rate));
     } else {
         printf("closed loop, ");
     }
@@ -137,8 +147,9 @@ static void print_text(const struct load_options *options, const struct load_sha
            tool_format_count(text, (uint64_t)(per_second + 0.5)));
     printf("  %-16s %.2f\n", "MB/s", per_second * (double)options->size / 1e6);
     for (int i = 0; i < QUANTILES; i++) {
+        uint64_t time_ns = histogram_quantile(&totals->latency, quantiles[i].part);
         printf("  %-16s %s\n", quantiles[i].name,
-               tool_format_time(text, histogram_quantile(&totals->latency, quantiles[i].part)));
+               totals->latency.total > 0 ? tool_format_time(text, time_ns) : "-");
     }
     printf("  %-16s %s user, %s system\n", "client's CPU", tool_format_time(text, usage->user_ns),
            tool_format_time(more, usage->system_ns));

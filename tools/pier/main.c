@@ -46,6 +46,11 @@ void tool_say(const char *format, ...)
     fprintf(stderr, "pier%s%s: %s\n", command[0] != '\0' ? " " : "", command, line);
 }
 
+const char *tool_plural(uint64_t count)
+{
+    return count == 1 ? "" : "s";
+}
+
 char *tool_format_count(char text[TOOL_TEXT_MAX], uint64_t count)
 {
     char digits[TOOL_TEXT_MAX];

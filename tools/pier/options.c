@@ -87,6 +87,18 @@ bool tool_parse_duration(const char *text, uint64_t *time_ns)
     return false;
 }
 
+bool tool_check_loops(uint64_t threads, uint64_t processes)
+{
+    if (threads * processes <= TOOL_LOOPS_MAX) {
+        return true;
+    }
+    tool_say("--threads %llu times --processes %llu is more than %d loops: with so many "
+             "--processes use --threads up to %llu",
+             (unsigned long long)threads, (unsigned long long)processes, TOOL_LOOPS_MAX,
+             (unsigned long long)(TOOL_LOOPS_MAX / processes));
+    return false;
+}
+
 static char *format_limit(char text[TOOL_TEXT_MAX], enum tool_option_kind kind, uint64_t limit)
 {
     if (kind == TOOL_OPTION_DURATION) {

@@ -49,6 +49,9 @@ enum { TOOL_GO_ON = -1 };
  * TOOL_DONE after --help, for which `help` is printed, TOOL_USAGE after a line on what is wrong. */
 int tool_options_parse(const struct tool_option *options, const char *help, int argc, char **argv);
 
+/* Whether so many threads in each of so many processes are few enough; says so if not. */
+bool tool_check_loops(uint64_t threads, uint64_t processes);
+
 /* Reads a whole number without sign, blanks or suffix. */
 bool tool_parse_number(const char *text, uint64_t *number);
 

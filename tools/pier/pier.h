@@ -13,6 +13,10 @@
 #include <stddef.h>
 #include <stdint.h>
 
+/* Loops that a subcommand runs at the most, over all threads of all processes. More of them only
+ * keep each other from running. */
+enum { TOOL_LOOPS_MAX = 4096 };
+
 enum {
     TOOL_DONE = 0,
     TOOL_FAILED = 1,
@@ -35,6 +39,9 @@ TOOL_PRINTF(1, 2) void tool_say(const char *format, ...);
 
 /* The name of the subcommand that runs. */
 const char *tool_command(void);
+
+/* What makes a word plural behind this number: "s", or nothing. */
+const char *tool_plural(uint64_t count);
 
 /* Text for people. Each writes into `text` and returns it. */
 enum { TOOL_TEXT_MAX = 32 };

@@ -7,16 +7,21 @@
 #include "platform.h"
 
 #include <errno.h>
+#include <fcntl.h>
 #include <pthread.h>
 #include <signal.h>
 #include <stdatomic.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/ioctl.h>
 #include <sys/mman.h>
 #include <sys/resource.h>
+#include <sys/socket.h>
+#include <sys/stat.h>
 #include <sys/time.h>
 #include <sys/types.h>
 #include <sys/wait.h>
+#include <termios.h>
 #include <time.h>
 #include <unistd.h>
 
@@ -24,9 +29,24 @@
 #define MAP_ANONYMOUS MAP_ANON
 #endif
 
+/* open() takes the lowest number that is free. Where there is no /dev/null the root directory will
+ * do, of which nothing can be read or written. */
+static void open_standard(int number, int flags)
+{
+    if (fcntl(number, F_GETFD) >= 0 || errno != EBADF) {
+        return;
+    }
+    if (open("/dev/null", flags) < 0 && open("/", O_RDONLY) < 0) {
+        _exit(1); /* nothing could be said either */
+    }
+}
+
 void platform_start(void)
 {
     signal(SIGPIPE, SIG_IGN);
+    open_standard(STDIN_FILENO, O_RDONLY);
+    open_standard(STDOUT_FILENO, O_RDONLY); /* so that output which nobody gets is an error */
+    open_standard(STDERR_FILENO, O_WRONLY);
 }
 
 bool platform_flush_output(void)
@@ -37,6 +57,12 @@ bool platform_flush_output(void)
 bool platform_is_terminal(FILE *file)
 {
     return isatty(fileno(file)) == 1;
+}
+
+unsigned platform_terminal_width(FILE *file)
+{
+    struct winsize size;
+    return ioctl(fileno(file), TIOCGWINSZ, &size) == 0 ? size.ws_col : 0;
 }
 
 const char *platform_error_text(int error)
@@ -197,8 +223,41 @@ bool platform_process_ended(const struct platform_process *process, int *status)
     if (ended == 0 || (ended < 0 && errno == EINTR)) {
         return false;
     }
-    *status = ended < 0 ? 128 : WIFEXITED(code) ? WEXITSTATUS(code) : 128 + WTERMSIG(code);
+    *status = ended < 0 ? 1 : WIFEXITED(code) ? WEXITSTATUS(code) : -WTERMSIG(code);
     return true;
+}
+
+/* Those that end a process; C has no function for their names. */
+static const char *signal_name(int number)
+{
+    static const struct {
+        int number;
+        const char *name;
+    } names[] = {{SIGHUP, "SIGHUP"},   {SIGINT, "SIGINT"},   {SIGQUIT, "SIGQUIT"},
+                 {SIGILL, "SIGILL"},   {SIGTRAP, "SIGTRAP"}, {SIGABRT, "SIGABRT"},
+                 {SIGBUS, "SIGBUS"},   {SIGFPE, "SIGFPE"},   {SIGKILL, "SIGKILL"},
+                 {SIGUSR1, "SIGUSR1"}, {SIGSEGV, "SIGSEGV"}, {SIGUSR2, "SIGUSR2"},
+                 {SIGPIPE, "SIGPIPE"}, {SIGALRM, "SIGALRM"}, {SIGTERM, "SIGTERM"},
+                 {SIGXCPU, "SIGXCPU"}, {SIGXFSZ, "SIGXFSZ"}, {SIGSYS, "SIGSYS"}};
+    for (size_t i = 0; i < sizeof(names) / sizeof(names[0]); i++) {
+        if (names[i].number == number) {
+            return names[i].name;
+        }
+    }
+    return NULL;
+}
+
+char *platform_status_text(char text[PLATFORM_STATUS_MAX], int status)
+{
+    const char *name = status < 0 ? signal_name(-status) : NULL;
+    if (name != NULL) {
+        snprintf(text, PLATFORM_STATUS_MAX, "was ended by %s", name);
+    } else {
+        snprintf(text, PLATFORM_STATUS_MAX, "%s %d",
+                 status < 0 ? "was ended by signal" : "ended with exit code",
+                 status < 0 ? -status : status);
+    }
+    return text;
 }
 
 bool platform_process_is_orphan(void)
@@ -219,18 +278,61 @@ static void on_signal(int number)
     errno = saved;
 }
 
+/* Whoever started this process may have had it ignore the signal, for good reason. */
+static bool is_ignored(int number)
+{
+    struct sigaction before;
+    return sigaction(number, NULL, &before) == 0 && (before.sa_flags & SA_SIGINFO) == 0 &&
+           before.sa_handler == SIG_IGN;
+}
+
 int platform_on_interrupt(void (*interrupt)(void))
 {
+    static const int numbers[] = {SIGINT, SIGHUP, SIGTERM};
     struct sigaction action;
     memset(&action, 0, sizeof(action));
     action.sa_handler = on_signal;
     sigemptyset(&action.sa_mask);
     action.sa_flags = SA_RESTART;
     atomic_store(&interrupt_fn, interrupt);
-    if (sigaction(SIGINT, &action, NULL) != 0 || sigaction(SIGTERM, &action, NULL) != 0) {
-        return errno;
+    for (size_t i = 0; i < sizeof(numbers) / sizeof(numbers[0]); i++) {
+        if (numbers[i] != SIGTERM && is_ignored(numbers[i])) {
+            continue;
+        }
+        if (sigaction(numbers[i], &action, NULL) != 0) {
+            return errno;
+        }
     }
     return 0;
+}
+
+void platform_file_identify(const char *path, struct platform_file *file)
+{
+    struct stat about;
+    memset(file, 0, sizeof(*file));
+    if (lstat(path, &about) == 0) {
+        *file = (struct platform_file){(uint64_t)about.st_dev, (uint64_t)about.st_ino, true};
+    }
+}
+
+void platform_file_remove(const char *path, const struct platform_file *file)
+{
+    struct platform_file now;
+    platform_file_identify(path, &now);
+    if (file->known && now.known && now.device == file->device && now.number == file->number) {
+        unlink(path);
+    }
+}
+
+int platform_share_port(intptr_t socket)
+{
+#if defined(__linux__)
+    const int on = 1;
+    return setsockopt((int)socket, SOL_SOCKET, SO_REUSEPORT, &on, sizeof(on)) == 0 ? 0 : errno;
+#else
+    (void)socket;
+    return ENOTSUP;
+#endif
 }
 
 uint64_t platform_raise_descriptor_limit(void)

@@ -12,14 +12,19 @@
 #include <stdint.h>
 #include <stdio.h>
 
-/* Called once, before anything else: makes writing to a closed pipe an error instead of a
- * signal. */
+/* Called once, before anything else: makes writing to a closed pipe an error instead of a signal.
+ * Where sockets are numbered as files are, standard descriptors that are closed are opened, since
+ * the next socket would get their numbers and what is printed would go there: nothing can be read
+ * from stdin then, or written to stdout, and what is written to stderr is lost. */
 void platform_start(void);
 
 /* Flushes stdout; false when not all of it could be written. */
 bool platform_flush_output(void);
 
 bool platform_is_terminal(FILE *file);
+
+/* The columns of the terminal that a file is; 0 when it is none, or doesn't tell. */
+unsigned platform_terminal_width(FILE *file);
 
 const char *platform_error_text(int error);
 
@@ -82,19 +87,43 @@ void platform_process_interrupt(const struct platform_process *process);
 /* Ends a process at once. */
 void platform_process_kill(const struct platform_process *process);
 
-/* Whether the process has ended; then *status is its exit code, or 128 and more for one that was
- * ended by force. */
+/* Whether the process has ended; then *status is its exit code, or the number of the signal that
+ * ended it with its sign turned. */
 bool platform_process_ended(const struct platform_process *process, int *status);
+
+/* Such a status in words, behind a subject: "ended with exit code 3", "was ended by SIGKILL".
+ * Returns `text`. */
+enum { PLATFORM_STATUS_MAX = 48 };
+char *platform_status_text(char text[PLATFORM_STATUS_MAX], int status);
 
 /* In a process that was started: whether the one that started it is gone. */
 bool platform_process_is_orphan(void);
 
 /* ---- signals ---- */
 
-/* Has `interrupt` called when the user or the system asks the process to stop: SIGINT and SIGTERM,
- * Ctrl-C. It may run at any time and on any thread, so it may do nothing but set atomics, notify
- * loops and interrupt processes. */
+/* Has `interrupt` called when the user or the system asks the process to stop: SIGINT, SIGTERM and
+ * SIGHUP, Ctrl-C. SIGINT and SIGHUP stay ignored where they are, as in a shell's background job and
+ * under nohup. It may run at any time and on any thread, so it may do nothing but set atomics,
+ * notify loops and interrupt processes. */
 int platform_on_interrupt(void (*interrupt)(void));
+
+/* ---- files and sockets ---- */
+
+/* Which file a path leads to, so that it can be told from another of that name later. */
+struct platform_file {
+    uint64_t device, number;
+    bool known;
+};
+
+/* Finds out; not known when there is no such file. Links are not followed. */
+void platform_file_identify(const char *path, struct platform_file *file);
+
+/* Removes the file at the path if it still is that one. */
+void platform_file_remove(const char *path, const struct platform_file *file);
+
+/* Lets further sockets listen on the port of one that listens already and found it free. ENOTSUP
+ * where a socket has to say so before it has its port. */
+int platform_share_port(intptr_t socket);
 
 /* ---- limits ---- */
 

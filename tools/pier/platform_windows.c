@@ -35,6 +35,15 @@ bool platform_is_terminal(FILE *file)
     return _isatty(_fileno(file)) != 0;
 }
 
+unsigned platform_terminal_width(FILE *file)
+{
+    CONSOLE_SCREEN_BUFFER_INFO about;
+    HANDLE console = (HANDLE)_get_osfhandle(_fileno(file));
+    return GetConsoleScreenBufferInfo(console, &about)
+               ? (unsigned)(about.srWindow.Right - about.srWindow.Left + 1)
+               : 0;
+}
+
 const char *platform_error_text(int error)
 {
     return strerror(error);
@@ -151,8 +160,14 @@ void platform_process_kill(const struct platform_process *process)
 bool platform_process_ended(const struct platform_process *process, int *status)
 {
     (void)process;
-    *status = 128;
+    *status = 1;
     return true;
+}
+
+char *platform_status_text(char text[PLATFORM_STATUS_MAX], int status)
+{
+    snprintf(text, PLATFORM_STATUS_MAX, "ended with exit code %d", status);
+    return text;
 }
 
 bool platform_process_is_orphan(void)
@@ -178,6 +193,48 @@ int platform_on_interrupt(void (*interrupt)(void))
 {
     atomic_store(&interrupt_fn, interrupt);
     return SetConsoleCtrlHandler(on_control, TRUE) ? 0 : EINVAL;
+}
+
+enum { WIDE_MAX = 1024 };
+
+/* The file of a socket is a reparse point, which is opened as such: as a file it can't be. */
+void platform_file_identify(const char *path, struct platform_file *file)
+{
+    BY_HANDLE_FILE_INFORMATION about;
+    wchar_t wide[WIDE_MAX];
+    memset(file, 0, sizeof(*file));
+    if (MultiByteToWideChar(CP_UTF8, 0, path, -1, wide, WIDE_MAX) <= 0) {
+        return;
+    }
+    HANDLE handle = CreateFileW(wide, 0, FILE_SHARE_READ | FILE_SHARE_WRITE | FILE_SHARE_DELETE,
+                                NULL, OPEN_EXISTING,
+                                FILE_FLAG_OPEN_REPARSE_POINT | FILE_FLAG_BACKUP_SEMANTICS, NULL);
+    if (handle == INVALID_HANDLE_VALUE) {
+        return;
+    }
+    if (GetFileInformationByHandle(handle, &about)) {
+        *file = (struct platform_file){about.dwVolumeSerialNumber,
+                                       ((uint64_t)about.nFileIndexHigh << 32) | about.nFileIndexLow,
+                                       true};
+    }
+    CloseHandle(handle);
+}
+
+void platform_file_remove(const char *path, const struct platform_file *file)
+{
+    struct platform_file now;
+    wchar_t wide[WIDE_MAX];
+    platform_file_identify(path, &now);
+    if (file->known && now.known && now.device == file->device && now.number == file->number &&
+        MultiByteToWideChar(CP_UTF8, 0, path, -1, wide, WIDE_MAX) > 0) {
+        DeleteFileW(wide);
+    }
+}
+
+int platform_share_port(intptr_t socket)
+{
+    (void)socket;
+    return ENOTSUP;
 }
 
 uint64_t platform_raise_descriptor_limit(void)

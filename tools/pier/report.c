@@ -46,10 +46,10 @@ char *report_format(char text[TOOL_TEXT_MAX], double value, int decimals)
 static const char style_colours[] =
     ":root{color-scheme:light dark;--page:#f6f6f4;--card:#ffffff;--ink:#16161a;--soft:#55555e;\n"
     "--rule:#dcdcd8;--grid:#e9e9e6;--axis:#b4b4b0;--l0:#2a78d6;--l1:#16936b;--l2:#c98500;\n"
-    "--l3:#0b6b0b;--l4:#5b48b8;--l5:#d8383a;--l6:#c2447f;--l7:#d3591f}\n"
+    "--l3:#4a4a55;--l4:#5b48b8;--l5:#d8383a;--l6:#c2447f;--l7:#d3591f}\n"
     "@media (prefers-color-scheme:dark){:root{--page:#121214;--card:#1b1b1e;--ink:#f0f0ee;\n"
     "--soft:#a9a9b0;--rule:#34343a;--grid:#2a2a2f;--axis:#5a5a62;--l0:#4a95ea;--l1:#27b58a;\n"
-    "--l2:#dd9f24;--l3:#5cb85c;--l4:#9c8ff0;--l5:#ee6c6c;--l6:#e274aa;--l7:#ea7b45}}\n";
+    "--l2:#dd9f24;--l3:#c4c4cc;--l4:#9c8ff0;--l5:#ee6c6c;--l6:#e274aa;--l7:#ea7b45}}\n";
 
 static const char style_page[] =
     "*{box-sizing:border-box}\n"
@@ -86,12 +86,21 @@ static const char style_parts[] =
     "th,td{padding:6px 16px;text-align:right;white-space:nowrap;vertical-align:bottom}\n"
     "th{font-weight:500;color:var(--soft);font-size:13px;border-bottom:1px solid var(--rule)}\n"
     "th small{display:block;font-weight:400}\n"
-    "tr+tr td{border-top:1px solid var(--grid)}\n"
-    "td:first-child,th:first-child{text-align:left}\n"
+    "tr+tr td,tr+tr th{border-top:1px solid var(--grid)}\n"
+    "th:first-child{text-align:left}\n"
+    "tbody th{font-weight:400;color:var(--ink);font-size:inherit;border-bottom:0}\n"
     "td.note{text-align:left;color:var(--soft);white-space:normal}\n"
     ".line{fill:none;stroke-width:2;stroke-linejoin:round;stroke-linecap:round}\n"
     ".spread{stroke-width:1.5;opacity:.55}\n"
     ".mark{stroke:var(--card);stroke-width:1.5}.point:hover .mark{stroke:var(--ink)}\n";
+
+/* On a telephone: less around the edges, names above what they are, and charts that are moved aside
+ * rather than made too small to read. */
+static const char style_narrow[] =
+    "@media (max-width:600px){main{padding:18px 10px 40px}h1{font-size:22px}h2{font-size:18px}\n"
+    "dl{display:block;padding:10px 12px}dd+dt{margin-top:6px}\n"
+    "figure{padding:10px 10px 8px;overflow-x:auto}figure>svg{min-width:460px}\n"
+    "th,td{padding:5px 9px}caption{padding:10px 9px 4px}}\n";
 
 static void write_line_colours(FILE *file)
 {
@@ -111,6 +120,7 @@ void report_begin(FILE *file, const char *title, const char *lead)
     fputs(style_colours, file);
     fputs(style_page, file);
     fputs(style_parts, file);
+    fputs(style_narrow, file);
     write_line_colours(file);
     fputs("</style>\n</head>\n<body>\n<main>\n<h1>", file);
     report_html_text(file, title);
@@ -191,11 +201,11 @@ void report_table(FILE *file, const struct report_table *table)
 {
     fputs("<div class=\"table\"><table>\n<caption>", file);
     report_html_text(file, table->title);
-    fputs("</caption>\n<thead><tr><th>", file);
+    fputs("</caption>\n<thead><tr><th scope=\"col\">", file);
     report_html_text(file, table->row_title);
     fputs("</th>", file);
     for (size_t i = 0; i < table->columns_count; i++) {
-        fputs("<th>", file);
+        fputs("<th scope=\"col\">", file);
         report_html_text(file, table->columns[i].title);
         fputs("<small>", file);
         report_html_text(file, table->columns[i].unit);
@@ -203,9 +213,9 @@ void report_table(FILE *file, const struct report_table *table)
     }
     fputs("</tr></thead>\n<tbody>\n", file);
     for (size_t i = 0; i < table->rows_count; i++) {
-        fputs("<tr><td>", file);
+        fputs("<tr><th scope=\"row\">", file);
         report_html_text(file, table->rows[i].name);
-        fputs("</td>", file);
+        fputs("</th>", file);
         write_cells(file, table, &table->rows[i]);
         fputs("</tr>\n", file);
     }

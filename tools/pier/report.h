@@ -57,8 +57,8 @@ struct report_line {
 typedef char *report_format_fn(char text[TOOL_TEXT_MAX], double value);
 
 struct report_chart {
-    const char *title, *note; /* such as "higher is better" */
-    const char *x_title;
+    const char *title, *note;    /* such as "higher is better" */
+    const char *x_title, *x_one; /* such as "connections" and "connection" */
     const char *y_title, *y_unit;
     enum report_scale x_scale, y_scale;
     int y_decimals;             /* of values in tooltips, as in a column */

@@ -225,7 +225,7 @@ static void write_tooltip(FILE *file, const struct report_chart *chart,
     fputs("<title>", file);
     report_html_text(file, line->name);
     fprintf(file, ", %s ", report_format(text, point->x, 0));
-    report_html_text(file, chart->x_title);
+    report_html_text(file, point->x == 1 ? chart->x_one : chart->x_title);
     fprintf(file, ": %s", format_value(text, chart, point->y));
     if (chart->y_format == NULL) {
         fputc(' ', file);

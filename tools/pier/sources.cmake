@@ -4,6 +4,7 @@
 set(PIER_TOOL_SOURCES
   tools/pier/doctor.c
   tools/pier/doctor_backends.c
+  tools/pier/doctor_explain.c
   tools/pier/doctor_limits.c
   tools/pier/doctor_uring.c
   tools/pier/echo.c
