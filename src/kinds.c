@@ -12,6 +12,7 @@
               .has_age = true, \
               .start = pier__stream_start, \
               .cancel = pier__stream_cancel, \
+              .pause = pier__stream_pause, \
               .resume = pier__stream_resume, \
               .refusal = (its_refusal)}
 

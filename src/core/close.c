@@ -7,8 +7,6 @@
 
 #include "core/engine.h"
 
-#define GRACE_NS (10 * PIER_SECOND)
-
 void pier__handle_try_close(struct pier_handle *handle)
 {
     if ((handle->bits_ & PIER__AFTER_SENDS) && handle->head_[PIER__SENDING] == NULL) {

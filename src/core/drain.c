@@ -42,6 +42,7 @@ int pier_loop_drain(struct pier_loop *loop, uint64_t timeout_ns)
 {
     PIER_REQUIRE(!loop->running, "pier_loop_drain",
                  "called from inside a callback of the same loop");
+    pier__loop_rebind(loop);
     uint64_t begin = pier__sys_clock();
     for (unsigned round = 0;; round++) {
         end_everything(loop, round > ROUNDS_MAX || !is_anything_pending(loop));

@@ -38,8 +38,9 @@ struct pier_handle_calls {
      * the send is over on return: silent, with its result in the op, or begun and finished; or it
      * has begun, and is in the queue. */
     void (*send)(struct pier_handle *handle, struct pier_op *op);
-    /* A started multishot op was resumed. Of a pause nobody is told: whoever has an event for an op
-     * that is PIER__PAUSED holds it. */
+    /* A started multishot op was paused: whoever has an event for it holds it. May be NULL. */
+    void (*pause)(struct pier_handle *handle, struct pier_op *op);
+    /* It was resumed. */
     void (*resume)(struct pier_handle *handle, struct pier_op *op);
     /* Try again: the handle was given to pier__loop_starve(). */
     void (*retry)(struct pier_handle *handle);
@@ -96,6 +97,10 @@ struct pier__engine {
 
     /* A lent buffer has no reference left; false to have the pool keep it. NULL: always so. */
     bool (*buffer_returned)(struct pier_loop *loop, struct pier_buffer *buffer);
+
+    /* Another thread runs the loop from now on: the one before has ended. May be NULL; should it
+     * fail, wait() says so. */
+    void (*rebind)(struct pier_loop *loop);
 
     pier_descriptor (*descriptor)(struct pier_loop *loop);
     int (*after_fork)(struct pier_loop *loop);

@@ -168,9 +168,7 @@ void pier__handle_leave(struct pier_loop *loop, struct pier_handle *handle)
 {
     pier__descriptor_forget(loop, handle);
     pier__slot_release(loop, handle);
-    if (PIER__UNLIKELY(handle->lent_ != 0)) {
-        pier__pool_disown(loop, handle);
-    }
+    pier__pool_disown(loop, handle);
     handle->loop_ = NULL;
     pier__handle_clear(handle, PIER__OPEN | PIER__FAST_SENDS | PIER__FAST_RECEIVES | PIER__WATCHED);
     loop->counters.handles_open--;

@@ -166,9 +166,15 @@ void pier_loop_free(struct pier_loop *loop)
     if (loop == NULL) {
         return;
     }
-    PIER__REQUIRE_THREAD(loop, "pier_loop_free");
-    PIER_REQUIRE(!loop->running, "pier_loop_free", "called from inside a callback");
+    PIER_REQUIRE(!loop->running, "pier_loop_free",
+                 "the loop runs: called from inside a callback, or before its thread has ended");
     bool forked = loop->core.forks != pier__sys_forks();
+    while (!forked && pier__atomic_load(&loop->core.waking) != 0) {
+        pier__sys_yield(); /* a post or notification that has begun is over soon */
+    }
+    if (pier__atomic_load(&loop->core.asked) & PIER__ASKED_CANCELS) {
+        pier__tokens_deliver(loop); /* of ops that are over, if none is in flight */
+    }
     PIER_REQUIRE(forked || (loop->core.in_flight == 0 && !pier__remote_pending(loop)),
                  "pier_loop_free",
                  "the loop has ops in flight: run it until they complete, see pier_loop_drain()");

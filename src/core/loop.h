@@ -112,8 +112,8 @@ struct pier__core {
     /* All that other threads write or read in a post, in one cache line. */
     _Alignas(PIER__APART) struct pier_op *remote; /* a stack, or PIER__ASLEEP */
     struct pier__token *remote_cancels;
-    uint32_t asked;                       /* PIER__ASKED_* */
-    uint32_t posting;                     /* other threads inside a post, notification or wake-up */
+    uint32_t asked;  /* PIER__ASKED_* */
+    uint32_t waking; /* other threads that are about to wake the loop, or are at it */
     void (*wake)(struct pier_loop *loop); /* the engine's, or a shorter way to it */
     pier_descriptor wake_descriptor;      /* what that needs, if it is just this */
 
@@ -169,6 +169,10 @@ int pier__loop_make(struct pier_loop **loop, const struct pier_loop_options *opt
 /* Fills in defaults; PIER_EINVAL with a detail for an option that is out of range. */
 int pier__loop_check_options(struct pier_loop_options *options);
 
+/* The loop's thread has ended, and this one, which joined it, takes its place. Nothing is done where
+ * the loop is this thread's already, or nobody's. */
+void pier__loop_rebind(struct pier_loop *loop);
+
 /* Whether this thread may use the loop. */
 static PIER__EXPRESSION bool pier__loop_on_thread(const struct pier_loop *loop)
 {
@@ -213,6 +217,18 @@ static inline uint64_t pier__loop_clock_next(struct pier_loop *loop)
 static PIER__EXPRESSION uint64_t pier__time_after(uint64_t now, uint64_t delay_ns)
 {
     return delay_ns > UINT64_MAX - now ? UINT64_MAX : now + delay_ns;
+}
+
+/* Whether `now` is of this turn. */
+static PIER__EXPRESSION bool pier__loop_clock_is_fresh(const struct pier_loop *loop)
+{
+    return loop->core.fast_thread != PIER__NO_THREAD;
+}
+
+/* Whether handles wait for something to be released. */
+static PIER__EXPRESSION bool pier__loop_has_starved(const struct pier_loop *loop)
+{
+    return loop->core.starved.head != NULL;
 }
 
 /* Makes other threads wake the loop. False when something is there already. */

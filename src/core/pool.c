@@ -172,6 +172,13 @@ void pier__pool_give(struct pier_loop *loop, struct pier_buffer *buffer, struct 
 void pier__pool_disown(struct pier_loop *loop, struct pier_handle *handle)
 {
     struct pier__pool *pool = &loop->pool;
+    if (pool->delivering != NULL && pool->delivering->handle == handle &&
+        pool->delivering->refs == 0) {
+        pool->delivering->handle = &pool->nobody;
+    }
+    if (PIER__LIKELY(handle->lent_ == 0)) {
+        return;
+    }
     for (uint32_t i = 0; i < pool->chunks_used; i++) {
         struct pier__pool_chunk *chunk = &pool->chunks[i];
         uint32_t before = pool->room - chunk->count;

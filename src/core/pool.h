@@ -65,7 +65,9 @@ struct pier__pool {
     struct pier_buffer *delivering; /* lent to the callback that runs */
     struct pier_buffer *free;
     size_t buffer_size;
-    uint32_t lent; /* with references */
+    struct pier_handle nobody; /* whose share a buffer counts in that is being delivered while its
+                                  handle leaves the loop */
+    uint32_t lent;             /* with references */
     uint32_t max, share;
     uint32_t made; /* in all chunks */
     uint32_t room; /* what the chunks have room for */
@@ -92,7 +94,7 @@ void pier__pool_give(struct pier_loop *loop, struct pier_buffer *buffer,
                      struct pier_handle *handle);
 /* Drops a reference; the last one returns the buffer. */
 void pier__pool_drop(struct pier_loop *loop, struct pier_buffer *buffer);
-/* The handle is going, and has buffers lent: they count for nobody from now on. */
+/* The handle is going: what it has lent, or is just being given, counts for nobody from now on. */
 void pier__pool_disown(struct pier_loop *loop, struct pier_handle *handle);
 /* One more reference on the buffer that an address lies in; NULL when it's in none that is out. */
 struct pier_buffer *pier__pool_hold(struct pier_loop *loop, const void *address);

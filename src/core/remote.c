@@ -19,21 +19,44 @@
 void pier__remote_ask(struct pier_loop *loop, uint32_t bit)
 {
     struct pier_op *asleep = PIER__ASLEEP;
+    pier__atomic_add(&loop->core.waking, 1); /* whoever frees the loop waits for this call */
     pier__atomic_or(&loop->core.asked, bit);
     if (pier__atomic_load(&loop->core.remote) == PIER__ASLEEP &&
         pier__atomic_compare_exchange(&loop->core.remote, &asleep, NULL)) {
         loop->core.wake(loop);
     }
+    pier__atomic_add(&loop->core.waking, -1);
+}
+
+/* The loop sleeps, as it seems: the op's poster is the one that wakes it. The loop may have been
+ * woken by something else meanwhile, have delivered the op, and be about to be freed. False when it
+ * doesn't sleep after all; *head is what was found then. */
+static bool push_and_wake(struct pier_loop *loop, struct pier_op *op, struct pier_op **head)
+{
+    op->next_ = NULL;
+    pier__atomic_add(&loop->core.waking, 1);
+    bool pushed = pier__atomic_compare_exchange(&loop->core.remote, head, op);
+    if (pushed) {
+        loop->core.wake(loop);
+    }
+    pier__atomic_add(&loop->core.waking, -1);
+    return pushed;
 }
 
 void pier__remote_push(struct pier_loop *loop, struct pier_op *op)
 {
     struct pier_op *head = pier__atomic_load_relaxed(&loop->core.remote);
-    do {
-        op->next_ = head == PIER__ASLEEP ? NULL : head;
-    } while (!pier__atomic_compare_exchange(&loop->core.remote, &head, op));
-    if (head == PIER__ASLEEP) {
-        loop->core.wake(loop);
+    for (;;) {
+        if (head == PIER__ASLEEP) {
+            if (push_and_wake(loop, op, &head)) {
+                return;
+            }
+        } else {
+            op->next_ = head;
+            if (pier__atomic_compare_exchange(&loop->core.remote, &head, op)) {
+                return; /* and the loop isn't touched any more */
+            }
+        }
     }
 }
 

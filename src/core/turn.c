@@ -284,6 +284,16 @@ static inline bool is_stopped(const struct pier_loop *loop)
     return (pier__atomic_load_relaxed(&loop->core.asked) & PIER__ASKED_STOP) != 0;
 }
 
+void pier__loop_rebind(struct pier_loop *loop)
+{
+    if (!pier__loop_on_thread(loop)) {
+        loop->core.thread = pier__thread();
+        if (loop->engine->rebind != NULL) {
+            loop->engine->rebind(loop);
+        }
+    }
+}
+
 int pier_loop_run(struct pier_loop *loop, enum pier_run mode)
 {
     PIER_REQUIRE(!loop->running, "pier_loop_run", "called from inside a callback of the same loop");

@@ -11,6 +11,7 @@
 #include <fcntl.h>
 #include <limits.h>
 #include <poll.h>
+#include <sched.h>
 #include <pthread.h>
 #include <signal.h>
 #include <stdlib.h>
@@ -82,7 +83,7 @@ int pier__sys_map(int code)
     case ENAMETOOLONG: return PIER_ENAMETOOLONG;
     case EMSGSIZE: return PIER_EMSGSIZE;
     case EIO: return PIER_EIO;
-    case EDQUOT:
+    case EDQUOT: return PIER_EDQUOT;
     case ENOSPC: return PIER_ENOSPC;
     case EBUSY: return PIER_EBUSY;
     case EEXIST: return PIER_EEXIST;
@@ -95,6 +96,16 @@ int pier__sys_map(int code)
     case EROFS: return PIER_EROFS;
     case EFAULT: return PIER_EFAULT;
     case EINTR: return PIER_EINTR;
+#if ENOTEMPTY != EEXIST
+    case ENOTEMPTY: return PIER_ENOTEMPTY;
+#endif
+    case EXDEV: return PIER_EXDEV;
+    case ENOEXEC: return PIER_ENOEXEC;
+    case E2BIG: return PIER_E2BIG;
+    case ECHILD: return PIER_ECHILD;
+    case ESRCH: return PIER_ESRCH;
+    case ETXTBSY: return PIER_ETXTBSY;
+    case EMLINK: return PIER_EMLINK;
     default: return PIER_EOTHER;
     }
 }
@@ -129,6 +140,11 @@ void pier__sys_watch_forks(void)
 uint64_t pier__sys_forks(void)
 {
     return forks;
+}
+
+void pier__sys_yield(void)
+{
+    sched_yield();
 }
 
 const char *pier__sys_environment(const char *name)

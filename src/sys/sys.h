@@ -112,6 +112,8 @@ uint64_t pier__sys_clock(void);
 uint64_t pier__sys_forks(void);
 /* Sees to it that pier__sys_forks() works. */
 void pier__sys_watch_forks(void);
+/* Lets other threads run. */
+void pier__sys_yield(void);
 /* A variable of the environment, NULL when it isn't set. */
 const char *pier__sys_environment(const char *name);
 /* malloc, realloc and free behind the default allocator. */

@@ -93,6 +93,11 @@ int pier__sys_map(int code)
     case ERROR_BUSY: return PIER_EBUSY;
     case ERROR_HANDLE_DISK_FULL:
     case ERROR_DISK_FULL: return PIER_ENOSPC;
+    case ERROR_DIR_NOT_EMPTY: return PIER_ENOTEMPTY;
+    case ERROR_NOT_SAME_DEVICE: return PIER_EXDEV;
+    case ERROR_BAD_EXE_FORMAT: return PIER_ENOEXEC;
+    case ERROR_TOO_MANY_LINKS: return PIER_EMLINK;
+    case ERROR_DISK_QUOTA_EXCEEDED: return PIER_EDQUOT;
     case ERROR_FILE_EXISTS:
     case ERROR_ALREADY_EXISTS: return PIER_EEXIST;
     case ERROR_FILENAME_EXCED_RANGE: return PIER_ENAMETOOLONG;
@@ -198,6 +203,11 @@ uint64_t pier__sys_forks(void)
 }
 
 void pier__sys_watch_forks(void) {}
+
+void pier__sys_yield(void)
+{
+    SwitchToThread();
+}
 
 const char *pier__sys_environment(const char *name)
 {

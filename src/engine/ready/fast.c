@@ -77,7 +77,8 @@ static PIER__EXPRESSION void deliver_sends(struct pier_loop *loop)
 }
 
 /* Data for a multishot receive that goes on. */
-static PIER__EXPRESSION void deliver_each(struct pier_loop *loop, struct pier_op *op, int64_t result)
+static PIER__EXPRESSION void deliver_each(struct pier_loop *loop, struct pier_op *op,
+                                          int64_t result)
 {
     pier__lend(loop, loop->pool.spare, op->owner_, op, (size_t)result);
     op->done += (uint64_t)result;
@@ -90,7 +91,8 @@ static PIER__EXPRESSION void deliver_each(struct pier_loop *loop, struct pier_op
 
 /* For a lent receive of one shot. A level-triggered poller goes on watching, since another receive
  * is about to follow; an event that finds none ends that. */
-static PIER__EXPRESSION void deliver_lent(struct pier_loop *loop, struct pier_op *op, int64_t result)
+static PIER__EXPRESSION void deliver_lent(struct pier_loop *loop, struct pier_op *op,
+                                          int64_t result)
 {
     pier__lend(loop, loop->pool.spare, op->owner_, op, (size_t)result);
     op->flags = PIER_LENT; /* background ops have another word */
@@ -102,7 +104,8 @@ static PIER__EXPRESSION void deliver_lent(struct pier_loop *loop, struct pier_op
 }
 
 /* For a receive into the caller's memory. */
-static PIER__EXPRESSION void deliver_memory(struct pier_loop *loop, struct pier_op *op, int64_t result)
+static PIER__EXPRESSION void deliver_memory(struct pier_loop *loop, struct pier_op *op,
+                                            int64_t result)
 {
     loop->receives_at_once++;
     loop->counters.received_bytes += (uint64_t)result;
@@ -266,7 +269,7 @@ PIER__COLD static void send_over_with_clock(struct pier_loop *loop, struct pier_
 PIER__NOINLINE static void send_over(struct pier_op *op, int64_t result)
 {
     struct pier_loop *loop = ((struct pier_handle *)op->owner_)->loop_;
-    if (PIER__UNLIKELY(loop->core.fast_thread == PIER__NO_THREAD)) {
+    if (PIER__UNLIKELY(!pier__loop_clock_is_fresh(loop))) {
         send_over_with_clock(loop, op, result);
     } else {
         send_over_by(loop, op, result);

@@ -218,7 +218,7 @@ static void refused(struct pier_loop *loop, const struct kevent *event)
 {
     struct pier_handle *handle = pier__slot_handle(loop, (uint64_t)(uintptr_t)event->udata);
     if (handle != NULL) {
-        handle->engine_.ready.interest = 0;
+        pier__ready_note_interest(handle, 0);
         pier__loop_starve(loop, handle);
     }
 }

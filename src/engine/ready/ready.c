@@ -33,7 +33,7 @@ static unsigned wanted(const struct pier_handle *handle)
     return interest;
 }
 
-static void note_interest(struct pier_handle *handle, unsigned interest)
+void pier__ready_note_interest(struct pier_handle *handle, unsigned interest)
 {
     handle->engine_.ready.interest = (uint8_t)interest;
     if ((interest & PIER__READ) && (handle->bits_ & PIER__FAST_RECEIVES)) {
@@ -64,7 +64,7 @@ static int set_interest(struct pier_loop *loop, struct pier_handle *handle, unsi
         return 0;
     }
     if (error == 0) {
-        note_interest(handle, interest);
+        pier__ready_note_interest(handle, interest);
     }
     return error;
 }
@@ -97,8 +97,10 @@ int pier__ready_want(struct pier_loop *loop, struct pier_handle *handle)
 void pier__ready_settle(struct pier_loop *loop, uint64_t key)
 {
     struct pier_handle *handle = pier__slot_handle(loop, key);
-    if (pier__ready_of(loop)->mode == PIER__POLLER_EDGE || handle == NULL ||
-        (handle->bits_ & PIER__CLOSING)) {
+    /* With edges interest isn't taken back, but for a listener that others share: they get no
+     * wake-up that goes to one who doesn't accept. */
+    if (handle == NULL || (handle->bits_ & PIER__CLOSING) ||
+        (pier__ready_of(loop)->mode == PIER__POLLER_EDGE && !(handle->bits_ & PIER__SHARED))) {
         return;
     }
     unsigned interest = wanted(handle);
@@ -137,7 +139,7 @@ void pier__ready_event_slow(struct pier_loop *loop, struct pier_handle *handle, 
         handle->bits_ |= PIER__HUNG_UP;
     }
     if (mode == PIER__POLLER_ONE_SHOT) {
-        note_interest(handle, 0);
+        pier__ready_note_interest(handle, 0);
     }
     if (PIER__UNLIKELY(loop->completed.head != NULL)) {
         pier__loop_deliver(loop);
@@ -235,7 +237,20 @@ void pier__ready_start(struct pier_handle *handle, struct pier_op *op)
 
 void pier__ready_cancel(struct pier_handle *handle, struct pier_op *op)
 {
-    pier__op_finish(handle->loop_, op, pier__op_reason(op));
+    struct pier_loop *loop = handle->loop_;
+    pier__op_finish(loop, op, pier__op_reason(op));
+    if (PIER__UNLIKELY(handle->bits_ & PIER__SHARED)) {
+        pier__ready_settle(loop, pier__slot_key(loop, handle->slot_));
+    }
+}
+
+void pier__ready_pause(struct pier_handle *handle, struct pier_op *op)
+{
+    struct pier_loop *loop = handle->loop_;
+    (void)op;
+    if (PIER__UNLIKELY(handle->bits_ & PIER__SHARED)) {
+        pier__ready_settle(loop, pier__slot_key(loop, handle->slot_));
+    }
 }
 
 void pier__ready_resume(struct pier_handle *handle, struct pier_op *op)
@@ -295,7 +310,8 @@ int pier__ready_attach(struct pier_handle *handle)
     const struct pier__ready *ready = pier__ready_of(loop);
     struct pier_handle *other = pier__descriptor_handle(loop, handle->descriptor_);
     if (other != NULL) {
-        note_interest(other, 0); /* its number was closed and reused: what was watched is gone */
+        pier__ready_note_interest(
+            other, 0); /* its number was closed and reused: what was watched is gone */
     }
     if (!ready->poller->close_removes) {
         /* The owner of a polled descriptor may have closed it, whose number this is now. */
@@ -321,9 +337,10 @@ void pier__ready_shut(struct pier_handle *handle)
 {
     struct pier_loop *loop = handle->loop_;
     const struct pier__poller *poller = pier__ready_of(loop)->poller;
-    /* A descriptor that others share stays registered after close, and would report for ever. */
+    /* A descriptor that others share, by dup() or in a child, stays registered after close. An edge
+     * is told of once, and dropped; a level would be told of for ever. */
     if (handle->engine_.ready.interest != 0 &&
-        (!poller->close_removes || (handle->bits_ & PIER__ADOPTED))) {
+        (!poller->close_removes || (handle->bits_ & (PIER__ADOPTED | PIER__LEVELED)))) {
         set_interest(loop, handle, 0);
     }
     loop->counters.system_calls++;
@@ -365,7 +382,7 @@ int pier__ready_after_fork(struct pier_loop *loop)
         struct pier_handle *handle = pier__slot_at(loop, i);
         if (handle != NULL && handle->engine_.ready.interest != 0) {
             unsigned interest = handle->engine_.ready.interest;
-            note_interest(handle, 0);
+            pier__ready_note_interest(handle, 0);
             error = set_interest(loop, handle, interest);
         }
     }

@@ -37,6 +37,9 @@ void pier__ready_handle_event(struct pier_loop *loop, struct pier_handle *handle
 /* A send into an empty queue. In fast.c. */
 void pier__ready_send_fast(struct pier_handle *handle, struct pier_op *op);
 
+/* Notes what the poller watches a handle for. */
+void pier__ready_note_interest(struct pier_handle *handle, unsigned interest);
+
 /* What holds this instant of what a descriptor of pier_poll() is watched for. */
 unsigned pier__ready_ask(const struct pier_handle *handle);
 
@@ -89,6 +92,7 @@ pier_descriptor pier__ready_descriptor(struct pier_loop *loop);
 int pier__ready_after_fork(struct pier_loop *loop);
 void pier__ready_start(struct pier_handle *handle, struct pier_op *op);
 void pier__ready_cancel(struct pier_handle *handle, struct pier_op *op);
+void pier__ready_pause(struct pier_handle *handle, struct pier_op *op);
 void pier__ready_resume(struct pier_handle *handle, struct pier_op *op);
 
 /* Defines the engine of a poller. */
@@ -98,6 +102,7 @@ void pier__ready_resume(struct pier_handle *handle, struct pier_op *op);
                                           .calls = {.start = pier__ready_start, \
                                                     .cancel = pier__ready_cancel, \
                                                     .send = pier__ready_send_fast, \
+                                                    .pause = pier__ready_pause, \
                                                     .resume = pier__ready_resume, \
                                                     .retry = pier__ready_retry, \
                                                     .attach = pier__ready_attach, \

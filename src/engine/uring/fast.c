@@ -111,7 +111,7 @@ static inline void release_buffer(struct pier_loop *loop, struct pier__uring *ur
 {
     struct pier_handle *handle = buffer->handle;
     PIER_ASSERT(loop->pool.delivering == NULL); /* a completion isn't in a callback */
-    if (PIER__UNLIKELY(buffer->refs != 1 || handle == NULL || loop->core.starved.head != NULL)) {
+    if (PIER__UNLIKELY(buffer->refs != 1 || handle == NULL || pier__loop_has_starved(loop))) {
         pier__pool_drop(loop, buffer);
         return;
     }
@@ -202,7 +202,7 @@ void pier__uring_send(struct pier_handle *handle, struct pier_op *op)
     struct pier__uring *uring = pier__uring_of(loop);
     uint32_t word = 0;
     if (PIER__LIKELY(op->size <= PIER__URING_MOST && uring->room != 0 &&
-                     loop->core.fast_thread != PIER__NO_THREAD)) {
+                     pier__loop_clock_is_fresh(loop))) {
         word = hold_buffer(loop, op);
     }
     if (PIER__UNLIKELY(word == 0)) {

@@ -19,6 +19,7 @@ static inline void pier__require_fn(pier_op_fn *fn, const char *function)
 /* ---- stream/transfer.c: ops that the handle's table of calls runs */
 void pier__stream_start(struct pier_loop *loop, struct pier_op *op);
 void pier__stream_cancel(struct pier_loop *loop, struct pier_op *op);
+void pier__stream_pause(struct pier_loop *loop, struct pier_op *op);
 void pier__stream_resume(struct pier_loop *loop, struct pier_op *op);
 int pier__refuse_accept(const struct pier_handle *handle, const struct pier_op *op);
 int pier__refuse_connect(const struct pier_handle *handle, const struct pier_op *op);

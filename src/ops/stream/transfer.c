@@ -165,6 +165,15 @@ void pier__stream_cancel(struct pier_loop *loop, struct pier_op *op)
     handle->calls_->cancel(handle, op);
 }
 
+void pier__stream_pause(struct pier_loop *loop, struct pier_op *op)
+{
+    struct pier_handle *handle = op->owner_;
+    (void)loop;
+    if (op->state_ == PIER__ACTIVE && handle->calls_->pause != NULL) {
+        handle->calls_->pause(handle, op);
+    }
+}
+
 void pier__stream_resume(struct pier_loop *loop, struct pier_op *op)
 {
     struct pier_handle *handle = op->owner_;
