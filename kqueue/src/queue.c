@@ -5,8 +5,9 @@
  * to queues may be out of date, and is brought up to date when a queue is made, and when the kernel
  * answers that a number isn't what it was. Whether a number still is an open queue is asked with
  * epoll_ctl(ADD) of the bell, which every queue has: EEXIST is yes, and nothing changes. kqueue()
- * asks about a few queues, each time about the next ones, so that it costs the same however many
- * are open; and it knows of the one whose number the kernel has just given to the new queue.
+ * asks about the next few queues, and goes on while it finds one that has been closed. So it costs
+ * the same however many are open, and each that closes is paid for once. It also knows of the one
+ * whose number the kernel has just given to the new queue.
  *
  * A struct kq is never freed, only reused with a new `life`: kevent() may look a queue up and lock
  * it without holding anything that keeps it alive, because the worst it can find is another life.
@@ -21,7 +22,7 @@
 #include <unistd.h>
 
 #define FIRST_QUEUES 8
-/* How many queues one kqueue() asks about; all, if there are fewer. */
+/* How many queues in a row may be found open before kqueue() asks about no more. */
 #define PROBES 8
 
 static pthread_mutex_t list_lock = PTHREAD_MUTEX_INITIALIZER;
@@ -111,9 +112,10 @@ static void close_queue(struct kq *q)
     leave_ring(q);
 }
 
-/* With list_lock held: ends the queue if the program has closed it. */
-static void look_at_queue(struct kq *q)
+/* With list_lock held: ends the queue if the program has closed it, and says so. */
+static bool end_if_closed(struct kq *q)
 {
+    bool is_closed;
     int next;
 
     pthread_mutex_lock(&q->lock);
@@ -124,9 +126,11 @@ static void look_at_queue(struct kq *q)
         else
             pier__kq_remove_number(q, fd);
     }
-    if (q->first_number == -1)
+    is_closed = q->first_number == -1;
+    if (is_closed)
         close_queue(q);
     pthread_mutex_unlock(&q->lock);
+    return is_closed;
 }
 
 /* With list_lock held: `fd` was just born, so the queue that had the number hasn't got it now. */
@@ -143,17 +147,18 @@ static void take_number_away(int fd)
     pthread_mutex_unlock(&q->lock);
 }
 
-/* With list_lock held: looks at the next `count` of the open queues. */
-static void reclaim(uint32_t count)
+/* With list_lock held: looks at the next of the open queues, until `probes` in a row are open. */
+static void reclaim(uint32_t probes)
 {
     struct kq *last = open_queues ? open_queues->ring_previous : NULL;
+    bool is_round = false;
 
-    for (bool is_round = false; open_queues && !is_round && count > 0; count--) {
+    for (uint32_t left = probes; open_queues && !is_round && left > 0;) {
         struct kq *q = open_queues;
 
         is_round = q == last;
         open_queues = q->ring_next;
-        look_at_queue(q);
+        left = end_if_closed(q) ? probes : left - 1;
     }
 }
 

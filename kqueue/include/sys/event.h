@@ -219,7 +219,7 @@ struct kevent {
  * descriptor is closed with close(), can be given to poll(), select(), epoll and other kqueues
  * (readable: there are events), is close-on-exec, and doesn't exist in a child made by fork().
  * What the library keeps for a closed queue is freed by the next kqueue(), or by one of the next
- * if many queues are open: each looks at a few of them.
+ * if many queues are open: each looks at the next few of them.
  */
 PIER_KQUEUE_API int kqueue(void);
 

@@ -27,6 +27,6 @@ check()
         "test/$program"
     done
     test/regress --quiet
-    echo 'libevent is using: kqueue; test-eof, -closed, -weof, -time, -changelist, -fdleak; all of' \
+    echo 'libevent is using: kqueue; test-eof, -weof, -time, -changelist, -fdleak; all of' \
         'its regression tests (signals, threads, bufferevents, HTTP, DNS)'
 }
