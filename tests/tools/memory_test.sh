@@ -1,14 +1,14 @@
 #!/bin/sh
 # SPDX-License-Identifier: MIT
 #
-# Refuses memory to the `pier` command, one request after the other: it has to end with one line that
-# says what is wrong, once.
+# Refuses memory to the `pier` command, one request after the other: it has to end with one line
+# that says what is wrong, once.
 #
 # usage: tests/tools/memory_test.sh PIER-COMMAND REFUSING-LIBRARY
 #
-# The library is refuse_memory.c. Each command below fails also with all the memory it wants, so that
-# whatever is refused it ends by itself. Exit code 0 when all is well, 1 when not, 77 when programs
-# can't be run with that library.
+# The library is refuse_memory.c. Each command below fails also with all the memory it wants, so
+# that whatever is refused it ends by itself. Exit code 0 when all is well, 1 when not, 77 when
+# programs can't be run with that library.
 set -u
 
 pier=${1:?usage: memory_test.sh PIER-COMMAND REFUSING-LIBRARY}
@@ -73,8 +73,8 @@ for backend in uring epoll poll select; do
     check "load-$backend" "$out" load --connect "$nobody" --connections 3 --threads 2 \
         --backend "$backend"
     check "echo-$backend" "$out" echo --listen "$nobody/none" --threads 3 --backend "$backend"
-    # Threads that are told to stop as they start are more than some kernels' rings can take, whether
-    # memory is refused or not; what is refused to a loop of uring's the cases above try.
+    # Not for uring: there its threads may not hear that they are to stop before they have begun,
+    # memory or not. What is refused to such a loop the cases above try.
     if [ -c /dev/full ] && [ $backend != uring ]; then
         check "echo-full-$backend" /dev/full echo --threads 3 --backend "$backend"
         check "echo-path-$backend" /dev/full echo --threads 3 --listen "unix:$directory/path" \
