@@ -1,3 +1,5 @@
+# SPDX-License-Identifier: MIT
+#
 # Compiles for Linux on another processor with Debian's cross compilers (gcc-aarch64-linux-gnu
 # and its kin).
 #

@@ -1,3 +1,5 @@
+# SPDX-License-Identifier: MIT
+#
 # Compiles for 64-bit Windows with MinGW-w64, as Debian packages it (gcc-mingw-w64-x86-64).
 #
 # The variant with Windows' own threads is taken where it has a name of its own: the other one makes

@@ -1,3 +1,5 @@
+# SPDX-License-Identifier: MIT
+#
 # Compiles for 64-bit Windows with clang in MSVC's mode, which is what there is of MSVC on other
 # systems: its target, its command line, its predefined words (no __GNUC__), on Wine's headers.
 #

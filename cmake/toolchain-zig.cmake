@@ -1,3 +1,5 @@
+# SPDX-License-Identifier: MIT
+#
 # Compiles for macOS, the BSDs and Windows on Arm with `zig cc`, which brings each system's headers
 # and link stubs. What it links can't be run here; that it links is the check.
 #

@@ -272,8 +272,8 @@ int pier__kq_backlog(int fd);
 int pier__kq_socket_error(int fd);
 /*
  * What EPOLLERR means when there is nothing else: an error that the next call will return, or
- * messages in the error queue (time stamps, word of MSG_ZEROCOPY), which BSD doesn't have, and which
- * neither read() nor write() would find.
+ * messages in the error queue (time stamps, word of MSG_ZEROCOPY), which BSD doesn't have, and
+ * which neither read() nor write() would find.
  */
 enum pier__kq_error { ERROR_OF_SOCKET, ERROR_QUEUE, ERROR_UNKNOWN };
 enum pier__kq_error pier__kq_error_kind(int fd);

@@ -1,6 +1,6 @@
 /*
- * EVFILT_SIGNAL when the program changes what a signal does after EV_ADD: no signal is lost, and the
- * program sees its own dispositions, never the library's.
+ * EVFILT_SIGNAL when the program changes what a signal does after EV_ADD: no signal is lost, and
+ * the program sees its own dispositions, never the library's.
  */
 #include "check.h"
 

@@ -230,7 +230,7 @@ static void readable_until_the_last(void)
     close(queue);
 }
 
-/* A list that is longer than one wait of the kernel brings is filled all the same, without repeats. */
+/* A list that is longer than one wait of the kernel brings is filled too, without repeats. */
 static void long_list(void)
 {
     enum { MANY = 600, ALL = 3 * MANY };

@@ -169,8 +169,8 @@ int pier__loop_make(struct pier_loop **loop, const struct pier_loop_options *opt
 /* Fills in defaults; PIER_EINVAL with a detail for an option that is out of range. */
 int pier__loop_check_options(struct pier_loop_options *options);
 
-/* The loop's thread has ended, and this one, which joined it, takes its place. Nothing is done where
- * the loop is this thread's already, or nobody's. */
+/* The loop's thread has ended, and this one, which joined it, takes its place. Nothing is done
+ * where the loop is this thread's already, or nobody's. */
 void pier__loop_rebind(struct pier_loop *loop);
 
 /* Whether this thread may use the loop. */

@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: MIT */
 /* consumer.c - the smallest whole program on an installed pier: a timer that fires once. Valid C
  * and C++, since the header has to be both. */
 

@@ -1,4 +1,6 @@
 #!/bin/sh
+# SPDX-License-Identifier: MIT
+#
 # Runs `pier bench` for a moment and checks what it prints and writes.
 #
 # usage: tests/tools/bench_test.sh PIER-COMMAND [NO-URING-COMMAND]

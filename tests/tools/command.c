@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: MIT */
 /* command.c - running the `pier` command from a test; see command.h. */
 
 #include "command.h"

@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: MIT */
 /* command.h - running the `pier` command from a test: start it, read what it says, end it.
  *
  * The program is the one that PIER_TEST_TOOL names; it may be one of another system, to be run

@@ -1,4 +1,6 @@
 #!/bin/sh
+# SPDX-License-Identifier: MIT
+#
 # Checks what `pier doctor` says, as text and as JSON, with io_uring and without.
 #
 # usage: tests/tools/doctor_test.sh PIER-COMMAND [NO-URING-COMMAND]

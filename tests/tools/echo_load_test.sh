@@ -1,4 +1,6 @@
 #!/bin/sh
+# SPDX-License-Identifier: MIT
+#
 # Runs `pier load` against `pier echo` over every backend of this machine, and feeds both bad input.
 #
 # usage: tests/tools/echo_load_test.sh PIER-COMMAND [PART...]

@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: MIT */
 /* echo_test.c - `pier echo` as its peers see it, over plain blocking sockets of the test's own.
  *
  * Run once per backend, see command.h. What needs many connections and messages is in

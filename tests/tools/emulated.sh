@@ -1,3 +1,5 @@
+# SPDX-License-Identifier: MIT
+#
 # emulated.sh - for the scripts that test the `pier` command, when it's a program of another system.
 #
 # Sourced with $pier and $directory set. Where the environment names an emulator in PIER_EMULATOR,

@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: MIT */
 /* load_test.c - `pier load` against servers that lie, stall, or are not there: it must notice.
  *
  * The servers are processes of the test's own, for one connection, over blocking sockets. Run

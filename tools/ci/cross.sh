@@ -1,4 +1,6 @@
 #!/bin/sh
+# SPDX-License-Identifier: MIT
+#
 # Compiles and links the library, the tools, the examples and the tests for systems that aren't at
 # hand: macOS, the BSDs and Windows on Arm, warnings as errors. Nothing of it is run.
 #

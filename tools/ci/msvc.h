@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: MIT */
 /* msvc.h - put in front of each file by tools/ci/msvc.sh: the system's headers, and then a ban on
  * the words of gcc and clang that clang takes in MSVC's mode too, though MSVC doesn't know them. */
 

@@ -1,4 +1,6 @@
 #!/bin/sh
+# SPDX-License-Identifier: MIT
+#
 # Compiles the library, the command and the examples for Windows with clang in MSVC's mode, warnings
 # as errors: with the flags that CMake chooses for MSVC, and without the extensions that gcc and
 # clang share. MSVC itself isn't to be had outside Windows, and what it alone rejects passes here.

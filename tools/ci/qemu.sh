@@ -1,4 +1,6 @@
 #!/bin/sh
+# SPDX-License-Identifier: MIT
+#
 # Builds the library, the tools and the tests for Linux on other processors, warnings as errors, and
 # runs tests under qemu-user: little-endian aarch64 and riscv64, big-endian s390x.
 #

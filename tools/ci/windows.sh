@@ -1,4 +1,6 @@
 #!/bin/sh
+# SPDX-License-Identifier: MIT
+#
 # Builds the library, the tools and the tests for Windows with MinGW-w64, warnings as errors, and
 # runs the tests under Wine.
 #

@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: MIT */
 /* bench.h - what the parts of `pier bench` share.
  *
  * bench_command.c reads the command line and conducts the rounds; bench_plan.c decides what is

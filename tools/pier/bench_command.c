@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: MIT */
 /* bench_command.c - `pier bench`: the command line, the files, and the rounds.
  *
  * Each round measures every backend at every load once, beginning with another backend each time,

@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: MIT */
 /* bench_page.c - the page of `pier bench`: what was measured as charts and tables.
  *
  * Loads fall into two groups: every connection busy, and most of them idle; each has its charts,

@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: MIT */
 /* bench_plan.c - what `pier bench` measures: which backends, and at which loads.
  *
  * Lists of the command line are read strictly; what the machine can't have is kept as a subject

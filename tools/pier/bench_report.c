@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: MIT */
 /* bench_report.c - what `pier bench` prints and writes: tables, JSON and CSV.
  *
  * All are made from the one table of figures below and from the medians of the cells; a backend

@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: MIT */
 /* bench_run.c - one measurement: starts a server, drives it, reads what it has used.
  *
  * The server is `pier echo` in a process of its own, exactly as a user starts it, on one CPU. The

@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: MIT */
 /* bench_system.c - what `pier bench` asks of the operating system beyond platform.h: a command with
  * its output in a pipe, its CPU time and memory, which CPUs there are, directories.
  *

@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: MIT */
 /* doctor.h - what the parts of `pier doctor` share.
  *
  * doctor.c prints; doctor_backends.c asks the library which backends work; doctor_uring.c asks the

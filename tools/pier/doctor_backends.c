@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: MIT */
 /* doctor_backends.c - which backends work here, with which features, and why others don't.
  *
  * The library's probe decides, since a program that uses pier gets the same answer; what stands in

@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: MIT */
 /* doctor_system.c - reads what a POSIX system says about itself, for `pier doctor`.
  *
  * Linux has its settings as files below /proc/sys, whose names are the setting's with slashes for

@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: MIT */
 /* doctor_uring.c - asks the kernel which features of io_uring it has, for `pier doctor`.
  *
  * Rings are made for real, with the flags in question, and thrown away: what a kernel or sandbox

@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: MIT */
 /* doctor_windows.c - reads what Windows says about itself, for `pier doctor`.
  *
  * Windows keeps no numbered settings that decide how many connections fit: there are bounds fixed

@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: MIT */
 /* echo.c - `pier echo`: the command line, the processes and the counters of the echo server.
  *
  * One process serves by itself. With --processes N the first one only starts N others, which share

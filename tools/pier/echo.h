@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: MIT */
 /* echo.h - what the parts of `pier echo` share.
  *
  * echo.c reads the command line, starts processes and prints; echo_server.c has the workers of one

@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: MIT */
 /* echo_connection.c - what `pier echo` does for each connection and each message.
  *
  * With lent buffers (the default) each piece that arrives is sent back from the buffer it arrived

@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: MIT */
 /* echo_server.c - the workers of `pier echo` in one process: a loop and a thread each, listening,
  * stopping.
  *

@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: MIT */
 /* histogram.c - counts of times, log-linear; see histogram.h. */
 
 #include "histogram.h"

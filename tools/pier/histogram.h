@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: MIT */
 /* histogram.h - counts of times, log-linear: exact below 256 ns, from there 128 steps per
  * doubling, so that a value is kept to better than 0.8 percent whatever its size, in 58 KiB.
  * Adding is a few instructions; histograms of several threads or processes add up without loss.

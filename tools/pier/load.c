@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: MIT */
 /* load.c - `pier load`: the command line, and the conductor of the clients.
  *
  * Each client is a thread of this process, or with --processes of one of several. The conductor

@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: MIT */
 /* load.h - what the parts of `pier load` share.
  *
  * load.c reads the command line, starts the clients and conducts them; load_client.c has a client,

@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: MIT */
 /* load_client.c - a client of `pier load`: one loop with its share of the connections, and the
  * phases it goes through.
  *

@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: MIT */
 /* load_connection.c - what `pier load` does for each connection and each message.
  *
  * A connection's stream is a window that moves over a table of random bytes with a prime period,

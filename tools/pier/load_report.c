@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: MIT */
 /* load_report.c - what `pier load` prints in the end, for people or as JSON.
  *
  * Throughput counts what was answered in the measured time. Latency also has what came in after

@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: MIT */
 /* main.c - the `pier` command: finds the subcommand and runs it.
  *
  * Exit codes are the same for every subcommand: 0 done, 1 failed, 2 the command line was wrong.

@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: MIT */
 /* options.c - reading the command line, strictly; see options.h.
  *
  * Numbers are read by hand rather than by strtoull(), which takes blanks, signs and hexadecimal,

@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: MIT */
 /* options.h - reading the command line, strictly.
  *
  * A subcommand describes its options in a table that ends with a row of zeros; each row says where

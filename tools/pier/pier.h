@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: MIT */
 /* pier.h - what the files of the `pier` command share: the subcommands, exit codes, messages.
  *
  * Each subcommand is a function with the arguments that follow its name, argv[0] being the name

@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: MIT */
 /* platform.c - POSIX: what the `pier` command asks of the operating system besides the library;
  * see platform.h.
  *

@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: MIT */
 /* platform.h - all that the `pier` command asks of the operating system besides the library:
  * clock, threads, processes, signals, terminal, limits.
  *

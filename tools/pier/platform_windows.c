@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: MIT */
 /* platform_windows.c - Windows: what the `pier` command asks of the operating system besides the
  * library; see platform.h.
  *

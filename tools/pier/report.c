@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: MIT */
 /* report.c - the page of a report, its tables, and the same as text; charts are in
  * report_chart.c.
  *

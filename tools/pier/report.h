@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: MIT */
 /* report.h - results as tables and charts: in one self-contained HTML page, as text, as CSV.
  *
  * Knows nothing of what was measured: it is handed tables (columns of numbers, a row for each

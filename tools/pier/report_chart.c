@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: MIT */
 /* report_chart.c - a chart of a report, as inline SVG.
  *
  * The picture is laid out in units of its view box and scaled by the page. Axes are linear from

@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: MIT */
 /* slab.c - many structs of one size, taken and given back; see slab.h. */
 
 #include "slab.h"

@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: MIT */
 /* slab.h - many structs of one size, taken and given back.
  *
  * Chunks of about 64 KiB are cut into items, so that an item costs its own size and nothing for

@@ -1,3 +1,5 @@
+# SPDX-License-Identifier: MIT
+#
 # The files of the `pier` command, one by one. Paths start at the project's root, since this file is
 # included there.
 

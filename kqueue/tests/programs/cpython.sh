@@ -1,5 +1,5 @@
-# CPython: Modules/selectmodule.c, built against Debian's python3.11 with kqueue instead of epoll, is
-# loaded in the place of its own. asyncio and selectors then choose kqueue by themselves.
+# CPython: Modules/selectmodule.c, built against Debian's python3.11 with kqueue instead of epoll,
+# is loaded in the place of its own. asyncio and selectors then choose kqueue by themselves.
 package=python3.11
 needs='gcc /usr/bin/python3.11 /usr/include/python3.11/Python.h'
 

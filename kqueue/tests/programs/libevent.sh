@@ -1,5 +1,5 @@
-# libevent: configure finds kqueue() in the library and tries whether it works. EVENT_NO... variables
-# leave the other backends out at run time.
+# libevent: configure finds kqueue() in the library and tries whether it works. EVENT_NO...
+# variables leave the other backends out at run time.
 package=libevent
 needs='make gcc'
 
@@ -27,6 +27,7 @@ check()
         "test/$program"
     done
     test/regress --quiet
-    echo 'libevent is using: kqueue; test-eof, -weof, -time, -changelist, -fdleak; all of' \
+    echo 'libevent is using: kqueue; test-eof, -weof, -time, -changelist, -fdleak; all' \
+        'of' \
         'its regression tests (signals, threads, bufferevents, HTTP, DNS)'
 }

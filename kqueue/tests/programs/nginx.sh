@@ -6,7 +6,8 @@ build()
 {
     # Only the BSDs' files include the header. It comes first here, and so must what nginx defines.
     ./configure --prefix="$scratch" --with-cc-opt="-D_GNU_SOURCE -D_FILE_OFFSET_BITS=64 \
-        -I$include -include sys/event.h" --with-ld-opt="$library -pthread" --without-http_rewrite_module --without-http_gzip_module
+        -I$include -include sys/event.h" --with-ld-opt="$library -pthread" \
+        --without-http_rewrite_module --without-http_gzip_module
     # With kqueue there is no name for an exclusive event of epoll.
     sed -i '/^#ifndef NGX_HAVE_EPOLLEXCLUSIVE/,/^#endif/d' objs/ngx_auto_config.h
     make -j "$jobs"

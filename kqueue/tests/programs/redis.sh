@@ -41,14 +41,14 @@ check()
     grep -q 'ready to exit' "$scratch/server.log"
     units=
     if command -v tclsh >/dev/null; then
-        for unit in unit/type/string unit/type/list unit/pubsub unit/multi unit/expire unit/protocol \
-            unit/other integration/block-repl; do
+        for unit in unit/type/string unit/type/list unit/pubsub unit/multi unit/expire \
+            unit/protocol unit/other integration/block-repl; do
             units="$units --single $unit"
         done
         # shellcheck disable=SC2086 # the list is split on purpose
         ./runtest --clients 2 $units --baseport "$(python3 "$here/free_port.py" 2000)"
         units=', and its own tests of strings, lists, pubsub, multi, expiry, protocol, replication'
     fi
-    echo "multiplexing_api:kqueue; redis-benchmark on 50 connections, pipelined, with 1 MB values;" \
-        "expiry; SIGTERM$units"
+    echo "multiplexing_api:kqueue; redis-benchmark on 50 connections, pipelined, with 1 MB" \
+        "values; expiry; SIGTERM$units"
 }
