@@ -1,6 +1,6 @@
-/* posix.c - errors, clock, memory, and descriptors that aren't sockets, on POSIX systems.
+/* posix.c - clock, memory, and descriptors that aren't sockets, on POSIX systems.
  *
- * Sockets are in posix_socket.c. Errno is read here and there and nowhere else. A read or write of
+ * Sockets are in posix_socket.c, errors in posix_error.c. A read or write of
  * this file never blocks, also on descriptors whose O_NONBLOCK is off because pier doesn't own them
  * alone: those are asked with poll() first, and a write is cut to the size that a writable pipe
  * (PIPE_BUF) or terminal takes without waiting. */
@@ -11,8 +11,8 @@
 #include <fcntl.h>
 #include <limits.h>
 #include <poll.h>
-#include <sched.h>
 #include <pthread.h>
+#include <sched.h>
 #include <signal.h>
 #include <stdlib.h>
 #include <string.h>
@@ -30,90 +30,8 @@
  */
 #define TERMINAL_CHUNK 256
 
-static _Thread_local int native_code;
 static uint64_t forks;
 static pthread_once_t forks_once = PTHREAD_ONCE_INIT;
-
-int pier__sys_code(void)
-{
-    return native_code;
-}
-
-int pier__sys_map(int code)
-{
-    native_code = code;
-    switch (code) {
-    case 0: return 0;
-    case EAGAIN: return PIER_EAGAIN;
-#if EWOULDBLOCK != EAGAIN
-    case EWOULDBLOCK: return PIER_EAGAIN;
-#endif
-    case ECANCELED: return PIER_ECANCELED;
-    case ETIMEDOUT: return PIER_ETIMEDOUT;
-    case EINVAL: return PIER_EINVAL;
-    case ENOSYS:
-    case EOPNOTSUPP:
-#if defined(ENOTSUP) && ENOTSUP != EOPNOTSUPP
-    case ENOTSUP:
-#endif
-    case EPROTONOSUPPORT: return PIER_ENOTSUP;
-    case ENOMEM: return PIER_ENOMEM;
-    case EMFILE: return PIER_EMFILE;
-    case ENFILE: return PIER_ENFILE;
-    case ENOBUFS: return PIER_ENOBUFS;
-    case ECONNREFUSED: return PIER_ECONNREFUSED;
-    case ECONNRESET: return PIER_ECONNRESET;
-    case ECONNABORTED: return PIER_ECONNABORTED;
-    case EPIPE: return PIER_EPIPE;
-    case EADDRINUSE: return PIER_EADDRINUSE;
-    case EADDRNOTAVAIL: return PIER_EADDRNOTAVAIL;
-    case EACCES: return PIER_EACCES;
-    case EPERM: return PIER_EPERM;
-    case ENETUNREACH: return PIER_ENETUNREACH;
-    case EHOSTUNREACH: return PIER_EHOSTUNREACH;
-    case ENETDOWN: return PIER_ENETDOWN;
-    case ENOTCONN: return PIER_ENOTCONN;
-    case EISCONN: return PIER_EISCONN;
-    case EAFNOSUPPORT: return PIER_EAFNOSUPPORT;
-    case EBADF: return PIER_EBADF;
-    case ENOTSOCK: return PIER_ENOTSOCK;
-    case ENXIO:
-    case ENODEV: return PIER_ENODEV;
-    case ENOENT: return PIER_ENOENT;
-    case ENAMETOOLONG: return PIER_ENAMETOOLONG;
-    case EMSGSIZE: return PIER_EMSGSIZE;
-    case EIO: return PIER_EIO;
-    case EDQUOT: return PIER_EDQUOT;
-    case ENOSPC: return PIER_ENOSPC;
-    case EBUSY: return PIER_EBUSY;
-    case EEXIST: return PIER_EEXIST;
-    case ENOTDIR: return PIER_ENOTDIR;
-    case EISDIR: return PIER_EISDIR;
-    case ELOOP: return PIER_ELOOP;
-    case EPROTO: return PIER_EPROTO;
-    case EFBIG: return PIER_EFBIG;
-    case ESPIPE: return PIER_ESPIPE;
-    case EROFS: return PIER_EROFS;
-    case EFAULT: return PIER_EFAULT;
-    case EINTR: return PIER_EINTR;
-#if ENOTEMPTY != EEXIST
-    case ENOTEMPTY: return PIER_ENOTEMPTY;
-#endif
-    case EXDEV: return PIER_EXDEV;
-    case ENOEXEC: return PIER_ENOEXEC;
-    case E2BIG: return PIER_E2BIG;
-    case ECHILD: return PIER_ECHILD;
-    case ESRCH: return PIER_ESRCH;
-    case ETXTBSY: return PIER_ETXTBSY;
-    case EMLINK: return PIER_EMLINK;
-    default: return PIER_EOTHER;
-    }
-}
-
-PIER__COLD int pier__sys_errno(void)
-{
-    return pier__sys_map(errno);
-}
 
 uint64_t pier__sys_clock(void)
 {
