@@ -14,15 +14,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-/* Reached without a call where the object format can say so. Others keep the compiler's default:
- * Mach-O has one model, and MinGW emulates. */
-#if defined(__GNUC__) && defined(__ELF__)
-#define DETAIL_MODEL __attribute__((tls_model("initial-exec")))
-#else
-#define DETAIL_MODEL
-#endif
-
-static PIER__THREAD_LOCAL DETAIL_MODEL char error_detail[PIER__DETAIL_MAX];
+static PIER__THREAD_LOCAL char error_detail[PIER__DETAIL_MAX];
 
 const char *pier_error_name(int64_t error)
 {
