@@ -273,7 +273,8 @@ static inline int pier_loop_new(struct pier_loop **loop, const struct pier_loop_
 
 /* Frees a loop. All its ops must have completed, all handles be closed or detached
  * (pier_loop_drain() does both), and all kept buffers be released; anything else is misuse. NULL is
- * allowed. */
+ * allowed. On the loop's thread or, once that has ended, by whoever joined it. A post, notification
+ * or wake-up of another thread that has begun is waited for; none may begin any more. */
 PIER_API void pier_loop_free(struct pier_loop *loop);
 
 enum pier_run {
@@ -304,7 +305,8 @@ PIER_API void pier_loop_stop(struct pier_loop *loop);
  *
  * Returns 0; PIER_ETIMEDOUT after timeout_ns, with the rest still in flight; or what
  * pier_loop_run() failed with: call it again then, or report it. Must not be called from a
- * callback. */
+ * callback. On the loop's thread or, once that has ended, by whoever joined it: the loop is that
+ * thread's from then on. */
 PIER_API int pier_loop_drain(struct pier_loop *loop, uint64_t timeout_ns);
 
 /* The loop's clock in nanoseconds: monotonic, its start unspecified, read no earlier than the start
@@ -523,8 +525,8 @@ PIER_API void pier_poll_each(struct pier_loop *loop, struct pier_op *op, pier_de
 /* Completes the op on the loop's thread with result 0. From any thread and from signal handlers;
  * posts of one thread complete in the order made. The op may not be in flight. It doesn't keep the
  * loop running until it has arrived: a loop that should wait for posts needs an op in flight, such
- * as pier_notify_each(). The loop must not be freed before this returns, even if the op has
- * completed by then: it may still be waking the loop. */
+ * as pier_notify_each(). Once the op has completed the loop may be freed, also while this hasn't
+ * returned yet: pier_loop_free() waits for it. */
 PIER_API void pier_post(struct pier_loop *loop, struct pier_op *op, pier_op_fn *fn);
 
 /* Arms an op that other threads can fire with pier_notify(). Each completion has PIER_MORE and
@@ -534,7 +536,7 @@ PIER_API void pier_notify_each(struct pier_loop *loop, struct pier_op *op, pier_
 
 /* Fires an op armed with pier_notify_each(). From any thread and from signal handlers.
  * Notifications coalesce. The caller sees to it that no thread calls this once the op's terminal
- * completion may have come, and that the loop isn't freed before this returns. */
+ * completion may have come. */
 PIER_API void pier_notify(struct pier_op *op);
 
 /* Ends the loop's present or next wait, so that its turn goes round once. From any thread and from
