@@ -97,7 +97,7 @@ int pier__sys_map(int code)
     case ERROR_NOT_SAME_DEVICE: return PIER_EXDEV;
     case ERROR_BAD_EXE_FORMAT: return PIER_ENOEXEC;
     case ERROR_TOO_MANY_LINKS: return PIER_EMLINK;
-    case ERROR_DISK_QUOTA_EXCEEDED: return PIER_EDQUOT;
+    case 1295: return PIER_EDQUOT; /* ERROR_DISK_QUOTA_EXCEEDED, which MinGW lacks */
     case ERROR_FILE_EXISTS:
     case ERROR_ALREADY_EXISTS: return PIER_EEXIST;
     case ERROR_FILENAME_EXCED_RANGE: return PIER_ENAMETOOLONG;

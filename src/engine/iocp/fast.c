@@ -13,7 +13,8 @@ PIER__NOINLINE static void send_slow_iocp(struct pier_handle *handle, struct pie
 {
     struct pier_loop *loop = handle->loop_;
     pier__loop_clock_of_turn(loop);
-    pier__op_begin_alone(loop, handle, op, PIER__OP_SEND, PIER__SENDING, 0);
+    pier__op_begin_alone(loop, handle, op, PIER__SENDING,
+                         pier__word_of(PIER__OP_SEND, PIER__ACTIVE, 0));
     pier__iocp_start_send(loop, handle, op);
 }
 
@@ -24,7 +25,8 @@ PIER__NOINLINE static void send_goes_on(struct pier_handle *handle, struct pier_
     struct pier_loop *loop = handle->loop_;
     loop->counters.system_calls++;
     pier__loop_clock_of_turn(loop);
-    pier__op_begin_alone(loop, handle, op, PIER__OP_SEND, PIER__SENDING, 0);
+    pier__op_begin_alone(loop, handle, op, PIER__SENDING,
+                         pier__word_of(PIER__OP_SEND, PIER__ACTIVE, 0));
     pier__iocp_tried(loop, handle, op, result);
 }
 
@@ -42,16 +44,15 @@ void pier__iocp_send(struct pier_handle *handle, struct pier_op *op)
         send_goes_on(handle, op, result);
         return;
     }
-    op->flags &= PIER_BACKGROUND;
-    op->os_error = 0;
+    pier__op_clear_flags(op);
+    op->owner_ = handle;
     loop->sends_at_once++;
     loop->counters.sent_bytes += (uint64_t)result;
     if (op->fn != NULL) {
         pier__loop_clock_of_turn(loop);
-        pier__op_begin_finished(loop, handle, op, PIER__OP_SEND, result);
+        pier__op_begin_finished(loop, op, PIER__OP_SEND, result);
         return;
     }
-    op->owner_ = handle;
     op->result = result;
     op->done = (uint64_t)result;
 }
@@ -68,7 +69,7 @@ static void finish_send(struct pier_loop *loop, struct pier_handle *handle, stru
     handle->engine_.iocp.requests &= (unsigned char)~PIER__SEND_BUSY;
     loop->counters.sends++;
     loop->counters.sent_bytes += op->size - op->done;
-    pier__op_finish_alone(loop, handle, op, PIER__SENDING, (int64_t)op->size);
+    pier__op_finish_alone(loop, handle, op, PIER__OP_SEND, PIER__SENDING, (int64_t)op->size);
     if (op->fn != NULL) {
         pier__loop_call(loop, op);
     }
@@ -80,7 +81,7 @@ static void finish_receive(struct pier_loop *loop, struct pier_handle *handle, s
     handle->engine_.iocp.requests &= (unsigned char)~PIER__RECEIVE_BUSY;
     loop->counters.receives++;
     loop->counters.received_bytes += bytes;
-    pier__op_finish_alone(loop, handle, op, PIER__RECEIVING, (int64_t)bytes);
+    pier__op_finish_alone(loop, handle, op, PIER__OP_RECEIVE, PIER__RECEIVING, (int64_t)bytes);
     pier__loop_call(loop, op);
 }
 
@@ -119,7 +120,7 @@ static void deliver_one_lent(struct pier_loop *loop, struct pier_handle *handle,
 {
     pier__lend(loop, buffer, handle, op, (size_t)result);
     op->flags = PIER_LENT;
-    pier__op_finish_alone(loop, handle, op, PIER__RECEIVING, result);
+    pier__op_finish_alone(loop, handle, op, PIER__OP_RECEIVE_LENT, PIER__RECEIVING, result);
     pier__loop_call(loop, op);
     lend_ends(loop, buffer);
 }
