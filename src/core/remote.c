@@ -25,7 +25,7 @@ void pier__remote_ask(struct pier_loop *loop, uint32_t bit)
         pier__atomic_compare_exchange(&loop->core.remote, &asleep, NULL)) {
         loop->core.wake(loop);
     }
-    pier__atomic_add(&loop->core.waking, -1);
+    pier__atomic_add(&loop->core.waking, UINT32_MAX); /* one less */
 }
 
 /* The loop sleeps, as it seems: the op's poster is the one that wakes it. The loop may have been
@@ -39,7 +39,7 @@ static bool push_and_wake(struct pier_loop *loop, struct pier_op *op, struct pie
     if (pushed) {
         loop->core.wake(loop);
     }
-    pier__atomic_add(&loop->core.waking, -1);
+    pier__atomic_add(&loop->core.waking, UINT32_MAX); /* one less */
     return pushed;
 }
 
