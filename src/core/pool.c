@@ -9,11 +9,18 @@
 #include "core/handle.h"
 
 #define CHUNK_MIN 64u
+#define ALIGNMENT ((size_t)64) /* of a buffer's memory: a cache line */
+
+static size_t align(size_t size)
+{
+    return (size + ALIGNMENT - 1) & ~(ALIGNMENT - 1);
+}
 
 void pier__pool_open(struct pier_loop *loop)
 {
     struct pier__pool *pool = &loop->pool;
     pool->buffer_size = loop->options.buffer_size;
+    pool->stride = align(pool->buffer_size);
     pool->max = loop->options.buffers_max;
     pool->share = pool->max / loop->options.buffer_share;
     if (pool->share == 0) {
@@ -29,7 +36,7 @@ void pier__pool_close(struct pier_loop *loop)
 #ifdef PIER__POISONS
         __asan_unpoison_memory_region(chunk->memory, chunk->memory_size);
 #endif
-        pier__free(loop, chunk->memory, chunk->memory_size);
+        pier__free(loop, chunk->allocated, chunk->memory_size + ALIGNMENT - 1);
         pier__free(loop, chunk->buffers, chunk->count * sizeof(*chunk->buffers));
     }
     pool->chunks_used = 0;
@@ -82,12 +89,13 @@ static bool add_chunk(struct pier_loop *loop)
     if (chunk->buffers == NULL) {
         return false;
     }
-    chunk->memory_size = pool->buffer_size * count;
-    chunk->memory = pier__allocate(loop, chunk->memory_size);
-    if (chunk->memory == NULL) {
+    chunk->memory_size = pool->stride * count;
+    chunk->allocated = pier__allocate(loop, chunk->memory_size + ALIGNMENT - 1);
+    if (chunk->allocated == NULL) {
         pier__free(loop, chunk->buffers, count * sizeof(*chunk->buffers));
         return false;
     }
+    chunk->memory = (void *)align((uintptr_t)chunk->allocated);
     chunk->count = count;
     pool->room += count;
     pool->chunks_used++;
@@ -106,7 +114,7 @@ PIER__COLD static struct pier_buffer *make_buffer(struct pier_loop *loop)
     struct pier_buffer *buffer = &chunk->buffers[index];
     memset(buffer, 0, sizeof(*buffer));
     buffer->loop = loop;
-    buffer->memory = chunk->memory + (size_t)index * pool->buffer_size;
+    buffer->memory = chunk->memory + (size_t)index * pool->stride;
     loop->counters.buffers_total = pool->made;
     return buffer;
 }
@@ -215,7 +223,7 @@ struct pier_buffer *pier__pool_find(const struct pier__pool *pool, const void *a
         const struct pier__pool_chunk *chunk = &pool->chunks[i];
         uintptr_t offset = (uintptr_t)address - (uintptr_t)chunk->memory;
         if (offset < chunk->memory_size) {
-            return &chunk->buffers[offset / pool->buffer_size];
+            return &chunk->buffers[offset / pool->stride];
         }
     }
     return NULL;
