@@ -45,7 +45,7 @@ static PIER__INLINE void lend_over(struct pier_loop *loop, struct pier_buffer *b
 /* A full buffer: there may be more, which is looked for when the handle is served. */
 PIER__COLD static void more_than_room(struct pier_loop *loop, struct pier_handle *handle)
 {
-    handle->bits_ |= PIER__HAS_DATA;
+    handle->bits_ |= PIER__HAS_DATA | PIER__STREAMING;
     pier__handle_serve_later(loop, handle);
 }
 
@@ -135,7 +135,7 @@ PIER__NOINLINE static void event_after_completed(struct pier_loop *loop, uint64_
 void pier__ready_event(struct pier_loop *loop, uint64_t key, unsigned events)
 {
     const uint32_t slow = PIER__CLOSED_TO_USER | PIER__LISTED | PIER__BLOCKED | PIER__CONNECTING |
-                          PIER__HUNG_UP | PIER__FAST_RECEIVES;
+                          PIER__HUNG_UP | PIER__FAST_RECEIVES | PIER__STREAMING;
     const uint32_t each = pier__word_of(PIER__OP_RECEIVE_LENT, PIER__ACTIVE, PIER__MULTISHOT);
     const uint32_t memory = pier__word_of(PIER__OP_RECEIVE, PIER__ACTIVE, 0);
     const uint32_t lent = pier__word_of(PIER__OP_RECEIVE_LENT, PIER__ACTIVE, 0);

@@ -1,8 +1,9 @@
 /* accept.c - accepting on io_uring.
  *
  * Multishot where the kernel has it. The kernel may have accepted several connections before it
- * hears that the op is paused: these are held in a ring of the listener's, of which engine_.uring.held is the last, delivered
- * at resume or before the op's end, and closed with the listener. */
+ * hears that the op is paused: these are held in a ring of the listener's, of which
+ * engine_.uring.held is the last, delivered at resume or before the op's end, and closed with the
+ * listener. */
 
 #include "engine/uring/uring.h"
 

@@ -22,9 +22,17 @@ static inline bool has_had_share(const struct pier__uring *uring, struct pier_ha
     return false;
 }
 
-bool pier__uring_has_had_share(struct pier_loop *loop, struct pier_handle *handle)
+bool pier__uring_has_had_share(struct pier_loop *loop, struct pier_handle *handle, unsigned weight)
 {
-    return has_had_share(pier__uring_of(loop), handle);
+    const struct pier__uring *uring = pier__uring_of(loop);
+    if (has_had_share(uring, handle)) {
+        return true;
+    }
+    unsigned receives = handle->engine_.uring.receives + weight - 1;
+    handle->engine_.uring.receives = (uint16_t)(receives < uring->receives_max
+                                                    ? receives
+                                                    : uring->receives_max);
+    return false;
 }
 
 /* A buffer that came from the kernel and that nobody refers to any more. */
@@ -109,8 +117,8 @@ static inline void release_buffer(struct pier_loop *loop, struct pier__uring *ur
                                   struct pier_buffer *buffer)
 {
     struct pier_handle *handle = buffer->handle;
-    if (PIER__UNLIKELY(buffer->refs != 1 || handle == NULL || loop->core.starved.head != NULL ||
-                       buffer == loop->pool.delivering)) {
+    if (PIER__UNLIKELY(buffer->refs != 1 || buffer->weight != 1 || handle == NULL ||
+                       loop->core.starved.head != NULL || buffer == loop->pool.delivering)) {
         pier__pool_drop(loop, buffer);
         return;
     }
@@ -151,12 +159,14 @@ PIER__NOINLINE static bool sent_with_callback(struct pier_loop *loop, struct pie
 }
 
 /* pier__op_hold() for a send whose data is in the buffer that is being delivered, if in any.
- * Returns the bits of the op, PIER__SLOW where it's for the slow road. */
+ * Returns the bits of the op, PIER__SLOW where it's for the slow road: also in a large buffer, in
+ * which there is a reference. */
 static inline unsigned hold_buffer(struct pier_loop *loop, struct pier_op *op)
 {
     struct pier__pool *pool = &loop->pool;
     struct pier_buffer *buffer = pool->delivering;
-    if (PIER__LIKELY(buffer != NULL && pier__pool_is_in(pool, buffer, op->data))) {
+    if (PIER__LIKELY(buffer != NULL &&
+                     (uintptr_t)op->data - (uintptr_t)buffer->memory < pool->buffer_size)) {
         if (PIER__UNLIKELY(buffer->refs != 0)) {
             return PIER__SLOW;
         }
@@ -169,10 +179,50 @@ static inline unsigned hold_buffer(struct pier_loop *loop, struct pier_op *op)
     return pool->lent == 0 ? 0 : PIER__SLOW;
 }
 
+/* More than this is sent by a system call, since copying it takes longer than the call: so it's
+ * over at once, the buffer it's in is free again, and the program goes on in this turn. */
+#define BY_CALL_MIN (16u << 10)
+
+/* The system call of a large send into an empty queue, as far as the socket's buffer has room. What
+ * it doesn't take at once is asked for as any send is. */
+static void send_by_call(struct pier_loop *loop, struct pier_handle *handle, struct pier_op *op)
+{
+    pier__loop_clock_of_turn(loop);
+    loop->counters.system_calls++;
+    int64_t result = pier__sys_send(handle->descriptor_, op->data, op->size);
+    if (PIER__LIKELY(result == (int64_t)op->size)) {
+        loop->counters.sends++;
+        loop->counters.sent_bytes += (uint64_t)result;
+        op->flags &= PIER_BACKGROUND;
+        op->os_error = 0;
+        if (op->fn != NULL) {
+            pier__op_begin_finished(loop, handle, op, PIER__OP_SEND, result);
+        } else {
+            op->result = result;
+            op->done = (uint64_t)result;
+        }
+        return;
+    }
+    pier__op_begin_alone(loop, handle, op, PIER__OP_SEND, PIER__SENDING, 0);
+    if (result >= 0) {
+        op->done = (uint64_t)result;
+        loop->counters.sent_bytes += op->done;
+    } else if (result != PIER_EAGAIN && result != PIER_EINTR && result != PIER_ENOBUFS &&
+               result != PIER_ENOMEM) {
+        pier__op_fail(loop, op, result, pier__sys_code()); /* a socket says it only once */
+        return;
+    }
+    pier__uring_start(handle, op);
+}
+
 /* Apart, so that what it needs of the processor's registers isn't saved in the usual case. */
 PIER__NOINLINE static void begin_send_slow(struct pier_loop *loop, struct pier_handle *handle,
                                            struct pier_op *op)
 {
+    if (op->size > BY_CALL_MIN) {
+        send_by_call(loop, handle, op);
+        return;
+    }
     pier__loop_clock_of_turn(loop);
     pier__op_begin_alone(loop, handle, op, PIER__OP_SEND, PIER__SENDING, 0);
     pier__uring_start(handle, op);
@@ -183,7 +233,7 @@ void pier__uring_send(struct pier_handle *handle, struct pier_op *op)
     struct pier_loop *loop = handle->loop_;
     struct pier__uring *uring = pier__uring_of(loop);
     unsigned bits = PIER__SLOW;
-    if (PIER__LIKELY(op->size <= PIER__URING_MOST && uring->room != 0 &&
+    if (PIER__LIKELY(op->size <= BY_CALL_MIN && uring->room != 0 &&
                      loop->core.fast_thread != PIER__NO_THREAD)) {
         bits = hold_buffer(loop, op);
     }
@@ -244,6 +294,13 @@ static PIER__INLINE bool take_one(struct pier_loop *loop, struct pier__uring *ur
     return true;
 }
 
+/* What was delivered has completed more at once: the next event queues up behind that. */
+PIER__COLD static void take_behind_completed(struct pier_loop *loop,
+                                             const struct io_uring_cqe *completion)
+{
+    pier__uring_completion_slow(loop, completion->user_data, completion->res, completion->flags);
+}
+
 void pier__uring_take_completions(struct pier_loop *loop)
 {
     struct pier__uring *uring = pier__uring_of(loop);
@@ -257,9 +314,14 @@ void pier__uring_take_completions(struct pier_loop *loop)
         pier__loop_clock_of_turn(loop); /* sends want it */
     }
     while (head != tail) {
-        if (PIER__UNLIKELY(loop->completed.head != NULL || loop->budget <= 0) &&
-            !deliver_first(loop, entries[head & queue->ring_mask].user_data)) {
-            break;
+        if (PIER__UNLIKELY(loop->completed.head != NULL || loop->budget <= 0)) {
+            if (!deliver_first(loop, entries[head & queue->ring_mask].user_data)) {
+                break;
+            }
+            if (loop->completed.head != NULL) {
+                take_behind_completed(loop, &entries[head++ & queue->ring_mask]);
+                continue;
+            }
         }
         bool called;
         do {

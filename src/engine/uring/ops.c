@@ -1,8 +1,8 @@
 /* ops.c - the ops of handles on io_uring: what is asked of the kernel, and what becomes of
  * its answer.
  *
- * Per handle and direction at most one request is in the kernel; handle->engine_.uring.requests says so. Sends that
- * queue up behind one in flight go out merged with the next. A merged op is PIER__ACTIVE like the
+ * Per handle and direction at most one request is in the kernel; engine_.uring.requests says so.
+ * Sends that queue up behind one in flight go out merged with the next. A merged op is PIER__ACTIVE like the
  * head: its memory is the kernel's until the one completion. When one of them is cancelled the
  * whole request is, and the others are asked for again.
  *
@@ -444,6 +444,7 @@ void pier__uring_resume(struct pier_handle *handle, struct pier_op *op)
 {
     struct pier_loop *loop = handle->loop_;
     (void)op;
+    pier__handle_clear(handle, PIER__STREAMING); /* the program didn't keep up */
     if (PIER__LIKELY(handle->engine_.uring.held == NULL &&
                      (handle->engine_.uring.requests & PIER__RECEIVE_IN_KERNEL))) {
         return;

@@ -1,8 +1,8 @@
 /* poll.c - pier_poll() on io_uring.
  *
  * Each op is a poll request of its own, which the kernel completes once; a multishot op asks again
- * after its callback, which is what makes it level-triggered. In op->bits_ PIER__POLL_ASKED says that
- * the request is in the kernel. */
+ * after its callback, which is what makes it level-triggered. In op->bits_ PIER__POLL_ASKED says
+ * that the request is in the kernel. */
 
 #include "engine/uring/uring.h"
 
