@@ -221,8 +221,10 @@ struct pier_loop_options {
                              * default 16 */
     uint32_t callbacks_max; /* callbacks per turn before the kernel is asked again, up to 2^30;
                              * default 1024 */
-    /* Bytes of a lent buffer, 64 to 16 MiB; default 20480: room for 16 KiB, or for a whole TLS
-     * record, and then some, which shows that it's all. */
+    /* Bytes of a lent buffer, 64 to 16 MiB, and so the most that one event of a lent receive
+     * brings. Default 20480: room for 16 KiB, or for a whole TLS record, and then some, which shows
+     * that it's all. Only with the default a stream that keeps its buffers full is lent larger
+     * ones, of 163,840 bytes, each of which counts as eight; after a pause they are small again. */
     uint32_t buffer_size;
     /* Lent buffers that uring hands to the kernel in advance, from the first lent receive on: up to
      * buffers_max; default 64. When they are too few it hands over more. Other backends make

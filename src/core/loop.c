@@ -61,11 +61,12 @@ static int check_range(const char *name, uint32_t *value, uint32_t standard, uin
 
 int pier__loop_check_options(struct pier_loop_options *options)
 {
+    uint32_t buffer_size = options->buffer_size; /* 0 says more than the default: see pool.h */
     int error;
     if ((error = check_range("queue_size", &options->queue_size, 256, 1, 32768)) < 0 ||
         (error = check_range("receives_max", &options->receives_max, 16, 1, 65535)) < 0 ||
         (error = check_range("callbacks_max", &options->callbacks_max, 1024, 1, 1 << 30)) < 0 ||
-        (error = check_range("buffer_size", &options->buffer_size, 20480, 64, 16 << 20)) < 0 ||
+        (error = check_range("buffer_size", &buffer_size, PIER__BUFFER_SIZE, 64, 16 << 20)) < 0 ||
         (error = check_range("buffers_max", &options->buffers_max, 1024, 1, 32768)) < 0 ||
         (error = check_range("buffers_min", &options->buffers_min,
                              options->buffers_max < 64 ? options->buffers_max : 64, 1,

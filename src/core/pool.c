@@ -9,11 +9,22 @@
 #include "core/handle.h"
 
 #define CHUNK_MIN 64u
+#define ALIGNMENT ((size_t)64) /* of a buffer's memory: a cache line */
+
+static size_t align(size_t size)
+{
+    return (size + ALIGNMENT - 1) & ~(ALIGNMENT - 1);
+}
 
 void pier__pool_open(struct pier_loop *loop)
 {
     struct pier__pool *pool = &loop->pool;
     pool->buffer_size = loop->options.buffer_size;
+    pool->large = 1;
+    if (pool->buffer_size == 0) {
+        pool->buffer_size = PIER__BUFFER_SIZE;
+        pool->large = PIER__LARGE;
+    }
     pool->max = loop->options.buffers_max;
     pool->share = pool->max / loop->options.buffer_share;
     if (pool->share == 0) {
@@ -29,7 +40,7 @@ void pier__pool_close(struct pier_loop *loop)
 #ifdef PIER__POISONS
         __asan_unpoison_memory_region(chunk->memory, chunk->memory_size);
 #endif
-        pier__free(loop, chunk->memory, chunk->memory_size);
+        pier__free(loop, chunk->allocated, chunk->memory_size + ALIGNMENT - 1);
         pier__free(loop, chunk->buffers, chunk->count * sizeof(*chunk->buffers));
     }
     pool->chunks_used = 0;
@@ -65,49 +76,89 @@ bool pier__pool_admits(const struct pier_loop *loop, const struct pier_handle *h
     return pool->lent < pool->max && handle->lent_ < share_now(pool);
 }
 
-/* Room for more buffers: the first chunk has what the pool ordinarily may have, each further one as
- * much as all before it have by then, at most. Untouched pages cost nothing. */
-static bool add_chunk(struct pier_loop *loop)
+static struct pier__pool_chunk *add_chunk(struct pier_loop *loop, uint32_t count, uint32_t weight)
 {
     struct pier__pool *pool = &loop->pool;
     if (pool->chunks_used == PIER__POOL_CHUNKS) {
-        return false;
-    }
-    struct pier__pool_chunk *chunk = &pool->chunks[pool->chunks_used];
-    uint32_t count = pool->max;
-    if (pool->chunks_used > 0) {
-        count = pool->room > CHUNK_MIN ? pool->room : CHUNK_MIN;
-    }
-    chunk->buffers = pier__allocate(loop, count * sizeof(*chunk->buffers));
-    if (chunk->buffers == NULL) {
-        return false;
-    }
-    chunk->memory_size = pool->buffer_size * count;
-    chunk->memory = pier__allocate(loop, chunk->memory_size);
-    if (chunk->memory == NULL) {
-        pier__free(loop, chunk->buffers, count * sizeof(*chunk->buffers));
-        return false;
-    }
-    chunk->count = count;
-    pool->room += count;
-    pool->chunks_used++;
-    return true;
-}
-
-/* The pool has no free buffer: makes another. */
-PIER__COLD static struct pier_buffer *make_buffer(struct pier_loop *loop)
-{
-    struct pier__pool *pool = &loop->pool;
-    if (pool->made == pool->room && !add_chunk(loop)) {
         return NULL;
     }
-    const struct pier__pool_chunk *chunk = &pool->chunks[pool->chunks_used - 1];
-    uint32_t index = pool->made++ - (pool->room - chunk->count);
+    struct pier__pool_chunk *chunk = &pool->chunks[pool->chunks_used];
+    chunk->buffers = pier__allocate(loop, count * sizeof(*chunk->buffers));
+    if (chunk->buffers == NULL) {
+        return NULL;
+    }
+    chunk->stride = align(pool->buffer_size * weight);
+    chunk->memory_size = chunk->stride * count;
+    chunk->allocated = pier__allocate(loop, chunk->memory_size + ALIGNMENT - 1);
+    if (chunk->allocated == NULL) {
+        pier__free(loop, chunk->buffers, count * sizeof(*chunk->buffers));
+        return NULL;
+    }
+    chunk->memory = (void *)align((uintptr_t)chunk->allocated);
+    chunk->count = count;
+    chunk->made = 0;
+    pool->chunks_used++;
+    return chunk;
+}
+
+static struct pier_buffer *make_in(struct pier_loop *loop, struct pier__pool_chunk *chunk,
+                                   uint32_t weight)
+{
+    uint32_t index = chunk->made++;
     struct pier_buffer *buffer = &chunk->buffers[index];
     memset(buffer, 0, sizeof(*buffer));
     buffer->loop = loop;
-    buffer->memory = chunk->memory + (size_t)index * pool->buffer_size;
-    loop->counters.buffers_total = pool->made;
+    buffer->memory = chunk->memory + (size_t)index * chunk->stride;
+    buffer->capacity = (uint32_t)loop->pool.buffer_size * weight;
+    buffer->weight = weight;
+    loop->counters.buffers_total += weight;
+    return buffer;
+}
+
+/* The pool has no free buffer: makes another. The first chunk has room for what the pool ordinarily
+ * may have, each further one for as much as all before it, at most. Untouched pages cost nothing.
+ */
+PIER__COLD static struct pier_buffer *make_buffer(struct pier_loop *loop)
+{
+    struct pier__pool *pool = &loop->pool;
+    if (pool->room == NULL || pool->room->made == pool->room->count) {
+        uint32_t count = pool->made > CHUNK_MIN ? pool->made : CHUNK_MIN;
+        struct pier__pool_chunk *chunk = add_chunk(loop, pool->room == NULL ? pool->max : count, 1);
+        if (chunk == NULL) {
+            return NULL;
+        }
+        pool->room = chunk;
+    }
+    pool->made++;
+    return make_in(loop, pool->room, 1);
+}
+
+/* As many large ones as may be lent at the same time are made at the most, in one chunk. */
+PIER__COLD static struct pier_buffer *make_large(struct pier_loop *loop)
+{
+    struct pier__pool *pool = &loop->pool;
+    if (pool->room_large == NULL) {
+        pool->room_large = add_chunk(loop, pool->max / 2 / pool->large, pool->large);
+    }
+    if (pool->room_large == NULL || pool->room_large->made == pool->room_large->count) {
+        return NULL;
+    }
+    return make_in(loop, pool->room_large, pool->large);
+}
+
+struct pier_buffer *pier__pool_pop_large(struct pier_loop *loop, const struct pier_handle *handle)
+{
+    struct pier__pool *pool = &loop->pool;
+    if (pool->large == 1 || pool->lent + pool->large > pool->max / 2 ||
+        handle->lent_ + pool->large > pool->share) {
+        return NULL;
+    }
+    struct pier_buffer *buffer = pool->free_large;
+    if (PIER__UNLIKELY(buffer == NULL)) {
+        return make_large(loop);
+    }
+    pool->free_large = buffer->next;
+    pier__pool_unpoison(pool, buffer);
     return buffer;
 }
 
@@ -127,6 +178,11 @@ void pier__pool_put(struct pier_loop *loop, struct pier_buffer *buffer)
 {
     struct pier__pool *pool = &loop->pool;
     pier__pool_poison(pool, buffer);
+    if (PIER__UNLIKELY(buffer->weight != 1)) {
+        buffer->next = pool->free_large;
+        pool->free_large = buffer;
+        return;
+    }
     if (pool->spare == NULL) {
         pool->spare = buffer;
         return;
@@ -162,8 +218,8 @@ void pier__pool_give(struct pier_loop *loop, struct pier_buffer *buffer, struct 
     PIER_ASSERT(buffer->refs == 0);
     buffer->refs = 1;
     buffer->handle = handle;
-    handle->lent_++;
-    pool->lent++;
+    handle->lent_ = (uint16_t)(handle->lent_ + buffer->weight);
+    pool->lent += buffer->weight;
     if (buffer == pool->spare) {
         pool->spare = NULL;
     }
@@ -181,9 +237,7 @@ void pier__pool_disown(struct pier_loop *loop, struct pier_handle *handle)
     }
     for (uint32_t i = 0; i < pool->chunks_used; i++) {
         struct pier__pool_chunk *chunk = &pool->chunks[i];
-        uint32_t before = pool->room - chunk->count;
-        uint32_t used = i + 1 < pool->chunks_used ? chunk->count : pool->made - before;
-        for (uint32_t k = 0; k < used; k++) {
+        for (uint32_t k = 0; k < chunk->made; k++) {
             if (chunk->buffers[k].handle == handle) {
                 chunk->buffers[k].handle = NULL;
             }
@@ -199,9 +253,9 @@ void pier__pool_drop(struct pier_loop *loop, struct pier_buffer *buffer)
     if (--buffer->refs != 0) {
         return;
     }
-    pool->lent--;
+    pool->lent -= buffer->weight;
     if (buffer->handle != NULL) {
-        buffer->handle->lent_--;
+        buffer->handle->lent_ = (uint16_t)(buffer->handle->lent_ - buffer->weight);
     }
     if (PIER__UNLIKELY(loop->core.starved.head != NULL)) {
         pier__loop_retry(loop);
@@ -209,7 +263,8 @@ void pier__pool_drop(struct pier_loop *loop, struct pier_buffer *buffer)
     if (buffer == pool->delivering) {
         return; /* its callback still runs; whoever delivers takes it back after that */
     }
-    if (loop->engine->buffer_returned == NULL || !loop->engine->buffer_returned(loop, buffer)) {
+    if (buffer->weight != 1 || loop->engine->buffer_returned == NULL ||
+        !loop->engine->buffer_returned(loop, buffer)) {
         pier__pool_put(loop, buffer);
     }
 }
@@ -222,7 +277,7 @@ struct pier_buffer *pier__pool_find(const struct pier__pool *pool, const void *a
         const struct pier__pool_chunk *chunk = &pool->chunks[i];
         uintptr_t offset = (uintptr_t)address - (uintptr_t)chunk->memory;
         if (offset < chunk->memory_size) {
-            return &chunk->buffers[offset / pool->buffer_size];
+            return &chunk->buffers[offset / chunk->stride];
         }
     }
     return NULL;

@@ -77,6 +77,115 @@ static void kept_until_released(void)
     raw_close(peer);
 }
 
+/* Whatever their size. The kernel copies into memory that doesn't at two thirds of the speed. */
+static void lent_memory_begins_at_a_cache_line(void)
+{
+    static const uint32_t sizes[] = {64, 100, 0};
+    for (size_t i = 0; i < COUNT_OF(sizes); i++) {
+        struct pier_loop_options options = test_options();
+        options.buffer_size = sizes[i];
+        struct pier_loop *loop = test_loop_with(&options);
+        struct keeper keeper = {.seed = 79};
+        const pier_descriptor peer = tracked_raw_pair(loop, STREAM_TCP4, &keeper.handle);
+        pattern_fill(big, sizeof(big), 79, 0);
+        tracked_receive_each(&keeper.handle, &keeper.each, keep_all);
+        for (unsigned sent = 0; sent < 300; sent += 50) {
+            raw_send(peer, big + sent, 50);
+            RUN_UNTIL(loop, keeper.received == sent + 50);
+        }
+        CHECK_INT(keeper.count, >, 1);
+        for (; keeper.released < keeper.count; release_oldest(&keeper)) {
+            CHECK_INT((uintptr_t)pier_buffer_data(keeper.kept[keeper.released]) % 64, ==, 0);
+        }
+        close_and_wait(&keeper.handle);
+        raw_close(peer);
+    }
+}
+
+/* What comes through one handle, and how: the first and the largest piece of each stretch. */
+struct stretch {
+    struct tracked_handle handle;
+    struct tracked each;
+    uint64_t received;
+    size_t first, most;
+    bool keeps;
+    struct pier_buffer *kept;
+};
+
+static void note_piece(struct tracked *tracked)
+{
+    struct stretch *stretch = PIER_OWNER(tracked, struct stretch, each);
+    if ((tracked->flags & PIER_MORE) == 0) {
+        return;
+    }
+    const size_t size = tracked->op.size;
+    CHECK_PATTERN(tracked->op.data, size, 78, stretch->received);
+    stretch->received += size;
+    stretch->first = stretch->first == 0 ? size : stretch->first;
+    stretch->most = size > stretch->most ? size : stretch->most;
+    if (stretch->keeps && size > 20480 && stretch->kept == NULL) {
+        stretch->kept = pier_buffer_keep(&tracked->op);
+        CHECK(stretch->kept != NULL);
+    }
+}
+
+/* Sends until so much has been received in all, never more at once than the sockets take. */
+static void stream_up_to(struct pier_loop *loop, struct stretch *stretch, pier_descriptor peer,
+                         size_t end)
+{
+    size_t sent = (size_t)stretch->received;
+    stretch->first = stretch->most = 0;
+    SPIN_UNTIL(loop, stretch->received == end, {
+        if (sent < end) {
+            const int64_t now = raw_send_now(peer, big + sent, end - sent);
+            sent += now > 0 ? (size_t)now : 0;
+        }
+    });
+}
+
+/* A stream that keeps its buffers full comes in larger pieces, each of which counts as eight; a
+ * pause ends that. Where buffer_size is set, no piece is larger. */
+static void streams_that_fill_their_buffers(void)
+{
+    pattern_fill(big, sizeof(big), 78, 0);
+    for (int i = 0; i < 2; i++) {
+        struct pier_loop_options options = test_options();
+        options.buffer_size = i == 0 ? 0 : 20480;
+        struct pier_loop *loop = test_loop_with(&options);
+        struct stretch stretch = {.keeps = true};
+        const pier_descriptor peer = tracked_raw_pair(loop, STREAM_TCP4, &stretch.handle);
+        tracked_receive_each(&stretch.handle, &stretch.each, note_piece);
+        /* Of the first part a kernel may have brought all before it was told to stop. */
+        stream_up_to(loop, &stretch, peer, sizeof(big) / 4);
+        stream_up_to(loop, &stretch, peer, sizeof(big) / 2);
+        if (i == 1 || test_backend_is("iocp")) {
+            CHECK_INT(stretch.most, ==, 20480);
+            CHECK(stretch.kept == NULL);
+        } else {
+            CHECK_INT(stretch.most, >, 20480);
+            CHECK_INT(stretch.most, <=, 8 * 20480);
+            CHECK_INT(stats_of(loop).buffers_lent, ==, 8);
+            CHECK_INT(pier_buffer_size(stretch.kept), >, 20480);
+            pier_buffer_release(stretch.kept);
+        }
+        CHECK_INT(stats_of(loop).buffers_lent, ==, 0);
+        tracked_pause(&stretch.each);
+        raw_send(peer, big + stretch.received, 50000);
+        run_quietly(loop, 5);
+        CHECK_INT(stats_of(loop).buffers_lent, <=, 3);
+        tracked_resume(&stretch.each);
+        stretch.first = 0;
+        RUN_UNTIL(loop, stretch.received == sizeof(big) / 2 + 50000);
+        CHECK_INT(stretch.first, <=, 20480);
+        stream_up_to(loop, &stretch, peer, sizeof(big));
+        raw_shutdown(peer);
+        CHECK_INT(wait_for(&stretch.each), ==, 0);
+        CHECK((stretch.each.flags & PIER_EOF) != 0);
+        close_and_wait(&stretch.handle);
+        raw_close(peer);
+    }
+}
+
 static void empty_pool_pauses_and_a_release_resumes(void)
 {
     struct pier_loop *loop = small_pool(4, 1);
@@ -465,6 +574,8 @@ static void idle_receives_need_no_buffer(void)
 
 const struct test buffers_tests[] = {
     TEST(buffers, kept_until_released),
+    TEST(buffers, lent_memory_begins_at_a_cache_line),
+    TEST(buffers, streams_that_fill_their_buffers),
     TEST(buffers, empty_pool_pauses_and_a_release_resumes),
     TEST(buffers, one_shot_receive_waits_for_the_pool),
     TEST(buffers, cancelled_and_closed_while_starved),

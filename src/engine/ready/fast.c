@@ -23,6 +23,7 @@ PIER__NOINLINE static bool has_data(struct pier_loop *loop, struct pier_op *op, 
     handle->bits_ |= PIER__HAS_DATA;
     if (result > 0) {
         if (op->bits_ & PIER__MULTISHOT) {
+            handle->bits_ |= PIER__STREAMING;
             pier__handle_serve_later(loop, handle);
         }
         return true;
@@ -189,7 +190,7 @@ static PIER__INLINE void handle_event(struct pier_loop *loop, struct pier_handle
                                       unsigned events)
 {
     const uint32_t slow = PIER__CLOSED_TO_USER | PIER__LISTED | PIER__BLOCKED | PIER__CONNECTING |
-                          PIER__HUNG_UP | PIER__FAST_RECEIVES;
+                          PIER__HUNG_UP | PIER__FAST_RECEIVES | PIER__STREAMING;
     const uint32_t each = pier__word_of(PIER__OP_RECEIVE_LENT, PIER__ACTIVE, PIER__MULTISHOT);
     const uint32_t memory = pier__word_of(PIER__OP_RECEIVE, PIER__ACTIVE, 0);
     const uint32_t lent = pier__word_of(PIER__OP_RECEIVE_LENT, PIER__ACTIVE, 0);

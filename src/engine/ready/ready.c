@@ -257,6 +257,7 @@ void pier__ready_resume(struct pier_handle *handle, struct pier_op *op)
 {
     struct pier_loop *loop = handle->loop_;
     (void)op;
+    pier__handle_clear(handle, PIER__STREAMING); /* the program didn't keep up */
     if (handle->bits_ & PIER__HAS_DATA) {
         pier__handle_serve_later(loop, handle);
     } else if (!(handle->engine_.ready.interest & PIER__READ) &&

@@ -55,25 +55,46 @@ PIER__COLD void pier__ready_no_data(struct pier_loop *loop, struct pier_handle *
     pier__op_finish_now(loop, op, result);
 }
 
-static inline void receive_lent(struct pier_loop *loop, struct pier_handle *handle,
-                                struct pier_op *op)
+/* Where the next lent receive goes: a large buffer for a stream that keeps them full, if there is
+ * one to be had. */
+static inline struct pier_buffer *fetch_buffer(struct pier_loop *loop, struct pier_handle *handle)
 {
-    struct pier__pool *pool = &loop->pool;
-    struct pier_buffer *buffer = pier__pool_admits(loop, handle) ? pier__pool_fetch_spare(loop)
-                                                                 : NULL;
+    struct pier_buffer *buffer = NULL;
+    if (PIER__UNLIKELY(handle->bits_ & PIER__STREAMING)) {
+        buffer = pier__pool_pop_large(loop, handle);
+    }
+    if (PIER__LIKELY(buffer == NULL) && pier__pool_admits(loop, handle)) {
+        buffer = pier__pool_fetch_spare(loop);
+    }
+    return buffer;
+}
+
+/* Returns the weight of what came. */
+static inline unsigned receive_lent(struct pier_loop *loop, struct pier_handle *handle,
+                                    struct pier_op *op)
+{
+    struct pier_buffer *buffer = fetch_buffer(loop, handle);
     if (PIER__UNLIKELY(buffer == NULL)) {
         out_of_buffers(loop, handle);
-        return;
+        return 1;
     }
-    int64_t result = receive(loop, handle, buffer->memory, pool->buffer_size);
+    unsigned weight = buffer->weight;
+    int64_t result = receive(loop, handle, buffer->memory, buffer->capacity);
     if (PIER__UNLIKELY(result <= 0)) {
+        pier__pool_return_spare(loop, buffer);
         pier__ready_no_data(loop, handle, op, result);
-        return;
+        return 1;
     }
-    note_read(handle, (size_t)result < pool->buffer_size);
+    note_read(handle, (size_t)result < buffer->capacity);
+    if ((size_t)result >= loop->pool.buffer_size) {
+        handle->bits_ |= PIER__STREAMING;
+    } else {
+        pier__handle_clear(handle, PIER__STREAMING);
+    }
     if (pier__op_received_lent(loop, handle, op, buffer, (size_t)result)) {
         pier__pool_return_spare(loop, buffer);
     }
+    return weight;
 }
 
 static inline void receive_memory(struct pier_loop *loop, struct pier_handle *handle,
@@ -117,13 +138,15 @@ static void accept_one(struct pier_loop *loop, struct pier_handle *handle, struc
 
 bool pier__ready_receive(struct pier_loop *loop, struct pier_handle *handle, uint64_t key)
 {
-    for (unsigned left = loop->options.receives_max; left > 0; left--) {
+    for (unsigned left = loop->options.receives_max, weight = 1; left > 0;
+         left -= weight < left ? weight : left) {
         struct pier_op *op = handle->head_[PIER__RECEIVING];
         if (op == NULL || op->state_ != PIER__ACTIVE || (op->bits_ & PIER__PAUSED)) {
             return true;
         }
+        weight = 1;
         if (PIER__LIKELY(op->kind_ == PIER__OP_RECEIVE_LENT)) {
-            receive_lent(loop, handle, op);
+            weight = receive_lent(loop, handle, op);
         } else if (op->kind_ == PIER__OP_RECEIVE) {
             receive_memory(loop, handle, op);
         } else {

@@ -22,9 +22,17 @@ static inline bool has_had_share(const struct pier__uring *uring, struct pier_ha
     return false;
 }
 
-bool pier__uring_has_had_share(struct pier_loop *loop, struct pier_handle *handle)
+bool pier__uring_has_had_share(struct pier_loop *loop, struct pier_handle *handle, unsigned weight)
 {
-    return has_had_share(pier__uring_of(loop), handle);
+    const struct pier__uring *uring = pier__uring_of(loop);
+    if (has_had_share(uring, handle)) {
+        return true;
+    }
+    unsigned receives = handle->engine_.uring.receives + weight - 1;
+    handle->engine_.uring.receives = (uint16_t)(receives < uring->receives_max
+                                                    ? receives
+                                                    : uring->receives_max);
+    return false;
 }
 
 /* A buffer that came from the kernel and that nobody refers to any more. */
@@ -32,7 +40,7 @@ static inline void give_back(struct pier_loop *loop, struct pier__uring *uring,
                              struct pier_buffer *buffer)
 {
     pier__pool_poison(&loop->pool, buffer);
-    if (PIER__LIKELY(uring->missing != 0 && buffer->id != 0)) {
+    if (PIER__LIKELY(uring->missing != 0)) {
         pier__uring_provide_one(uring, buffer);
     } else {
         pier__pool_put(loop, buffer);
@@ -111,7 +119,9 @@ static inline void release_buffer(struct pier_loop *loop, struct pier__uring *ur
 {
     struct pier_handle *handle = buffer->handle;
     PIER_ASSERT(loop->pool.delivering == NULL); /* a completion isn't in a callback */
-    if (PIER__UNLIKELY(buffer->refs != 1 || handle == NULL || pier__loop_has_starved(loop))) {
+    /* A large buffer has no id. */
+    if (PIER__UNLIKELY(buffer->refs != 1 || buffer->id == 0 || handle == NULL ||
+                       pier__loop_has_starved(loop))) {
         pier__pool_drop(loop, buffer);
         return;
     }
@@ -144,12 +154,14 @@ static PIER__INLINE bool sent_all(struct pier_loop *loop, struct pier__uring *ur
 }
 
 /* pier__op_hold() for a send whose data is in the buffer that is being delivered, if in any.
- * Returns the word of the op, or 0 where it's for the slow road. */
+ * Returns the word of the op, or 0 where it's for the slow road: also in a large buffer, in which
+ * there is a reference. */
 static inline uint32_t hold_buffer(struct pier_loop *loop, struct pier_op *op)
 {
     struct pier__pool *pool = &loop->pool;
     struct pier_buffer *buffer = pool->delivering;
-    if (PIER__LIKELY(buffer != NULL && pier__pool_is_in(pool, buffer, op->data))) {
+    if (PIER__LIKELY(buffer != NULL &&
+                     (uintptr_t)op->data - (uintptr_t)buffer->memory < pool->buffer_size)) {
         if (PIER__UNLIKELY(buffer->refs != 0)) {
             return 0;
         }
@@ -186,10 +198,51 @@ void pier__uring_start(struct pier_handle *handle, struct pier_op *op)
     pier__uring_start_slow(handle, op);
 }
 
+/* More than this is sent by a system call, since copying it takes longer than the call: so it's
+ * over at once, the buffer it's in is free again, and the program goes on in this turn. */
+#define BY_CALL_MIN (16u << 10)
+
+/* The system call of a large send into an empty queue, as far as the socket's buffer has room. What
+ * it doesn't take at once is asked for as any send is. */
+static void send_by_call(struct pier_loop *loop, struct pier_handle *handle, struct pier_op *op)
+{
+    pier__loop_clock_of_turn(loop);
+    loop->counters.system_calls++;
+    int64_t result = pier__sys_send(handle->descriptor_, op->data, op->size);
+    if (PIER__LIKELY(result == (int64_t)op->size)) {
+        loop->counters.sends++;
+        loop->counters.sent_bytes += (uint64_t)result;
+        pier__op_clear_flags(op);
+        op->owner_ = handle;
+        if (op->fn != NULL) {
+            pier__op_begin_finished(loop, op, PIER__OP_SEND, result);
+        } else {
+            op->result = result;
+            op->done = (uint64_t)result;
+        }
+        return;
+    }
+    pier__op_begin_alone(loop, handle, op, PIER__SENDING,
+                         pier__word_of(PIER__OP_SEND, PIER__ACTIVE, 0));
+    if (result >= 0) {
+        op->done = (uint64_t)result;
+        loop->counters.sent_bytes += op->done;
+    } else if (result != PIER_EAGAIN && result != PIER_EINTR && result != PIER_ENOBUFS &&
+               result != PIER_ENOMEM) {
+        pier__op_fail(loop, op, result, pier__sys_code()); /* a socket says it only once */
+        return;
+    }
+    pier__uring_start(handle, op);
+}
+
 /* Apart, so that what it needs of the processor's registers isn't saved in the ordinary case. */
 PIER__NOINLINE static void begin_send_slow(struct pier_loop *loop, struct pier_handle *handle,
                                            struct pier_op *op)
 {
+    if (op->size > BY_CALL_MIN) {
+        send_by_call(loop, handle, op);
+        return;
+    }
     pier__loop_clock_of_turn(loop);
     pier__op_begin_alone(loop, handle, op, PIER__SENDING,
                          pier__word_of(PIER__OP_SEND, PIER__ACTIVE, 0));
@@ -201,7 +254,7 @@ void pier__uring_send(struct pier_handle *handle, struct pier_op *op)
     struct pier_loop *loop = handle->loop_;
     struct pier__uring *uring = pier__uring_of(loop);
     uint32_t word = 0;
-    if (PIER__LIKELY(op->size <= PIER__URING_MOST && uring->room != 0 &&
+    if (PIER__LIKELY(op->size <= BY_CALL_MIN && uring->room != 0 &&
                      pier__loop_clock_is_fresh(loop))) {
         word = hold_buffer(loop, op);
     }
@@ -275,6 +328,13 @@ PIER__COLD static void take_completions_slow(struct pier_loop *loop)
     __atomic_store_n(queue->khead, head, __ATOMIC_RELEASE);
 }
 
+/* What was delivered has completed more at once: the next event queues up behind that. */
+PIER__COLD static void take_behind_completed(struct pier_loop *loop,
+                                             const struct io_uring_cqe *completion)
+{
+    pier__uring_completion_slow(loop, completion->user_data, completion->res, completion->flags);
+}
+
 void pier__uring_take_completions(struct pier_loop *loop)
 {
     struct pier__uring *uring = pier__uring_of(loop);
@@ -293,9 +353,14 @@ void pier__uring_take_completions(struct pier_loop *loop)
     }
     loop->counters.events += tail - head;
     while (head != tail) {
-        if (PIER__UNLIKELY(loop->completed.head != NULL || loop->budget <= 0) &&
-            !deliver_first(loop, entries[head & mask].user_data)) {
-            break;
+        if (PIER__UNLIKELY(loop->completed.head != NULL || loop->budget <= 0)) {
+            if (!deliver_first(loop, entries[head & mask].user_data)) {
+                break;
+            }
+            if (loop->completed.head != NULL) {
+                take_behind_completed(loop, &entries[head++ & mask]);
+                continue;
+            }
         }
         /* Most make one callback each, or none. */
         const unsigned left = tail - head, budget = (unsigned)loop->budget;

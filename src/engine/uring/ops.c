@@ -443,6 +443,7 @@ void pier__uring_resume(struct pier_handle *handle, struct pier_op *op)
 {
     struct pier_loop *loop = handle->loop_;
     (void)op;
+    pier__handle_clear(handle, PIER__STREAMING); /* the program didn't keep up */
     if (PIER__LIKELY(handle->engine_.uring.held == NULL &&
                      (handle->engine_.uring.requests & PIER__RECEIVE_IN_KERNEL))) {
         return;

@@ -10,6 +10,10 @@
  * after each piece once the handle was paused. So a peer whose data nobody takes has about two
  * buffers, and all others go on.
  *
+ * A stream that fills its buffer has more to come, and each request would bring as little again. So
+ * it's read on by system calls, into large buffers, until there is no more or the handle has had its
+ * share of the turn; then the kernel is asked again.
+ *
  * When the kernel runs out of buffers, the data that is there is read by a system call, into a
  * buffer for this handle: a handle that holds none always gets one (core/pool.h). */
 
@@ -29,7 +33,7 @@ static void hold(struct pier_loop *loop, struct pier_handle *handle, struct pier
         buffer->next = buffer;
         return;
     }
-    uint32_t room = (uint32_t)loop->pool.buffer_size - last->size;
+    uint32_t room = last->capacity - last->size;
     uint32_t moved = buffer->size < room ? buffer->size : room;
     memcpy(last->memory + last->size, buffer->memory, moved);
     last->size += moved;
@@ -159,6 +163,64 @@ static void end(struct pier_loop *loop, struct pier_op *op, int outcome)
     pier__op_finish_now(loop, op, outcome == 0 ? 0 : pier__sys_map(-outcome));
 }
 
+static void request_over(struct pier_loop *loop, struct pier_handle *handle, struct pier_op *op,
+                         int result);
+
+/* A stream that keeps its buffers full, with nothing of it in the kernel or held: reads on. */
+static void read_on(struct pier_loop *loop, struct pier_handle *handle, struct pier_op *op)
+{
+    uint64_t key = pier__slot_key(loop, handle->slot_);
+    bool is_full = true;
+    while (is_full) {
+        if (loop->budget <= 0 || pier__uring_has_had_share(loop, handle, loop->pool.large)) {
+            pier__handle_serve_later(loop, handle);
+            return;
+        }
+        struct pier_buffer *buffer = pier__pool_pop_large(loop, handle);
+        if (buffer == NULL) {
+            break;
+        }
+        loop->counters.system_calls++;
+        int64_t result = pier__sys_receive(handle->descriptor_, buffer->memory, buffer->capacity);
+        if (result <= 0) {
+            pier__pool_put(loop, buffer);
+            pier__handle_clear(handle, PIER__STREAMING);
+            if (result == 0 || (result != PIER_EAGAIN && result != PIER_EINTR)) {
+                request_over(loop, handle, op, result == 0 ? 0 : -pier__sys_code());
+                return;
+            }
+            break;
+        }
+        is_full = (uint64_t)result == buffer->capacity;
+        pier__pool_give(loop, buffer, handle);
+        pier__op_received_lent(loop, handle, op, buffer, (size_t)result);
+        pier__pool_drop(loop, buffer);
+        if (!pier__op_goes_on(op)) {
+            return;
+        }
+        if (loop->completed.head != NULL) {
+            pier__loop_deliver(loop);
+            if (pier__slot_handle(loop, key) != handle || handle->head_[PIER__RECEIVING] != op ||
+                !pier__op_goes_on(op)) {
+                return;
+            }
+        }
+    }
+    pier__handle_clear(handle, PIER__STREAMING);
+    handle->engine_.uring.ahead = 1;
+    pier__uring_start_lent(loop, handle, op);
+}
+
+/* Nothing of a receive is in the kernel or held, and it isn't paused. */
+static void ask_again(struct pier_loop *loop, struct pier_handle *handle, struct pier_op *op)
+{
+    if (handle->bits_ & PIER__STREAMING) {
+        read_on(loop, handle, op);
+    } else {
+        pier__uring_start_lent(loop, handle, op);
+    }
+}
+
 /* The request is over. Goes on with another, ends the op, or leaves both to whoever delivers what
  * is held. */
 static void request_over(struct pier_loop *loop, struct pier_handle *handle, struct pier_op *op,
@@ -209,7 +271,7 @@ static void request_over(struct pier_loop *loop, struct pier_handle *handle, str
             pier__uring_postpone(loop, handle);
         }
     } else if (handle->engine_.uring.held == NULL && !(op->bits_ & PIER__PAUSED)) {
-        pier__uring_start_lent(loop, handle, op);
+        ask_again(loop, handle, op);
     }
 }
 
@@ -234,7 +296,7 @@ static void take_data(struct pier_loop *loop, struct pier_handle *handle, struct
     if (PIER__UNLIKELY(pier__uring_silenced(handle, op))) {
         pier__pool_drop(loop, buffer);
     } else if (PIER__UNLIKELY((op->bits_ & PIER__PAUSED) || handle->engine_.uring.held != NULL ||
-                              pier__uring_has_had_share(loop, handle) ||
+                              pier__uring_has_had_share(loop, handle, 1) ||
                               (more && handle->lent_ > pier__uring_of(loop)->lent_max))) {
         hold(loop, handle, buffer);
         if (!(op->bits_ & PIER__PAUSED)) {
@@ -248,6 +310,18 @@ static void take_data(struct pier_loop *loop, struct pier_handle *handle, struct
     }
 }
 
+/* A stream has filled its buffer. Where it has no limit that ends it, it's stopped. */
+static void note_full(struct pier_loop *loop, struct pier_handle *handle, struct pier_op *op,
+                      bool more)
+{
+    if (!more) {
+        handle->bits_ |= PIER__STREAMING;
+    } else if (!pier__uring_of(loop)->features.receive_limit) {
+        handle->bits_ |= PIER__STREAMING;
+        stop(loop, handle, op);
+    }
+}
+
 void pier__uring_received_lent(struct pier_loop *loop, struct pier_handle *handle,
                                struct pier_op *op, int result, unsigned flags)
 {
@@ -256,6 +330,10 @@ void pier__uring_received_lent(struct pier_loop *loop, struct pier_handle *handl
     if (!more) {
         handle->engine_.uring.requests &= (uint8_t) ~(PIER__RECEIVE_IN_KERNEL | PIER__STOPPING);
         pier__op_clear(op, PIER__CANCEL_ASKED);
+    }
+    if (result == (int)loop->pool.buffer_size && handle->kind_ == PIER__KIND_STREAM &&
+        loop->pool.large != 1) {
+        note_full(loop, handle, op, more);
     }
     if (flags & IORING_CQE_F_BUFFER) {
         struct pier_buffer *buffer = pier__uring_take_buffer(uring, flags);
@@ -290,7 +368,7 @@ void pier__uring_serve_lent(struct pier_loop *loop, struct pier_handle *handle, 
         if (!ending && (op->bits_ & PIER__PAUSED)) {
             return;
         }
-        if (loop->budget <= 0 || (!ending && pier__uring_has_had_share(loop, handle))) {
+        if (loop->budget <= 0 || (!ending && pier__uring_has_had_share(loop, handle, 1))) {
             pier__handle_serve_later(loop, handle);
             return;
         }
@@ -315,7 +393,7 @@ void pier__uring_serve_lent(struct pier_loop *loop, struct pier_handle *handle, 
     if (pier__op_is_ending(op)) {
         pier__op_finish(loop, op, pier__op_reason(op));
     } else if (!(op->bits_ & PIER__PAUSED) && !(handle->bits_ & PIER__STARVED)) {
-        pier__uring_start_lent(loop, handle, op);
+        ask_again(loop, handle, op);
     }
 }
 

@@ -227,8 +227,8 @@ void pier__uring_start(struct pier_handle *handle, struct pier_op *op);
 void pier__uring_send(struct pier_handle *handle, struct pier_op *op);
 /* Goes through what the kernel has completed. */
 void pier__uring_take_completions(struct pier_loop *loop);
-/* Counts a receive; whether the handle had had those of this turn before. */
-bool pier__uring_has_had_share(struct pier_loop *loop, struct pier_handle *handle);
+/* Counts `weight` receives; whether the handle had had those of this turn before. */
+bool pier__uring_has_had_share(struct pier_loop *loop, struct pier_handle *handle, unsigned weight);
 
 /* uring.c */
 void pier__uring_completion_slow(struct pier_loop *loop, uint64_t key, int result, unsigned flags);
