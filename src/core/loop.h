@@ -231,17 +231,8 @@ static PIER__EXPRESSION bool pier__loop_has_starved(const struct pier_loop *loop
     return loop->core.starved.head != NULL;
 }
 
-/* Makes other threads wake the loop. False when something is there already. */
-static PIER__EXPRESSION bool pier__loop_fall_asleep(struct pier_loop *loop)
-{
-    struct pier_op *none = NULL;
-    PIER_ASSERT(!loop->core.asleep);
-    loop->core.asleep = pier__atomic_compare_exchange(&loop->core.remote, &none, PIER__ASLEEP);
-    /* In this order, and both sequentially consistent: see ask_of_loop(). */
-    return loop->core.asleep && pier__atomic_load(&loop->core.asked) == 0;
-}
-
-/* The opposite: for an engine, as soon as it's back from the system. */
+/* Other threads needn't wake the loop any more: for an engine, as soon as it's back from the system.
+ */
 static PIER__EXPRESSION void pier__loop_awake(struct pier_loop *loop)
 {
     if (loop->core.asleep) {

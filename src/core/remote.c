@@ -28,36 +28,17 @@ void pier__remote_ask(struct pier_loop *loop, uint32_t bit)
     pier__atomic_add(&loop->core.waking, UINT32_MAX); /* one less */
 }
 
-/* The loop sleeps, as it seems: the op's poster is the one that wakes it. The loop may have been
- * woken by something else meanwhile, have delivered the op, and be about to be freed. False when it
- * doesn't sleep after all; *head is what was found then. */
-static bool push_and_wake(struct pier_loop *loop, struct pier_op *op, struct pier_op **head)
+PIER__NOINLINE void pier__remote_push_and_wake(struct pier_loop *loop, struct pier_op *op)
 {
-    op->next_ = NULL;
+    struct pier_op *head = PIER__ASLEEP;
     pier__atomic_add(&loop->core.waking, 1);
-    bool pushed = pier__atomic_compare_exchange(&loop->core.remote, head, op);
-    if (pushed) {
+    op->next_ = NULL;
+    if (pier__atomic_compare_exchange(&loop->core.remote, &head, op)) {
         loop->core.wake(loop);
+    } else {
+        pier__remote_push(loop, op); /* it doesn't sleep after all */
     }
     pier__atomic_add(&loop->core.waking, UINT32_MAX); /* one less */
-    return pushed;
-}
-
-void pier__remote_push(struct pier_loop *loop, struct pier_op *op)
-{
-    struct pier_op *head = pier__atomic_load_relaxed(&loop->core.remote);
-    for (;;) {
-        if (head == PIER__ASLEEP) {
-            if (push_and_wake(loop, op, &head)) {
-                return;
-            }
-        } else {
-            op->next_ = head;
-            if (pier__atomic_compare_exchange(&loop->core.remote, &head, op)) {
-                return; /* and the loop isn't touched any more */
-            }
-        }
-    }
 }
 
 PIER__NOINLINE static void deliver_notification(struct pier_loop *loop, struct pier_op *op)

@@ -9,9 +9,23 @@
  * pushes it. */
 #define PIER__DISARMED (UINT64_C(1) << 63)
 
+/* The loop sleeps, as it seems: the op's poster is the one that wakes it. The loop may have been
+ * woken by something else meanwhile, have delivered the op, and be about to be freed. */
+void pier__remote_push_and_wake(struct pier_loop *loop, struct pier_op *op);
+
 /* Puts an op on the stack, and wakes the loop if it sleeps. The op may be gone as soon as it is
- * there. */
-void pier__remote_push(struct pier_loop *loop, struct pier_op *op);
+ * there; the stack of a loop that is awake isn't touched after that either. */
+static inline void pier__remote_push(struct pier_loop *loop, struct pier_op *op)
+{
+    struct pier_op *head = pier__atomic_load_relaxed(&loop->core.remote);
+    do {
+        if (PIER__UNLIKELY(head == PIER__ASLEEP)) {
+            pier__remote_push_and_wake(loop, op);
+            return;
+        }
+        op->next_ = head;
+    } while (!pier__atomic_compare_exchange(&loop->core.remote, &head, op));
+}
 
 /* Asks for something that isn't an op: PIER__ASKED_*. */
 void pier__remote_ask(struct pier_loop *loop, uint32_t bit);

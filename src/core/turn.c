@@ -244,6 +244,16 @@ PIER__COLD static void make_up(struct pier_loop *loop)
     }
 }
 
+/* Makes other threads wake the loop. False when something is there already. */
+static inline bool fall_asleep(struct pier_loop *loop)
+{
+    struct pier_op *none = NULL;
+    PIER_ASSERT(!loop->core.asleep);
+    loop->core.asleep = pier__atomic_compare_exchange(&loop->core.remote, &none, PIER__ASLEEP);
+    /* In this order, and both sequentially consistent: see ask_of_loop(). */
+    return loop->core.asleep && pier__atomic_load(&loop->core.asked) == 0;
+}
+
 static inline void turn(struct pier_loop *loop, bool may_sleep)
 {
     loop->counters.turns++;
@@ -258,7 +268,7 @@ static inline void turn(struct pier_loop *loop, bool may_sleep)
     loop->core.fast_thread = PIER__NO_THREAD; /* the clock is read when somebody wants to know */
     if (timeout_ns != 0) {
         loop->counters.waits++;
-        if (PIER__UNLIKELY(!pier__loop_fall_asleep(loop))) {
+        if (PIER__UNLIKELY(!fall_asleep(loop))) {
             timeout_ns = 0;
         }
     }
@@ -327,7 +337,7 @@ int pier_loop_run(struct pier_loop *loop, enum pier_run mode)
         if (loop->engine->flush != NULL) {
             loop->engine->flush(loop);
         }
-        pier__loop_fall_asleep(loop); /* what comes now must show at the descriptor */
+        fall_asleep(loop); /* what comes now must show at the descriptor */
     }
     /* The next run tries again: memory may only have been short, and ops in flight must be able to
      * complete (tests/fault). */
@@ -367,7 +377,7 @@ pier_descriptor pier_loop_descriptor(struct pier_loop *loop)
     }
     loop->core.embedded = true;
     if (!loop->running && !loop->core.asleep) {
-        pier__loop_fall_asleep(loop);
+        fall_asleep(loop);
     }
     return descriptor;
 }

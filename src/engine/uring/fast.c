@@ -10,9 +10,8 @@
 /* Whether the handle has had its receives of this turn; counts one more. */
 static inline bool has_had_share(const struct pier__uring *uring, struct pier_handle *handle)
 {
-    if (handle->engine_.uring.turn != uring->turn) {
-        handle->engine_.uring.turn = uring->turn;
-        handle->engine_.uring.receives = 1;
+    if (handle->engine_.uring.turn != uring->share.turn) {
+        memcpy(&handle->engine_.uring.turn, &uring->share, sizeof(uring->share));
         return false;
     }
     if (PIER__UNLIKELY(handle->engine_.uring.receives >= uring->receives_max)) {
@@ -67,6 +66,7 @@ static PIER__INLINE bool received_each(struct pier_loop *loop, struct pier__urin
     loop->counters.receives++;
     pier__lend(loop, buffer, handle, op, (unsigned)result);
     pier__loop_call_untimed(loop, op);
+    buffer = loop->pool.delivering; /* it isn't kept in a register for that */
     if (PIER__LIKELY(pier__lend_over(loop, buffer))) {
         give_back(loop, uring, buffer);
     }
@@ -107,6 +107,7 @@ static PIER__INLINE bool received_one(struct pier_loop *loop, struct pier__uring
     pier__lend(loop, buffer, handle, op, (unsigned)result);
     pier__op_finish_alone(loop, handle, op, PIER__OP_RECEIVE_LENT, PIER__RECEIVING, result);
     pier__loop_call_untimed(loop, op);
+    buffer = loop->pool.delivering; /* it isn't kept in a register for that */
     if (PIER__LIKELY(pier__lend_over(loop, buffer))) {
         give_back(loop, uring, buffer);
     }
@@ -340,11 +341,10 @@ void pier__uring_take_completions(struct pier_loop *loop)
     struct pier__uring *uring = pier__uring_of(loop);
     const struct io_uring_cq *queue = &uring->ring.cq;
     const struct io_uring_cqe *entries = queue->cqes;
-    const unsigned mask = queue->ring_mask;
     unsigned head = *queue->khead;
     /* What is there now; what comes meanwhile has its turn after the next enter. */
     unsigned tail = __atomic_load_n(queue->ktail, __ATOMIC_ACQUIRE);
-    if (head != tail && entries[head & mask].user_data != PIER__TAG_WAKE) {
+    if (head != tail && entries[head & queue->ring_mask].user_data != PIER__TAG_WAKE) {
         pier__loop_clock_of_turn(loop); /* sends want it */
     }
     if (PIER__UNLIKELY(pier__loop_times_callbacks(loop))) {
@@ -354,11 +354,11 @@ void pier__uring_take_completions(struct pier_loop *loop)
     loop->counters.events += tail - head;
     while (head != tail) {
         if (PIER__UNLIKELY(loop->completed.head != NULL || loop->budget <= 0)) {
-            if (!deliver_first(loop, entries[head & mask].user_data)) {
+            if (!deliver_first(loop, entries[head & queue->ring_mask].user_data)) {
                 break;
             }
             if (loop->completed.head != NULL) {
-                take_behind_completed(loop, &entries[head++ & mask]);
+                take_behind_completed(loop, &entries[head++ & queue->ring_mask]);
                 continue;
             }
         }
@@ -366,7 +366,9 @@ void pier__uring_take_completions(struct pier_loop *loop)
         const unsigned left = tail - head, budget = (unsigned)loop->budget;
         const unsigned stop = head + (left < budget ? left : budget);
         do {
-            take_one(loop, uring, &entries[head++ & mask]);
+            const struct io_uring_cqe *completion = &entries[head & queue->ring_mask];
+            head += 1;
+            take_one(loop, uring, completion);
         } while (head != stop && PIER__LIKELY(loop->completed.head == NULL));
     }
     loop->counters.events -= tail - head;

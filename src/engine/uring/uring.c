@@ -228,7 +228,7 @@ static void wait(struct pier_loop *loop, uint64_t timeout_ns)
         }
     }
     pier__loop_take_ready(loop);
-    uring->turn = (uint16_t)loop->counters.turns;
+    uring->share.turn = (uint16_t)loop->counters.turns;
     if (PIER__UNLIKELY(*uring->ring.sq.kflags & IORING_SQ_CQ_OVERFLOW)) {
         loop->counters.queue_overflows++;
     }
@@ -336,6 +336,7 @@ static int open_uring(struct pier_loop *loop, const struct pier_loop_options *op
     memset(uring, 0, sizeof(*uring));
     uring->wake = uring->embed = -1;
     uring->receives_max = (uint16_t)options->receives_max;
+    uring->share.receives = 1;
     int error = open_ring(loop, uring);
     if (error < 0) {
         pier__free(loop, uring, sizeof(*uring));

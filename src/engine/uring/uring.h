@@ -67,7 +67,9 @@ struct pier__uring {
     bool plain;          /* enabled, and without an eventfd: nothing to be seen to before a wait */
     bool cancels_unsent; /* like polls_unsent, but cancels of polls */
     bool serves_first;   /* handles that the last turn's events left no budget come before events */
-    uint16_t turn;       /* its number */
+    struct {
+        uint16_t turn, receives; /* its number, and 1: what a handle notes at its first receive */
+    } share;
     uint16_t receives_max;             /* the option */
     pier_descriptor wake, embed;       /* eventfds: -1 when not in use */
     struct pier_op *polls_unsent;      /* polls that found the queue full */
