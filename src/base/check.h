@@ -17,7 +17,7 @@
 #define PIER__INLINE inline __attribute__((always_inline))
 /* A function that stands for an expression: a look at a field, a number made of others. The walk of
  * tests/style, which follows functions from file to file, passes over it. */
-#define PIER__EXPRESSION inline __attribute__((always_inline, no_instrument_function))
+#define PIER__EXPRESSION inline __attribute__((no_instrument_function))
 /* What the compiler may build on. */
 #define PIER__TAKE_FOR_GRANTED(x) ((x) ? (void)0 : __builtin_unreachable())
 #elif defined(_MSC_VER)

@@ -60,11 +60,12 @@ static PIER__INLINE bool received_each(struct pier_loop *loop, struct pier__urin
     PIER_ASSERT(result > 0); /* it would be the end else, without IORING_CQE_F_MORE */
     struct pier_buffer *buffer = pier__uring_take_buffer(uring, flags);
     pier__pool_unpoison(&loop->pool, buffer);
-    op->result = (unsigned)result;
-    op->done += (unsigned)result;
+    const uint64_t size = (uint32_t)result;
+    op->result = (int64_t)size;
+    op->done += size;
     op->flags = PIER_MORE | PIER_LENT; /* background ops have another word */
     loop->counters.receives++;
-    pier__lend(loop, buffer, handle, op, (unsigned)result);
+    pier__lend(loop, buffer, handle, op, size);
     pier__loop_call_untimed(loop, op);
     buffer = loop->pool.delivering; /* it isn't kept in a register for that */
     if (PIER__LIKELY(pier__lend_over(loop, buffer))) {
@@ -134,14 +135,14 @@ static inline void release_buffer(struct pier_loop *loop, struct pier__uring *ur
 
 /* All of a send went, with nothing behind it. */
 static PIER__INLINE bool sent_all(struct pier_loop *loop, struct pier__uring *uring,
-                                  struct pier_op *op, uint32_t word, int result)
+                                  struct pier_op *op, bool holds, int result)
 {
     struct pier_handle *handle = op->owner_;
     if (PIER__UNLIKELY(op->next_ != NULL || (size_t)result != op->size ||
                        (handle->bits_ & PIER__CLOSED_TO_USER))) {
         return false;
     }
-    if (word != pier__word_of(PIER__OP_SEND, PIER__ACTIVE, 0)) { /* PIER__HOLDS */
+    if (holds) {
         release_buffer(loop, uring, op->use_.buffer);
     }
     handle->engine_.uring.requests &= (uint8_t)~PIER__SEND_IN_KERNEL;
@@ -286,7 +287,7 @@ static PIER__INLINE void take_one(struct pier_loop *loop, struct pier__uring *ur
     const uint32_t send = pier__word_of(PIER__OP_SEND, PIER__ACTIVE, 0);
     const uint32_t memory = pier__word_of(PIER__OP_RECEIVE, PIER__ACTIVE, 0);
     const uint32_t lent = pier__word_of(PIER__OP_RECEIVE_LENT, PIER__ACTIVE, 0);
-    const uint32_t holds = pier__word_of(PIER__OP_NONE, PIER__IDLE, PIER__HOLDS);
+    const uint32_t holds = pier__word_of(PIER__OP_SEND, PIER__ACTIVE, PIER__HOLDS);
     uint64_t key = completion->user_data;
     int result = completion->res;
     if (PIER__LIKELY((key & PIER__TAG_MASK) == PIER__TAG_OP)) {
@@ -295,8 +296,10 @@ static PIER__INLINE void take_one(struct pier_loop *loop, struct pier__uring *ur
         bool done = false;
         if (word == each) {
             done = received_each(loop, uring, op, result, completion->flags);
-        } else if ((word & ~holds) == send) {
-            done = sent_all(loop, uring, op, word, result);
+        } else if (word == holds) {
+            done = sent_all(loop, uring, op, true, result);
+        } else if (word == send) {
+            done = sent_all(loop, uring, op, false, result);
         } else if (word == lent) {
             done = received_one(loop, uring, op, result, completion->flags);
         } else if (word == memory) {
