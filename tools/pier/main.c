@@ -9,6 +9,7 @@
 
 #include <stdarg.h>
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
 
 struct subcommand {
@@ -44,6 +45,11 @@ void tool_say(const char *format, ...)
     vsnprintf(line, sizeof(line), format, arguments);
     va_end(arguments);
     fprintf(stderr, "pier%s%s: %s\n", command[0] != '\0' ? " " : "", command, line);
+}
+
+void *tool_allocate(uint64_t count, size_t size)
+{
+    return (size_t)count == count ? calloc((size_t)count, size) : NULL;
 }
 
 char *tool_format_count(char text[TOOL_TEXT_MAX], uint64_t count)
