@@ -102,6 +102,11 @@ test-qemu: ## run the tests for aarch64, riscv64 and s390x Linux under qemu-user
 	@$(deps) base qemu
 	@sh tools/ci/qemu.sh $(TESTS)
 
+.PHONY: test-m32 test-musl
+test-m32 test-musl: ## run unit tests and conformance as programs of 32 bits, or on musl
+	@$(deps) base $(@:test-%=%)
+	@sh tools/ci/linux.sh $(@:test-%=%) $(TESTS)
+
 .PHONY: format format-check
 format: ## reformat every C file
 	@$(deps) ci

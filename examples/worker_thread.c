@@ -97,7 +97,7 @@ static void give_to_worker(struct job *job)
 static void on_received(struct pier_op *op)
 {
     struct job *job = PIER_OWNER(op, struct job, receive);
-    job->length += op->done;
+    job->length += (size_t)op->done;
     if (op->result <= 0 || job->length == sizeof job->line) { /* gone, or not a number */
         pier_close(&job->socket, on_closed);
     } else if (memchr(job->line, '\n', job->length) == NULL) {

@@ -92,7 +92,7 @@ static bool status_of_reaped(int pidfd, int *status)
 
     memset(&answer, 0, sizeof(answer));
     answer.mask = PIDFD_ANSWER_EXIT;
-    if (ioctl(pidfd, PIDFD_ASK, &answer) == -1 || !(answer.mask & PIDFD_ANSWER_EXIT))
+    if (syscall(SYS_ioctl, pidfd, PIDFD_ASK, &answer) == -1 || !(answer.mask & PIDFD_ANSWER_EXIT))
         return false;
     *status = answer.exit_code;
     return true;

@@ -9,7 +9,6 @@
 #include <sys/epoll.h>
 #include <sys/eventfd.h>
 #include <sys/syscall.h>
-#include <time.h>
 #include <unistd.h>
 
 #include "base/atomic.h"
@@ -35,14 +34,20 @@ int pier__sys_epoll_control(pier_descriptor epoll, enum pier__epoll_change chang
                                                                                  : 0;
 }
 
+/* What the kernel takes in place of a struct timespec, whose fields have 32 bits in many 32-bit C
+ * libraries: struct __kernel_timespec, which not every set of headers has. */
+struct kernel_time {
+    int64_t seconds, nanoseconds;
+};
+
 /* epoll_pwait2 came with 5.11; sandboxes and emulators may not know it still. */
 static int pwait2_missing;
 
 static int wait_nanoseconds(int epoll, struct epoll_event *events, int most, uint64_t timeout_ns)
 {
     uint64_t seconds = timeout_ns / PIER_SECOND;
-    struct timespec limit = {.tv_sec = seconds > 1000000 ? 1000000 : (time_t)seconds,
-                             .tv_nsec = (long)(timeout_ns % PIER_SECOND)};
+    struct kernel_time limit = {.seconds = seconds > 1000000 ? 1000000 : (int64_t)seconds,
+                                .nanoseconds = (int64_t)(timeout_ns % PIER_SECOND)};
     return (int)syscall(SYS_epoll_pwait2, epoll, events, most, &limit, NULL, 0);
 }
 

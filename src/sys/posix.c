@@ -22,6 +22,9 @@
 #include <sys/uio.h>
 #include <time.h>
 #include <unistd.h>
+#ifdef __linux__
+#include <sys/syscall.h>
+#endif
 
 #include "base/atomic.h"
 #include "base/check.h"
@@ -185,7 +188,9 @@ static ssize_t write_quietly(int descriptor, const struct iovec *pieces, int cou
 #ifdef __linux__
     static int flag_missing;
     if (!pier__atomic_load_relaxed(&flag_missing)) {
-        ssize_t result = pwritev2(descriptor, pieces, count, -1, 0x100 /* RWF_NOSIGNAL */);
+        /* musl before 1.2.5 has no function for it. */
+        ssize_t result = syscall(SYS_pwritev2, descriptor, pieces, count, -1L, -1L,
+                                 0x100 /* RWF_NOSIGNAL */);
         if (result >= 0 || (errno != EOPNOTSUPP && errno != EINVAL && errno != ENOSYS)) {
             return result;
         }

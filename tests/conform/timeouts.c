@@ -93,8 +93,8 @@ static void cancel_other(struct tracked *tracked)
 }
 
 /* The second op is queued for 400 of its 500 ms. If the time in the queue didn't count it would
- * end at 900, not at 500. */
-static void time_in_the_queue_counts(void)
+ * end at 900, not at 500. Whether it was over before the referee, at 700. */
+static bool is_over_in_time(void)
 {
     struct pier_loop *loop = test_loop();
     struct tracked_handle a = {0};
@@ -108,11 +108,23 @@ static void time_in_the_queue_counts(void)
     tracked_timer(loop, &referee, 700 * PIER_MILLISECOND, NULL);
     CHECK_INT(wait_for(&second), ==, PIER_ETIMEDOUT);
     CHECK_INT(first.result, ==, PIER_ECANCELED);
-    CHECK(referee.in_flight);
+    const bool in_time = referee.in_flight;
     tracked_cancel(&referee);
     wait_for(&referee);
     close_and_wait(&a);
     raw_close(peer);
+    test_loop_free(loop);
+    return in_time;
+}
+
+/* A machine that is busy elsewhere for 200 ms of the 700 proves nothing: then once more. */
+static void time_in_the_queue_counts(void)
+{
+    unsigned late = 0;
+    while (late < 5 && !is_over_in_time()) {
+        late++;
+    }
+    CHECK_INT(late, <, 5);
 }
 
 static void cleared_at_submit(void)

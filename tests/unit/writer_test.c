@@ -129,7 +129,7 @@ TEST_EACH(a_small_limit_works_too)
     struct fixture *f = open_fixture(backend, &options);
     let_read(f, 1000);
     while (f->produced < 1000) {
-        int error = write_some(f, 1 + f->produced % 7);
+        int error = write_some(f, (size_t)(1 + f->produced % 7));
         if (error != 0)
             CHECK_EQ(error, PIER_ENOBUFS);
         turn(f);

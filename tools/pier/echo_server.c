@@ -312,7 +312,7 @@ int echo_server_open(struct echo_server *server, const struct echo_options *opti
     if (status != TOOL_GO_ON) {
         return status;
     }
-    server->workers = calloc(options->threads, sizeof(*server->workers));
+    server->workers = tool_allocate(options->threads, sizeof(*server->workers));
     if (server->workers == NULL) {
         tool_say("no memory for %llu thread%s%s", (unsigned long long)options->threads,
                  tool_plural(options->threads),

@@ -389,8 +389,8 @@ static int load_with_threads(struct starter *starter)
 static int load_with_processes(struct starter *starter)
 {
     const struct load_options *options = starter->options;
-    struct platform_process *processes = calloc(options->processes, sizeof(*processes));
-    bool *ended = calloc(options->processes, sizeof(*ended));
+    struct platform_process *processes = tool_allocate(options->processes, sizeof(*processes));
+    bool *ended = tool_allocate(options->processes, sizeof(*ended));
     int error = processes != NULL && ended != NULL ? 0 : -1;
     uint64_t started = 0;
     while (error == 0 && started < options->processes) {
@@ -437,10 +437,10 @@ static int prepare(struct starter *starter)
 {
     const struct load_options *options = starter->options;
     uint64_t clients = options->processes * options->threads;
-    size_t size = sizeof(*starter->shared) + clients * sizeof(starter->shared->results[0]);
+    uint64_t size = sizeof(*starter->shared) + clients * sizeof(starter->shared->results[0]);
     starter->shared = platform_shared_memory(size);
     starter->pattern = load_pattern_new();
-    starter->threads = calloc(options->threads, sizeof(*starter->threads));
+    starter->threads = tool_allocate(options->threads, sizeof(*starter->threads));
     if (starter->shared == NULL || starter->pattern == NULL || starter->threads == NULL) {
         tool_say("no memory for %" PRIu64 " client%s%s", clients, tool_plural(clients),
                  clients == 1 ? "" : ": use fewer --processes and --threads");

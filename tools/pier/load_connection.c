@@ -404,8 +404,9 @@ bool load_connections_new(struct load_client *client)
 {
     uint64_t total = client->count + client->idle;
     uint64_t depth = client->options->depth;
-    client->connections = calloc(total > 0 ? total : 1, sizeof(*client->connections));
-    client->times = calloc(client->count > 0 ? client->count * depth : 1, sizeof(*client->times));
+    client->connections = tool_allocate(total > 0 ? total : 1, sizeof(*client->connections));
+    client->times = tool_allocate(client->count > 0 ? client->count * depth : 1,
+                                  sizeof(*client->times));
     if (client->connections == NULL || client->times == NULL) {
         return false;
     }

@@ -10,6 +10,7 @@
 
 #include <stdarg.h>
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
 
 struct subcommand {
@@ -50,6 +51,11 @@ void tool_say(const char *format, ...)
 const char *tool_plural(uint64_t count)
 {
     return count == 1 ? "" : "s";
+}
+
+void *tool_allocate(uint64_t count, size_t size)
+{
+    return (size_t)count == count ? calloc((size_t)count, size) : NULL;
 }
 
 char *tool_format_count(char text[TOOL_TEXT_MAX], uint64_t count)

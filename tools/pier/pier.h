@@ -38,6 +38,10 @@ int pier_tool_doctor(int argc, char **argv);
 /* Says on stderr what went wrong, as one line that opens with "pier " and the subcommand's name. */
 TOOL_PRINTF(1, 2) void tool_say(const char *format, ...);
 
+/* Zeroed memory for so many things of this size; NULL when there is none, or more than a size_t can
+ * say. */
+void *tool_allocate(uint64_t count, size_t size);
+
 /* The name of the subcommand that runs. */
 const char *tool_command(void);
 

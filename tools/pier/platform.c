@@ -181,9 +181,13 @@ void platform_mutex_free(struct platform_mutex *mutex)
     }
 }
 
-void *platform_shared_memory(size_t size)
+void *platform_shared_memory(uint64_t size)
 {
-    void *memory = mmap(NULL, size, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0);
+    size_t bytes = (size_t)size;
+    if (bytes != size) {
+        return NULL; /* a process of 32 bits has no room for it */
+    }
+    void *memory = mmap(NULL, bytes, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0);
     return memory != MAP_FAILED ? memory : NULL;
 }
 

@@ -74,7 +74,7 @@ struct platform_process {
 };
 
 /* Zeroed memory that this process and those it starts later share; NULL when there is none. */
-void *platform_shared_memory(size_t size);
+void *platform_shared_memory(uint64_t size);
 
 typedef int platform_main_fn(void *argument);
 

@@ -135,9 +135,11 @@ void platform_mutex_free(struct platform_mutex *mutex)
     mutex->mutex_ = NULL;
 }
 
-void *platform_shared_memory(size_t size)
+void *platform_shared_memory(uint64_t size)
 {
-    return VirtualAlloc(NULL, size, MEM_RESERVE | MEM_COMMIT, PAGE_READWRITE);
+    size_t bytes = (size_t)size;
+    return bytes == size ? VirtualAlloc(NULL, bytes, MEM_RESERVE | MEM_COMMIT, PAGE_READWRITE)
+                         : NULL;
 }
 
 int platform_process_start(struct platform_process *process, platform_main_fn *run, void *argument)

@@ -15,10 +15,8 @@
 #include "sys/bsd.h"
 #include "sys/posix.h"
 
-#define WAKE_KEY UINT64_MAX
-
-/* NetBSD's udata was an intptr_t before version 10. */
-#define TO_UDATA(key) ((void *)(uintptr_t)(key))
+/* Of the pipe that wakes: what no key is packed to. NetBSD's udata was an intptr_t before 10. */
+#define WAKE_UDATA ((void *)UINTPTR_MAX)
 
 struct poller {
     pier_descriptor queue, pipe[2];
@@ -61,7 +59,7 @@ static int open_descriptors(struct poller *poller)
     if (error == 0) {
         struct kevent change;
         EV_SET(&change, (uintptr_t)poller->pipe[0], EVFILT_READ, EV_ADD | EV_CLEAR, 0, 0,
-               TO_UDATA(WAKE_KEY));
+               WAKE_UDATA);
         error = pier__sys_kevent(poller->queue, &change, 1, NULL, 0, 0);
         if (error < 0) {
             pier__sys_close(poller->pipe[0]);
@@ -187,6 +185,10 @@ static int set(struct pier_loop *loop, pier_descriptor descriptor, uint64_t key,
 #endif
     };
     struct poller *poller = poller_of(loop);
+    uintptr_t packed = pier__key_pack(key);
+    if (packed == PIER__NO_KEY) {
+        return PIER_ENOMEM;
+    }
     bool level = ((interest | old) & PIER__LEVEL) != 0;
     for (size_t i = 0; i < sizeof(filters) / sizeof(*filters); i++) {
         /* A poll for hang-up alone, or for writing, is told of the end of stream by the reading
@@ -202,7 +204,7 @@ static int set(struct pier_loop *loop, pier_descriptor descriptor, uint64_t key,
         struct kevent change;
         unsigned flags = wants ? EV_ADD | EV_ENABLE | (edge ? (unsigned)EV_CLEAR : 0u) : EV_DELETE;
         EV_SET(&change, (uintptr_t)descriptor, (short)filters[i].filter, (unsigned short)flags,
-               filters[i].note, 0, TO_UDATA(key));
+               filters[i].note, 0, (void *)packed);
         int error = level || !wants ? change_now(loop, poller, &change)
                                     : change_later(loop, poller, &change);
         if (error < 0) {
@@ -214,9 +216,9 @@ static int set(struct pier_loop *loop, pier_descriptor descriptor, uint64_t key,
 
 /* A registration that a wait tried to make was refused: its handle is to try again later, since no
  * event will tell it anything. */
-static void refused(struct pier_loop *loop, const struct kevent *event)
+static void refused(struct pier_loop *loop, uint64_t key)
 {
-    struct pier_handle *handle = pier__slot_handle(loop, (uint64_t)(uintptr_t)event->udata);
+    struct pier_handle *handle = pier__slot_handle(loop, key);
     if (handle != NULL) {
         pier__ready_note_interest(handle, 0);
         pier__loop_starve(loop, handle);
@@ -224,9 +226,9 @@ static void refused(struct pier_loop *loop, const struct kevent *event)
 }
 
 /* What an event says, as pier's bits. */
-static unsigned events_of(const struct pier_loop *loop, const struct kevent *event)
+static unsigned events_of(const struct pier_loop *loop, const struct kevent *event, uint64_t key)
 {
-    const struct pier_handle *handle = pier__slot_handle(loop, (uint64_t)(uintptr_t)event->udata);
+    const struct pier_handle *handle = pier__slot_handle(loop, key);
     if (handle != NULL && handle->kind_ == PIER__KIND_FOREIGN) {
         /* pier_poll() tells hang-up from readable on every backend; kqueue's EV_EOF is either. */
         return pier__ready_ask(handle);
@@ -254,17 +256,17 @@ static void wait(struct pier_loop *loop, uint64_t timeout_ns)
     loop->counters.events += (uint64_t)count;
     for (int i = 0; i < count; i++) {
         const struct kevent *event = &poller->events[i];
-        uint64_t key = (uint64_t)(uintptr_t)event->udata;
-        if (PIER__UNLIKELY(key == WAKE_KEY)) {
+        if (PIER__UNLIKELY((uintptr_t)event->udata == (uintptr_t)WAKE_UDATA)) {
             loop->counters.system_calls++;
             pier__sys_drain_pipe(poller->pipe[0]);
             continue;
         }
+        uint64_t key = pier__key_unpack(loop, (uintptr_t)event->udata);
         if (PIER__UNLIKELY(event->flags & EV_ERROR)) {
-            refused(loop, event);
+            refused(loop, key);
             continue;
         }
-        unsigned events = events_of(loop, event);
+        unsigned events = events_of(loop, event, key);
         if (events != 0) {
             pier__ready_event(loop, key, events);
         }

@@ -7,7 +7,7 @@
 #ifndef PIER_ENGINE_READY_POLLER_H
 #define PIER_ENGINE_READY_POLLER_H
 
-#include "pier/pier.h"
+#include "core/handle.h"
 
 /* How a poller tells of changes, and what may be asked of it. */
 enum pier__poller_mode {
@@ -53,5 +53,33 @@ struct pier__poller {
     pier_descriptor (*descriptor)(struct pier_loop *loop);
     int (*after_fork)(struct pier_loop *loop);
 };
+
+/* A key for a kernel that keeps a pointer. Where that has 32 bits, the low ones of the generation
+ * stand above 22 of the slot: enough to tell 1,024 handles that had the slot apart, within one
+ * batch of events. */
+#define PIER__PACKED_SLOT_BITS 22
+#define PIER__NO_KEY UINTPTR_MAX /* what no key is packed to */
+
+/* PIER__NO_KEY when the slot doesn't fit. */
+static inline uintptr_t pier__key_pack(uint64_t key)
+{
+    if (sizeof(uintptr_t) == sizeof(key)) {
+        return (uintptr_t)key;
+    }
+    const uint32_t slots = (1u << PIER__PACKED_SLOT_BITS) - 1;
+    return (uint32_t)key < slots ? (uintptr_t)(key >> 32 << PIER__PACKED_SLOT_BITS | (uint32_t)key)
+                                 : PIER__NO_KEY;
+}
+
+/* The key again; one that no handle has if the handle is gone. */
+static inline uint64_t pier__key_unpack(const struct pier_loop *loop, uintptr_t packed)
+{
+    if (sizeof(packed) == sizeof(uint64_t)) {
+        return packed;
+    }
+    uint32_t slot = (uint32_t)packed & ((1u << PIER__PACKED_SLOT_BITS) - 1);
+    uint64_t key = pier__slot_key(loop, slot);
+    return pier__key_pack(key) == packed ? key : ((key >> 32) + 1) << 32 | slot;
+}
 
 #endif
