@@ -221,7 +221,8 @@ struct flooder {
     struct tracked each;
     pier_descriptor peer;
     uint64_t sent, received;
-    bool stalls;
+    struct pier_buffer *kept;
+    bool stalls, keeps;
 };
 
 static unsigned char flood[65536];
@@ -233,6 +234,7 @@ static void stall(struct tracked *tracked)
         CHECK_BYTES(tracked->op.data, flood, tracked->op.size < 100 ? tracked->op.size : 100);
         flooder->received += tracked->op.size;
         if (flooder->stalls) {
+            flooder->kept = flooder->keeps ? pier_buffer_keep(&tracked->op) : NULL;
             tracked_pause(tracked);
         }
     }
@@ -291,11 +293,15 @@ static void end_flooders(struct pier_loop *loop, struct flooder *flooders, unsig
     }
     for (unsigned i = 0; i < count; i++) {
         RUN_UNTIL(loop, flooders[i].handle.closes == 1);
+        if (flooders[i].kept != NULL) {
+            pier_buffer_release(flooders[i].kept);
+        }
         raw_close(flooders[i].peer);
     }
     CHECK_INT(stats_of(loop).buffers_lent, ==, 0);
 }
 
+/* Half of them keep what they got when they pause. */
 static void many_stalled(struct pier_loop *loop, unsigned count)
 {
     struct flooder *flooders = calloc(count, sizeof(*flooders));
@@ -303,6 +309,7 @@ static void many_stalled(struct pier_loop *loop, unsigned count)
     memset(flood, 'f', sizeof(flood));
     for (unsigned i = 0; i < count; i++) {
         open_flooder(loop, &flooders[i]);
+        flooders[i].keeps = i % 2 == 0;
     }
     for (int round = 0; round < 10; round++) {
         for (unsigned i = 0; i < count; i++) {
@@ -312,6 +319,7 @@ static void many_stalled(struct pier_loop *loop, unsigned count)
     }
     /* About two buffers each: what is being read when the pause comes, and what was behind it. */
     CHECK_INT(stats_of(loop).buffers_lent, <=, 3 * count);
+    CHECK_INT(stats_of(loop).buffers_lent, >=, count / 2);
     for (unsigned i = 0; i < count; i++) {
         CHECK_INT(flooders[i].each.events, ==, 1);
     }
@@ -319,6 +327,10 @@ static void many_stalled(struct pier_loop *loop, unsigned count)
     /* Those who stalled get all of it when they read on. */
     for (unsigned i = 0; i < count; i += 1 + count / 20) {
         flooders[i].stalls = false;
+        if (flooders[i].kept != NULL) {
+            pier_buffer_release(flooders[i].kept);
+            flooders[i].kept = NULL;
+        }
         tracked_resume(&flooders[i].each);
         RUN_UNTIL(loop, flooders[i].received == flooders[i].sent);
     }
