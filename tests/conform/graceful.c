@@ -229,6 +229,185 @@ static void of_a_listener_and_an_unconnected_socket(void)
     CHECK_INT(each.result, ==, PIER_ECLOSED);
 }
 
+/* Right behind a connect that is still on its way: the sends go out when that is done. */
+static void right_after_connect_and_send(void)
+{
+    struct pier_loop *loop = test_loop();
+    for (int stream = STREAM_TCP4; stream <= STREAM_UNIX; stream++) {
+        for (unsigned sends = 1; sends <= 3 && stream_available((enum stream)stream); sends++) {
+            struct tracked_handle a = {0};
+            struct tracked connect = {0}, send[3] = {0}, receive = {0};
+            struct pier_address address = stream_address((enum stream)stream);
+            char got[3], byte;
+            const pier_descriptor listener = raw_listen(&address, 16);
+            tracked_open_socket(loop, &a, &address);
+            tracked_connect(&a, &connect, &address, NULL);
+            tracked_receive(&a, &receive, &byte, 1, NULL);
+            for (unsigned i = 0; i < sends; i++) {
+                tracked_send(&a, &send[i], "abc" + i, 1, NULL);
+            }
+            tracked_close_gracefully(&a, 3600 * PIER_SECOND, NULL);
+            CHECK_INT(wait_for(&receive), ==, PIER_ECLOSED);
+            CHECK_INT(wait_for(&send[sends - 1]), ==, 1);
+            CHECK_INT(connect.result, ==, 0);
+            const pier_descriptor peer = raw_accept(listener);
+            raw_receive(peer, got, sends);
+            CHECK_BYTES(got, "abc", sends);
+            SPIN_UNTIL(loop, platform_wait_readable(peer, 0), {});
+            raw_receive_end(peer);
+            CHECK_INT(a.closes, ==, 0);
+            raw_close(peer);
+            RUN_UNTIL(loop, a.closes == 1);
+            raw_close(listener);
+            forget_address(&address);
+        }
+    }
+}
+
+/* Nobody can be connected to: it closes, and the sends say so. */
+static void right_after_a_connect_that_fails(void)
+{
+    struct pier_loop *loop = test_loop();
+    struct tracked_handle a = {0};
+    struct tracked connect = {0}, send = {0};
+    struct pier_address address;
+    const pier_descriptor nobody = raw_refusing_address(&address);
+    tracked_open_socket(loop, &a, &address);
+    tracked_connect(&a, &connect, &address, NULL);
+    tracked_send(&a, &send, "x", 1, NULL);
+    tracked_close_gracefully(&a, 3600 * PIER_SECOND, NULL);
+    RUN_UNTIL(loop, a.closes == 1);
+    CHECK_INT(connect.result, ==, PIER_ECONNREFUSED);
+    CHECK_INT(send.result, <, 0);
+    raw_close(nobody);
+}
+
+/* An allocator that refuses when it's told to. */
+struct stingy {
+    pier_allocate_fn *allocate;
+    void *context;
+    bool refuses;
+    unsigned refused;
+};
+
+static void *allocate_unless_stingy(void *context, void *memory, size_t old_size, size_t new_size)
+{
+    struct stingy *stingy = context;
+    if (stingy->refuses && new_size > old_size) {
+        stingy->refused++;
+        return NULL;
+    }
+    return stingy->allocate(stingy->context, memory, old_size, new_size);
+}
+
+/* Without memory to wait for the peer, what was queued still goes out; then the handle closes,
+ * though the peer hasn't ended. */
+static void without_memory(void)
+{
+    struct pier_loop_options options = test_options();
+    struct stingy stingy = {.allocate = options.allocate, .context = options.allocate_context};
+    options.allocate = allocate_unless_stingy;
+    options.allocate_context = &stingy;
+    struct pier_loop *loop = test_loop_with(&options);
+    static unsigned char got[sizeof(big)];
+    pattern_fill(big, sizeof(big), 9, 0);
+    for (int stream = STREAM_TCP4; stream <= STREAM_PAIR; stream++) {
+        for (unsigned sends = 0; sends < 3; sends++) {
+            struct tracked_handle a = {0};
+            struct tracked send[2] = {0}, receive = {0};
+            char byte;
+            if (!stream_available((enum stream)stream)) {
+                continue;
+            }
+            const pier_descriptor peer = tracked_raw_pair(loop, (enum stream)stream, &a);
+            tracked_receive(&a, &receive, &byte, 1, NULL);
+            for (unsigned i = 0; i < sends; i++) {
+                tracked_send(&a, &send[i], big + i * 2000000, 2000000, NULL);
+            }
+            run(loop, PIER_RUN_NO_WAIT);
+            const unsigned refused = stingy.refused;
+            stingy.refuses = true;
+            tracked_close_gracefully(&a, 3600 * PIER_SECOND, NULL);
+            CHECK_INT(stingy.refused, >, refused);
+            CHECK_INT(wait_for(&receive), ==, PIER_ECLOSED);
+            size_t read = 0;
+            SPIN_UNTIL(loop, read == sends * 2000000, {
+                const int64_t now = raw_receive_now(peer, got + read, sends * 2000000 - read);
+                CHECK(now > 0 || now == RAW_AGAIN);
+                read += now > 0 ? (size_t)now : 0;
+            });
+            RUN_UNTIL(loop, a.closes == 1);
+            CHECK_PATTERN(got, read, 9, 0);
+            raw_receive_end(peer);
+            for (unsigned i = 0; i < sends; i++) {
+                CHECK_INT(send[i].result, ==, 2000000);
+            }
+            stingy.refuses = false;
+            raw_close(peer);
+        }
+    }
+    test_loop_free(loop); /* which needs the allocator */
+}
+
+/* A second close isn't kept waiting by the sends. */
+static void without_memory_and_cut_short(void)
+{
+    struct pier_loop_options options = test_options();
+    struct stingy stingy = {.allocate = options.allocate, .context = options.allocate_context};
+    options.allocate = allocate_unless_stingy;
+    options.allocate_context = &stingy;
+    struct pier_loop *loop = test_loop_with(&options);
+    struct tracked_handle a = {0};
+    struct tracked send = {0}, queued = {0};
+    const pier_descriptor peer = tracked_raw_pair(loop, STREAM_PAIR, &a);
+    tracked_send(&a, &send, big, sizeof(big), NULL);
+    tracked_send(&a, &queued, big, sizeof(big), NULL);
+    run(loop, PIER_RUN_NO_WAIT);
+    stingy.refuses = true;
+    tracked_close_gracefully(&a, 3600 * PIER_SECOND, NULL);
+    run_quietly(loop, 5);
+    CHECK_INT(a.closes, ==, 0);
+    tracked_close(&a, NULL);
+    RUN_UNTIL(loop, a.closes == 1);
+    CHECK_INT(send.result, ==, PIER_ECLOSED);
+    CHECK_INT(queued.result, ==, PIER_ECLOSED);
+    stingy.refuses = false;
+    raw_close(peer);
+    test_loop_free(loop);
+}
+
+/* As many graceful closes at once as there were before take no memory any more. */
+static void many_allocate_once(void)
+{
+    struct pier_loop *loop = test_loop();
+    enum { COUNT = 50 };
+    uint64_t before = 0;
+    for (int round = 0; round < 6; round++) {
+        static struct tracked_handle a[COUNT], b[COUNT];
+        const unsigned count = round < 2 ? COUNT : COUNT / (unsigned)round;
+        if (round == 2) {
+            before = test_allocations_made();
+        }
+        memset(a, 0, sizeof(a));
+        memset(b, 0, sizeof(b));
+        for (unsigned i = 0; i < count; i++) {
+            tracked_pair(loop, STREAM_PAIR, &a[i], &b[i]);
+        }
+        for (unsigned i = 0; i < count; i++) {
+            tracked_close_gracefully(&a[i], 3600 * PIER_SECOND, NULL);
+        }
+        run_quietly(loop, 2);
+        for (unsigned i = 0; i < count; i++) {
+            CHECK_INT(a[i].closes, ==, 0);
+            tracked_close_gracefully(&b[i], 3600 * PIER_SECOND, NULL);
+        }
+        for (unsigned i = 0; i < count; i++) {
+            RUN_UNTIL(loop, a[i].closes == 1 && b[i].closes == 1);
+        }
+    }
+    CHECK_INT(test_allocations_made() - before, ==, 0);
+}
+
 const struct test graceful_tests[] = {
     TEST(graceful, finishes_queued_sends_tcp),
     TEST(graceful, finishes_queued_sends_unix),
@@ -241,5 +420,10 @@ const struct test graceful_tests[] = {
     TEST(graceful, inside_a_callback),
     TEST(graceful, writing_end_of_a_pipe),
     TEST(graceful, of_a_listener_and_an_unconnected_socket),
+    TEST(graceful, right_after_connect_and_send),
+    TEST(graceful, right_after_a_connect_that_fails),
+    TEST(graceful, without_memory),
+    TEST(graceful, without_memory_and_cut_short),
+    TEST(graceful, many_allocate_once),
     TEST_END,
 };

@@ -101,6 +101,22 @@ void test_check_detail(const char *file, int line, const char *call)
     }
 }
 
+void test_check_aborts(const char *file, int line, void (*action)(void), const char *function,
+                       const char *rule)
+{
+    char text[1000];
+    if (!platform_aborts(action, text, sizeof(text))) {
+        test_fail(file, line, "%s() didn't stop the program; it wrote \"%s\"", function, text);
+    }
+    const char *line_end = strchr(text, '\n');
+    if (line_end == NULL || line_end[1] != '\0') {
+        test_fail(file, line, "%s() didn't write one line: \"%s\"", function, text);
+    }
+    if (strstr(text, function) == NULL || strstr(text, rule) == NULL) {
+        test_fail(file, line, "the line doesn't name %s() and \"%s\": %s", function, rule, text);
+    }
+}
+
 void test_check_text(const char *file, int line, const char *expression, const char *left,
                      const char *right)
 {

@@ -108,6 +108,13 @@ _Noreturn void test_fail_values(const char *file, int line, const char *expressi
 
 void test_check_detail(const char *file, int line, const char *call);
 
+/* The action, run in a process of its own, must stop that as misuse does: with one line that names
+ * the function and has `rule` in it. It makes its loop itself, since loops don't cross a fork. */
+#define CHECK_ABORTS(action, function, rule) \
+    test_check_aborts(__FILE__, __LINE__, action, function, rule)
+void test_check_aborts(const char *file, int line, void (*action)(void), const char *function,
+                       const char *rule);
+
 #define CHECK_TEXT(left, right) test_check_text(__FILE__, __LINE__, #left, left, right)
 void test_check_text(const char *file, int line, const char *expression, const char *left,
                      const char *right);

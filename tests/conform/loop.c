@@ -158,6 +158,11 @@ static void backend_from_the_environment(void)
     struct pier_loop *loop = test_loop_with(&options);
     CHECK_TEXT(pier_loop_backend(loop), test_backend());
     test_loop_free(loop);
+    options.backend = ""; /* the same */
+    loop = test_loop_with(&options);
+    CHECK_TEXT(pier_loop_backend(loop), test_backend());
+    test_loop_free(loop);
+    options.backend = NULL;
     platform_set_environment("PIER_BACKEND", "teleport");
     loop = NULL;
     CHECK_REFUSED(pier_loop_new(&loop, &options), PIER_EINVAL);

@@ -13,21 +13,6 @@ static struct pier_loop *new_loop(void)
     return loop;
 }
 
-static void expect_abort(void (*action)(void), const char *function, const char *rule)
-{
-    char text[1000];
-    if (!platform_aborts(action, text, sizeof(text))) {
-        FAIL("%s() didn't stop the program; it wrote \"%s\"", function, text);
-    }
-    const char *line_end = strchr(text, '\n');
-    if (line_end == NULL || line_end[1] != '\0') {
-        FAIL("%s() didn't write one line: \"%s\"", function, text);
-    }
-    if (strstr(text, function) == NULL || strstr(text, rule) == NULL) {
-        FAIL("the line doesn't name %s() and \"%s\": %s", function, rule, text);
-    }
-}
-
 static void do_nothing(struct pier_op *op)
 {
     (void)op;
@@ -86,11 +71,11 @@ static void resubmit_in_event(void)
 
 static void op_in_flight(void)
 {
-    expect_abort(submit_receive_twice, "pier_receive", "in flight");
-    expect_abort(submit_send_in_flight_as_receive, "pier_send", "in flight");
-    expect_abort(submit_timer_twice, "pier_timer", "in flight");
-    expect_abort(post_twice, "pier_post", "in flight");
-    expect_abort(resubmit_in_event, "pier_timer", "in flight");
+    CHECK_ABORTS(submit_receive_twice, "pier_receive", "in flight");
+    CHECK_ABORTS(submit_send_in_flight_as_receive, "pier_send", "in flight");
+    CHECK_ABORTS(submit_timer_twice, "pier_timer", "in flight");
+    CHECK_ABORTS(post_twice, "pier_post", "in flight");
+    CHECK_ABORTS(resubmit_in_event, "pier_timer", "in flight");
 }
 
 static void receive_without_callback(void)
@@ -119,10 +104,10 @@ static void shutdown_without_callback(void)
 
 static void no_callback(void)
 {
-    expect_abort(receive_without_callback, "pier_receive", "completion function");
-    expect_abort(timer_without_callback, "pier_timer", "completion function");
-    expect_abort(post_without_callback, "pier_post", "completion function");
-    expect_abort(shutdown_without_callback, "pier_shutdown", "completion function");
+    CHECK_ABORTS(receive_without_callback, "pier_receive", "completion function");
+    CHECK_ABORTS(timer_without_callback, "pier_timer", "completion function");
+    CHECK_ABORTS(post_without_callback, "pier_post", "completion function");
+    CHECK_ABORTS(shutdown_without_callback, "pier_shutdown", "completion function");
 }
 
 static void on_other_thread(void (*body)(void *))
@@ -203,12 +188,12 @@ static void run_on_other_thread(void)
 
 static void wrong_thread(void)
 {
-    expect_abort(receive_on_other_thread, "pier_receive", "thread");
-    expect_abort(send_on_other_thread, "pier_send", "thread");
-    expect_abort(timer_on_other_thread, "pier_timer", "thread");
-    expect_abort(cancel_on_other_thread, "pier_cancel", "thread");
-    expect_abort(close_on_other_thread, "pier_close", "thread");
-    expect_abort(run_on_other_thread, "pier_loop_run", "thread");
+    CHECK_ABORTS(receive_on_other_thread, "pier_receive", "thread");
+    CHECK_ABORTS(send_on_other_thread, "pier_send", "thread");
+    CHECK_ABORTS(timer_on_other_thread, "pier_timer", "thread");
+    CHECK_ABORTS(cancel_on_other_thread, "pier_cancel", "thread");
+    CHECK_ABORTS(close_on_other_thread, "pier_close", "thread");
+    CHECK_ABORTS(run_on_other_thread, "pier_loop_run", "thread");
 }
 
 static void run_inside(struct pier_op *op)
@@ -252,9 +237,9 @@ static void free_in_callback(void)
 
 static void nested_run(void)
 {
-    expect_abort(run_in_callback, "pier_loop_run", "callback");
-    expect_abort(drain_in_callback, "pier_loop_drain", "callback");
-    expect_abort(free_in_callback, "pier_loop_free", "callback");
+    CHECK_ABORTS(run_in_callback, "pier_loop_run", "callback");
+    CHECK_ABORTS(drain_in_callback, "pier_loop_drain", "callback");
+    CHECK_ABORTS(free_in_callback, "pier_loop_free", "callback");
 }
 
 static void free_with_timer(void)
@@ -280,9 +265,9 @@ static void free_with_handle(void)
 
 static void loop_freed_too_early(void)
 {
-    expect_abort(free_with_timer, "pier_loop_free", "in flight");
-    expect_abort(free_with_background_op, "pier_loop_free", "in flight");
-    expect_abort(free_with_handle, "pier_loop_free", "open");
+    CHECK_ABORTS(free_with_timer, "pier_loop_free", "in flight");
+    CHECK_ABORTS(free_with_background_op, "pier_loop_free", "in flight");
+    CHECK_ABORTS(free_with_handle, "pier_loop_free", "open");
 }
 
 static void adopt_again(void)
@@ -301,8 +286,8 @@ static void open_into_open_handle(void)
 
 static void adopted_or_opened_twice(void)
 {
-    expect_abort(adopt_again, "pier_adopt", "already");
-    expect_abort(open_into_open_handle, "pier_open_socket", "already");
+    CHECK_ABORTS(adopt_again, "pier_adopt", "already");
+    CHECK_ABORTS(open_into_open_handle, "pier_open_socket", "already");
 }
 
 /* Nothing of this is misuse, though it looks like it. */

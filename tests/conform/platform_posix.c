@@ -230,6 +230,21 @@ int platform_descriptor_count(void)
     return count;
 }
 
+unsigned platform_descriptor_room(void)
+{
+    struct rlimit limit;
+    CHECK_INT(getrlimit(RLIMIT_NOFILE, &limit), ==, 0);
+    if (limit.rlim_cur < limit.rlim_max) {
+        const struct rlimit raised = {limit.rlim_max, limit.rlim_max};
+        if (setrlimit(RLIMIT_NOFILE, &raised) == 0) { /* macOS refuses what it calls unlimited */
+            limit = raised;
+        }
+    }
+    const rlim_t used = (rlim_t)platform_descriptor_count(), most = 1 << 20;
+    const rlim_t allowed = limit.rlim_cur < most ? limit.rlim_cur : most;
+    return allowed > used ? (unsigned)(allowed - used) : 0;
+}
+
 void platform_temporary_path(char *text, size_t size)
 {
     static unsigned serial;

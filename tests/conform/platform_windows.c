@@ -298,6 +298,12 @@ int platform_descriptor_count(void)
     return count;
 }
 
+/* There is no limit of the process's own, only of memory. */
+unsigned platform_descriptor_room(void)
+{
+    return 1 << 14;
+}
+
 void platform_temporary_path(char *text, size_t size)
 {
     static unsigned serial;

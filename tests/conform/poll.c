@@ -515,11 +515,49 @@ static void drained_with_the_loop(void)
     raw_close(ends[1]);
 }
 
+/* PIER_HANGUP is always reported, also when it's all that was asked for; and before the peer has
+ * gone there is nothing to report. */
+static void hang_up_alone(void)
+{
+    if (lacks_poll()) {
+        return;
+    }
+    struct pier_loop *loop = test_loop();
+    for (int i = 0; i < 8; i++) {
+        struct tracked one = {0}, each = {0};
+        pier_descriptor ends[2];
+        raw_pair(ends);
+        tracked_poll(loop, &one, ends[0], PIER_HANGUP, NULL);
+        tracked_poll_each(loop, &each, ends[0], PIER_HANGUP, NULL);
+        if ((i & 1) != 0) {
+            run_quietly(loop, 2);
+            CHECK(one.in_flight && each.events == 0);
+        }
+        if ((i & 2) != 0) {
+            raw_send(ends[1], "data", 4);
+            run_quietly(loop, 2);
+            CHECK(one.in_flight && each.events == 0);
+        }
+        if ((i & 4) != 0) {
+            raw_reset(ends[1]);
+        } else {
+            raw_close(ends[1]);
+        }
+        CHECK_INT(wait_for(&one), ==, PIER_HANGUP);
+        RUN_UNTIL(loop, each.events > 0);
+        CHECK_INT(each.result, ==, PIER_HANGUP);
+        tracked_cancel(&each);
+        CHECK_INT(wait_for(&each), ==, PIER_ECANCELED);
+        raw_close(ends[0]);
+    }
+}
+
 const struct test poll_tests[] = {
     TEST(poll, readable_and_writable),
     TEST(poll, pipes_or_not),
     TEST(poll, both_events_with_one_op),
     TEST(poll, hang_up),
+    TEST(poll, hang_up_alone),
     TEST(poll, repeats_while_it_holds),
     TEST(poll, paused_does_not_repeat),
     TEST(poll, several_on_one_descriptor),

@@ -29,6 +29,18 @@ extern const struct test steady_tests[];
 extern const struct test writer_tests[];
 extern const struct test adopted_tests[];
 extern const struct test misuse_tests[];
+extern const struct test events_tests[];
+extern const struct test stalled_tests[];
+extern const struct test vectors_tests[];
+extern const struct test unconnected_tests[];
+extern const struct test unopened_tests[];
+extern const struct test close_again_tests[];
+extern const struct test drain_tests[];
+extern const struct test elsewhere_tests[];
+extern const struct test thread_ends_tests[];
+extern const struct test notifications_tests[];
+extern const struct test detached_tests[];
+extern const struct test abi_tests[];
 
 /* posix_*.c */
 extern const struct test descriptors_tests[];
@@ -36,6 +48,7 @@ extern const struct test limits_tests[];
 extern const struct test fork_tests[];
 extern const struct test reuse_tests[];
 extern const struct test signals_tests[];
+extern const struct test exclusive_tests[];
 
 /* windows_*.c */
 extern const struct test windows_tests[], windows_unix_tests[];

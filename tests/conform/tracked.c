@@ -12,7 +12,8 @@ static _Atomic int64_t in_flight;
 static _Atomic uint64_t sequence;
 
 static _Thread_local bool in_callback;
-static _Thread_local bool in_call; /* inside a submit, cancel or close */
+static _Thread_local bool in_call;                   /* inside a submit, cancel or close */
+static _Thread_local const struct pier_op *in_event; /* in its callback with PIER_MORE */
 
 int64_t tracked_in_flight(void)
 {
@@ -121,6 +122,23 @@ static void check_terminal(const struct tracked *tracked)
     }
 }
 
+/* Whatever its callback did, an event is what it was until that returns; unless the op was taken
+ * out of flight, which only pier_timer_stop() does. */
+static void check_still_whole(const struct pier_op *op, const struct pier_op *before)
+{
+    if (in_event == NULL) {
+        return;
+    }
+    in_event = NULL;
+    CHECK_INT(op->result, ==, before->result);
+    CHECK_INT(op->flags, ==, before->flags);
+    CHECK_INT(op->done, ==, before->done);
+    if ((op->flags & PIER_LENT) != 0) {
+        CHECK(op->data == before->data);
+        CHECK_INT(op->size, ==, before->size);
+    }
+}
+
 static void check_completion(const struct tracked *tracked)
 {
     CHECK(!in_call);
@@ -154,11 +172,14 @@ static void on_completion(struct pier_op *op)
         }
         atomic_fetch_sub(&in_flight, 1);
     }
+    const struct pier_op before = *op;
+    in_event = (op->flags & PIER_MORE) != 0 ? op : NULL;
     in_callback = true;
     if (tracked->then != NULL) {
         tracked->then(tracked);
     }
     in_callback = false;
+    check_still_whole(op, &before);
 }
 
 static void on_closed(struct pier_handle *pier_handle)
@@ -529,70 +550,9 @@ bool tracked_timer_stop(struct tracked *tracked)
     CHECK(!stopped || tracked->in_flight);
     CHECK(!stopped || !pier_op_pending(&tracked->op));
     if (stopped) {
+        in_event = in_event == &tracked->op ? NULL : in_event;
         tracked->in_flight = false;
         atomic_fetch_sub(&in_flight, 1);
     }
     return stopped;
-}
-
-/* ---- the simple cases of a test -------------------------------------------------------------- */
-
-static void check_at(const char *file, int line, const char *what, int64_t value, int64_t expected)
-{
-    if (value != expected) {
-        test_fail_values(file, line, what, value, expected);
-    }
-}
-
-int64_t wait_for_at(const char *file, int line, struct tracked *tracked)
-{
-    RUN_UNTIL_AT(file, line, tracked->loop, !tracked->in_flight);
-    return tracked->result;
-}
-
-void send_all_at(const char *file, int line, struct tracked_handle *handle, const void *memory,
-                 size_t size)
-{
-    struct tracked send = {0};
-    tracked_send(handle, &send, memory, size, NULL);
-    check_at(file, line, "result of send_all()", wait_for_at(file, line, &send), (int64_t)size);
-}
-
-void receive_all_at(const char *file, int line, struct tracked_handle *handle, void *memory,
-                    size_t size)
-{
-    struct tracked receive = {0};
-    for (size_t got = 0; got < size; got += (size_t)receive.result) {
-        tracked_receive(handle, &receive, (char *)memory + got, size - got, NULL);
-        if (wait_for_at(file, line, &receive) <= 0) {
-            test_fail_values(file, line, "receive_all(): result after so many bytes",
-                             receive.result, (int64_t)got);
-        }
-    }
-}
-
-void receive_end_at(const char *file, int line, struct tracked_handle *handle)
-{
-    struct tracked receive = {0};
-    char byte;
-    tracked_receive(handle, &receive, &byte, 1, NULL);
-    check_at(file, line, "result of receive_end()", wait_for_at(file, line, &receive), 0);
-}
-
-void close_and_wait_at(const char *file, int line, struct tracked_handle *handle)
-{
-    tracked_close(handle, NULL);
-    RUN_UNTIL_AT(file, line, handle->loop, handle->closes == 1);
-}
-
-void check_usable_at(const char *file, int line, struct tracked_handle *handle,
-                     pier_descriptor peer)
-{
-    char byte = 0;
-    send_all_at(file, line, handle, "?", 1);
-    raw_receive(peer, &byte, 1);
-    check_at(file, line, "byte to the peer of check_usable()", byte, '?');
-    raw_send(peer, "!", 1);
-    receive_all_at(file, line, handle, &byte, 1);
-    check_at(file, line, "byte from the peer of check_usable()", byte, '!');
 }

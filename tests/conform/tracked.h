@@ -4,7 +4,8 @@
  * before them. Each completion is then checked against section 3 of the design: inside a run of
  * its loop, on that thread, not nested and not inside a submitting call; one terminal
  * completion per submit; PIER_MORE, PIER_EOF and PIER_LENT where they belong; result and done
- * consistent; nothing with PIER_MORE after close or pause; every op of a handle completed
+ * consistent; nothing with PIER_MORE after close or pause; an event unchanged until its callback
+ * returns, whatever that did; every op of a handle completed
  * before the handle's close callback. What a completion brought stays in the struct for the
  * test to look at. */
 

@@ -138,8 +138,8 @@ void pier__ready_event_slow(struct pier_loop *loop, struct pier_handle *handle, 
         events |= PIER__READ | ((events & (PIER__ERROR | PIER__HANGUP)) ? PIER__WRITE : 0);
         handle->bits_ |= PIER__HUNG_UP;
     }
-    if (mode == PIER__POLLER_ONE_SHOT) {
-        pier__ready_note_interest(handle, 0);
+    if (mode == PIER__POLLER_ONE_SHOT && !(handle->bits_ & PIER__SHARED)) {
+        pier__ready_note_interest(handle, 0); /* exclusive interest isn't of one shot: epoll.c */
     }
     if (PIER__UNLIKELY(loop->completed.head != NULL)) {
         pier__loop_deliver(loop);
@@ -339,9 +339,11 @@ void pier__ready_shut(struct pier_handle *handle)
     struct pier_loop *loop = handle->loop_;
     const struct pier__poller *poller = pier__ready_of(loop)->poller;
     /* A descriptor that others share, by dup() or in a child, stays registered after close. An edge
-     * is told of once, and dropped; a level would be told of for ever. */
+     * is told of once, and dropped; a level would be told of for ever, and an exclusive wake-up
+     * would go to nobody (conform: exclusive.closed). */
     if (handle->engine_.ready.interest != 0 &&
-        (!poller->close_removes || (handle->bits_ & (PIER__ADOPTED | PIER__LEVELED)))) {
+        (!poller->close_removes ||
+         (handle->bits_ & (PIER__ADOPTED | PIER__LEVELED | PIER__SHARED)))) {
         set_interest(loop, handle, 0);
     }
     loop->counters.system_calls++;
