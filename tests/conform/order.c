@@ -409,6 +409,69 @@ static void silent_send_that_has_to_wait(void)
     raw_close(peer);
 }
 
+/* Sends that are over at once, each from the completion of the one before; the last one's cancels
+ * a receive that waits elsewhere. */
+struct chain {
+    struct tracked_handle a, waiting;
+    struct tracked trigger, sends[4], receive, each;
+    unsigned left, sent;
+    bool overtaken;
+};
+
+static void cancel_at_the_end(struct tracked *tracked)
+{
+    struct chain *chain = tracked->context;
+    if (chain->left-- == 0) {
+        tracked_cancel(&chain->receive);
+        return;
+    }
+    struct tracked *send = &chain->sends[chain->sent++];
+    send->context = chain;
+    tracked_send(&chain->a, send, "a", 1, cancel_at_the_end);
+}
+
+static void start_chain(struct tracked *tracked)
+{
+    struct chain *chain = tracked->context;
+    if (chain->sent == 0 && (tracked->flags & PIER_MORE) != 0) {
+        cancel_at_the_end(tracked);
+    }
+}
+
+static void note_overtaking(struct tracked *tracked)
+{
+    struct chain *chain = tracked->context;
+    chain->overtaken = chain->overtaken || chain->receive.in_flight;
+}
+
+/* What comes for a multishot receive doesn't overtake the end of the receive before it, which was
+ * cancelled by a completion that was delivered before the event. */
+static void events_after_the_end_before_them(void)
+{
+    const enum stream kinds[] = {STREAM_PAIR, STREAM_TCP4};
+    for (unsigned i = 0; i < 2 * 4; i++) {
+        struct pier_loop *loop = test_loop();
+        struct chain chain = {.left = i % 4};
+        char memory[8];
+        const pier_descriptor first = tracked_raw_pair(loop, kinds[i / 4], &chain.a);
+        const pier_descriptor second = tracked_raw_pair(loop, kinds[i / 4], &chain.waiting);
+        chain.trigger.context = chain.receive.context = chain.each.context = &chain;
+        tracked_receive_each(&chain.a, &chain.trigger, start_chain);
+        tracked_receive(&chain.waiting, &chain.receive, memory, sizeof(memory), NULL);
+        tracked_receive_each(&chain.waiting, &chain.each, note_overtaking);
+        run_quietly(loop, 5);
+        raw_send(first, "x", 1);
+        raw_send(second, "more than there is memory for", 29);
+        RUN_UNTIL(loop, chain.receive.completions == 1 && chain.each.events > 0);
+        CHECK(!chain.overtaken);
+        close_and_wait(&chain.a);
+        close_and_wait(&chain.waiting);
+        raw_close(first);
+        raw_close(second);
+        test_loop_free(loop);
+    }
+}
+
 const struct test order_tests[] = {
     TEST(order, many_queued_sends_tcp),
     TEST(order, many_queued_sends_unix),
@@ -426,5 +489,6 @@ const struct test order_tests[] = {
     TEST(order, shutdown_waits_for_sends),
     TEST(order, silent_sends),
     TEST(order, silent_send_that_has_to_wait),
+    TEST(order, events_after_the_end_before_them),
     TEST_END,
 };

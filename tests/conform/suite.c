@@ -21,6 +21,7 @@ const struct test *const suite_areas[] = {
     threads_tests,
     poll_tests,
     loop_tests,
+    drain_rounds_tests,
     embed_tests,
     small_queue_tests,
     steady_tests,

@@ -23,6 +23,7 @@ extern const struct test timers_tests[];
 extern const struct test threads_tests[];
 extern const struct test poll_tests[];
 extern const struct test loop_tests[];
+extern const struct test drain_rounds_tests[];
 extern const struct test embed_tests[];
 extern const struct test small_queue_tests[];
 extern const struct test steady_tests[];

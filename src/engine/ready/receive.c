@@ -136,6 +136,23 @@ static void accept_one(struct pier_loop *loop, struct pier_handle *handle, struc
     }
 }
 
+/* Whether an op that was before this one in its handle's queue has finished and isn't called back
+ * yet. Events are delivered at once, and must not overtake that. What is in the completed queue was
+ * put there by the callbacks of the delivery just before, and comes with the next one: so each op is
+ * looked at about once, however many there are. */
+PIER__COLD static bool is_behind(const struct pier_loop *loop, const struct pier_op *op)
+{
+    if ((op->bits_ & PIER__MULTISHOT) == 0) {
+        return false; /* it completes through the same queue */
+    }
+    const struct pier_op *done = loop->completed.head;
+    while (done != NULL &&
+           (done->owner_ != op->owner_ || pier__op_direction(done) != PIER__RECEIVING)) {
+        done = done->next_;
+    }
+    return done != NULL;
+}
+
 bool pier__ready_receive(struct pier_loop *loop, struct pier_handle *handle, uint64_t key)
 {
     for (unsigned left = loop->options.receives_max, weight = 1; left > 0;
@@ -145,6 +162,9 @@ bool pier__ready_receive(struct pier_loop *loop, struct pier_handle *handle, uin
             return true;
         }
         weight = 1;
+        if (PIER__UNLIKELY(loop->completed.head != NULL) && is_behind(loop, op)) {
+            break;
+        }
         if (PIER__LIKELY(op->kind_ == PIER__OP_RECEIVE_LENT)) {
             weight = receive_lent(loop, handle, op);
         } else if (op->kind_ == PIER__OP_RECEIVE) {
