@@ -29,8 +29,10 @@ const struct test *const suite_areas[] = {
     misuse_tests,
 #ifdef CONFORM_POSIX
     descriptors_tests,
+    files_tests,
     limits_tests,
     fork_tests,
+    refused_tests,
     reuse_tests,
     signals_tests,
 #else

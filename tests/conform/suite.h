@@ -32,8 +32,10 @@ extern const struct test misuse_tests[];
 
 /* posix_*.c */
 extern const struct test descriptors_tests[];
+extern const struct test files_tests[];
 extern const struct test limits_tests[];
 extern const struct test fork_tests[];
+extern const struct test refused_tests[];
 extern const struct test reuse_tests[];
 extern const struct test signals_tests[];
 
