@@ -460,6 +460,42 @@ static void several_loops_in_any_order(void)
     }
 }
 
+static void resume_in_the_child(void *context)
+{
+    struct family *family = context;
+    CHECK_OK(pier_loop_after_fork(family->loop));
+    tracked_resume(&family->each);
+    raw_send(family->peer, "child", 5);
+    RUN_UNTIL(family->loop, family->received == 13);
+    CHECK_INT(drain(family->loop, 20 * PIER_SECOND), ==, 0);
+    test_loop_free(family->loop);
+}
+
+/* Data that a paused receive had from the kernel before the fork is delivered in both. */
+static void data_held_back(void)
+{
+    struct family family = {0};
+    if (lacks_fork()) {
+        return;
+    }
+    begin_family(&family);
+    raw_send(family.peer, "held", 4);
+    RUN_UNTIL(family.loop, family.received == 4);
+    tracked_pause(&family.each);
+    raw_send(family.peer, "back", 4);
+    run_quietly(family.loop, 10);
+    /* Only what the kernel has handed over is held: the rest is the first one's to read it. */
+    if (raw_available(family.a.handle.descriptor_) == 0) {
+        end_child(begin_child(resume_in_the_child, &family));
+        tracked_resume(&family.each);
+        RUN_UNTIL(family.loop, family.received == 8);
+    } else {
+        tracked_resume(&family.each);
+    }
+    check_parent(&family);
+    end_family(&family);
+}
+
 struct half_closed {
     struct pier_loop *loop;
     struct tracked_handle a;
@@ -506,6 +542,7 @@ const struct test fork_tests[] = {
     TEST(fork, polls_and_cancels_in_both),
     TEST(fork, child_that_ignores_it),
     TEST(fork, several_loops_in_any_order),
+    TEST(fork, data_held_back),
     TEST(fork, between_close_and_its_callback),
     TEST_END,
 };

@@ -232,7 +232,7 @@ static int renew(struct pier_loop *loop, struct pier__uring *uring, bool send)
     uring->quick = 0;
     close_ring(loop, &old);
     pier__sys_close(old.wake);
-    pier__uring_buffers_after_fork(loop);
+    pier__uring_buffers_anew(loop);
     ask_again(loop, &old, send);
     pier__loop_visit(loop, pier__uring_poll_anew, NULL);
     return 0;

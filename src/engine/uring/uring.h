@@ -334,7 +334,7 @@ void pier__uring_read_lent(struct pier_loop *loop, struct pier_handle *handle, s
 bool pier__uring_make_buffers(struct pier_loop *loop);
 void pier__uring_buffers_close(struct pier_loop *loop);
 void pier__uring_names_free(struct pier_loop *loop);
-void pier__uring_buffers_after_fork(struct pier_loop *loop);
+void pier__uring_buffers_anew(struct pier_loop *loop);
 bool pier__uring_buffer_returned(struct pier_loop *loop, struct pier_buffer *buffer);
 /* Gives the kernel what it should have. Whether it has a buffer to put data in. */
 bool pier__uring_have_buffers(struct pier_loop *loop);
