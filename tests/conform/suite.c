@@ -32,6 +32,7 @@ const struct test *const suite_areas[] = {
     files_tests,
     limits_tests,
     fork_tests,
+    network_tests,
     refused_tests,
     reuse_tests,
     signals_tests,
