@@ -209,8 +209,8 @@ static void each_system_call_refused(void)
 
 /* ---- no more threads */
 
-/* A file system that wants its files flushed when they are closed, which takes a thread on io_uring:
- * the root of most containers. Elsewhere this is a file like any other. */
+/* A file system that wants its files flushed when they are closed, for which io_uring takes a
+ * thread: the root of most containers. Elsewhere this is a file like any other. */
 static void without_threads(void *context)
 {
     (void)context;

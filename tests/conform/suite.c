@@ -19,6 +19,7 @@ const struct test *const suite_areas[] = {
     fairness_tests,
     timers_tests,
     threads_tests,
+    handover_tests,
     poll_tests,
     loop_tests,
     embed_tests,

@@ -21,6 +21,7 @@ extern const struct test buffers_tests[];
 extern const struct test fairness_tests[];
 extern const struct test timers_tests[];
 extern const struct test threads_tests[];
+extern const struct test handover_tests[];
 extern const struct test poll_tests[];
 extern const struct test loop_tests[];
 extern const struct test embed_tests[];
