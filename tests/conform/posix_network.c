@@ -32,7 +32,7 @@ static void be_router(int ready, int linked)
     }
     configure("ip addr add 10.77.0.2/24 dev pier-router; ip link set pier-router up;"
               "ip link set lo up;"
-              "echo 1 >/proc/sys/net/ipv4/ip_forward;"
+              "echo 1 >/proc/sys/net/ipv4/ip_forward; echo 0 >/proc/sys/net/ipv4/icmp_ratelimit;"
               "ip route add unreachable 10.99.0.0/16");
     if (write(ready, &byte, 1) != 1) {
         _exit(CHILD_SKIPS);
