@@ -484,14 +484,12 @@ static void data_held_back(void)
     tracked_pause(&family.each);
     raw_send(family.peer, "back", 4);
     run_quietly(family.loop, 10);
-    /* Only what the kernel has handed over is held: the rest is the first one's to read it. */
+    /* Only what the kernel has handed over is held: the rest is for whoever reads it first. */
     if (raw_available(family.a.handle.descriptor_) == 0) {
         end_child(begin_child(resume_in_the_child, &family));
-        tracked_resume(&family.each);
-        RUN_UNTIL(family.loop, family.received == 8);
-    } else {
-        tracked_resume(&family.each);
     }
+    tracked_resume(&family.each);
+    RUN_UNTIL(family.loop, family.received == 8);
     check_parent(&family);
     end_family(&family);
 }
