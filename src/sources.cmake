@@ -82,9 +82,11 @@ else()
       src/engine/uring/accept.c
       src/engine/uring/buffers.c
       src/engine/uring/fast.c
+      src/engine/uring/open.c
       src/engine/uring/ops.c
       src/engine/uring/poll.c
       src/engine/uring/receive.c
+      src/engine/uring/send.c
       src/engine/uring/uring.c)
     list(APPEND sys_sources src/sys/linux_uring.c)
   endif()

@@ -120,6 +120,9 @@ static inline pier_descriptor pier__loop_wake_descriptor(const struct pier_loop 
     return loop->core.wake_descriptor;
 }
 
+/* Nobody else is about to wake the loop, or will before it falls asleep again. */
+void pier__loop_settle(struct pier_loop *loop);
+
 /* The descriptor that a foreign loop watches is gone, and has to be asked for again. */
 static inline void pier__loop_unembed(struct pier_loop *loop)
 {

@@ -41,6 +41,14 @@ PIER__NOINLINE void pier__remote_push_and_wake(struct pier_loop *loop, struct pi
     pier__atomic_add(&loop->core.waking, UINT32_MAX); /* one less */
 }
 
+void pier__loop_settle(struct pier_loop *loop)
+{
+    pier__loop_awake(loop);
+    while (pier__atomic_load(&loop->core.waking) != 0) {
+        pier__sys_yield(); /* a post or notification that has begun is over soon */
+    }
+}
+
 PIER__NOINLINE static void deliver_notification(struct pier_loop *loop, struct pier_op *op)
 {
     if (op->bits_ & PIER__PAUSED && !pier__op_is_ending(op)) {

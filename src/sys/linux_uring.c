@@ -134,6 +134,12 @@ void pier__sys_uring_close(struct io_uring *ring)
     io_uring_queue_exit(ring);
 }
 
+void pier__sys_uring_disown(struct io_uring *ring)
+{
+    ring->int_flags &= (uint8_t)~PIER__RING_IS_REGISTERED;
+    ring->enter_ring_fd = ring->ring_fd;
+}
+
 int pier__sys_uring_enable(struct io_uring *ring)
 {
     PIER__FAULT(URING_REGISTER);

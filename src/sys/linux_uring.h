@@ -29,6 +29,9 @@ struct pier__uring_features {
 int pier__sys_uring_open(struct io_uring *ring, unsigned entries, unsigned completions,
                          struct pier__uring_features *features);
 void pier__sys_uring_close(struct io_uring *ring);
+/* The ring is left to another thread than the one that enabled it: without the entry in that
+ * thread's table of rings, which is another ring's in this one's. */
+void pier__sys_uring_disown(struct io_uring *ring);
 /* Enables the ring for this thread. */
 int pier__sys_uring_enable(struct io_uring *ring);
 /* Whether multishot receives may have a limit: tried on an enabled ring that nobody uses. */

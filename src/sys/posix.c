@@ -181,20 +181,31 @@ static size_t cautious_size(pier_descriptor descriptor, size_t size)
     return size < most ? size : most;
 }
 
+#ifdef __linux__
+/* Whether pwritev2() may have failed because the kernel doesn't know the flag, or a sandbox the
+ * call. */
+static bool may_lack_flag(int error)
+{
+    return error == EOPNOTSUPP || error == EINVAL || error == ENOSYS || error == EPERM ||
+           error == EACCES;
+}
+#endif
+
 /* writev() that doesn't raise SIGPIPE where the caller hasn't turned the signal off. Linux 6.18 has
  * a flag for it; else the signal is blocked for the call and, if the call raised it, taken. */
 static ssize_t write_quietly(int descriptor, const struct iovec *pieces, int count)
 {
 #ifdef __linux__
     static int flag_missing;
+    int refused = 0;
     if (!pier__atomic_load_relaxed(&flag_missing)) {
         /* musl before 1.2.5 has no function for it. */
         ssize_t result = syscall(SYS_pwritev2, descriptor, pieces, count, -1L, -1L,
                                  0x100 /* RWF_NOSIGNAL */);
-        if (result >= 0 || (errno != EOPNOTSUPP && errno != EINVAL && errno != ENOSYS)) {
+        if (result >= 0 || !may_lack_flag(errno)) {
             return result;
         }
-        pier__atomic_store(&flag_missing, 1);
+        refused = errno;
     }
 #endif
     sigset_t pipe_signal, before, pending;
@@ -205,6 +216,12 @@ static ssize_t write_quietly(int descriptor, const struct iovec *pieces, int cou
     pthread_sigmask(SIG_BLOCK, &pipe_signal, &before);
     ssize_t result = writev(descriptor, pieces, count);
     int error = errno;
+#ifdef __linux__
+    /* The file itself may refuse a write with EPERM, and nothing is learnt of the flag then. */
+    if (refused != 0 && (result >= 0 || error != refused)) {
+        pier__atomic_store(&flag_missing, 1);
+    }
+#endif
     if (result < 0 && error == EPIPE && !was_pending && sigpending(&pending) == 0 &&
         sigismember(&pending, SIGPIPE) == 1) {
         int taken;

@@ -3,6 +3,7 @@
 
 #include "suite.h"
 
+#include <sys/mman.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
@@ -355,6 +356,181 @@ static void child_that_ignores_it(void)
     end_family(&family);
 }
 
+/* What a child keeps where the parent's rings were: as much as it can get of each size that these
+ * may have. */
+#define MAPPINGS 64
+#define MAPPING_BYTES 65536
+
+struct mappings {
+    unsigned char *at[MAPPINGS];
+};
+
+static void map_memory(struct mappings *mappings)
+{
+    for (int i = 0; i < MAPPINGS; i++) {
+        const size_t bytes = MAPPING_BYTES >> i % 5;
+        void *memory = mmap(NULL, bytes, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1,
+                            0);
+        CHECK(memory != MAP_FAILED);
+        mappings->at[i] = memory;
+        memset(memory, i + 1, bytes);
+    }
+}
+
+/* Touching what was unmapped ends the child. */
+static void check_memory(const struct mappings *mappings)
+{
+    for (int i = 0; i < MAPPINGS; i++) {
+        for (int j = 0; j < MAPPING_BYTES >> i % 5; j++) {
+            CHECK_INT(mappings->at[i][j], ==, i + 1);
+        }
+    }
+}
+
+#define LOOPS 3
+
+struct families {
+    struct family each[LOOPS];
+    unsigned order; /* of LOOPS! */
+    bool frees;     /* without making the loops anew */
+    bool maps;
+};
+
+static const unsigned char orders[][LOOPS] = {{0, 1, 2}, {0, 2, 1}, {1, 0, 2},
+                                              {1, 2, 0}, {2, 0, 1}, {2, 1, 0}};
+
+static void use_in_the_child(struct family *family)
+{
+    raw_send(family->peer, "child", 5);
+    RUN_UNTIL(family->loop, family->received >= 5);
+    pier_notify(&family->notify.op);
+    RUN_UNTIL(family->loop, family->notify.events > 0);
+}
+
+static void several_in_the_child(void *context)
+{
+    struct families *families = context;
+    const unsigned char *order = orders[families->order];
+    struct mappings mappings;
+    if (families->maps) {
+        map_memory(&mappings);
+    }
+    for (int i = 0; i < LOOPS; i++) {
+        struct family *family = &families->each[order[i]];
+        if (families->frees) {
+            test_loop_free(family->loop);
+        } else {
+            CHECK_OK(pier_loop_after_fork(family->loop));
+        }
+    }
+    for (int i = 0; i < LOOPS && !families->frees; i++) {
+        use_in_the_child(&families->each[i]);
+    }
+    for (int i = 0; i < LOOPS && !families->frees; i++) {
+        struct family *family = &families->each[order[i]];
+        CHECK_INT(drain(family->loop, 20 * PIER_SECOND), ==, 0);
+        test_loop_free(family->loop);
+    }
+    if (families->maps) {
+        check_memory(&mappings);
+    }
+}
+
+/* Whatever the child has put where the parent's loops had something, it is the child's; and so are
+ * its new loops, in whatever order they are made. */
+static void several_loops_in_any_order(void)
+{
+    static struct families families;
+    if (lacks_fork()) {
+        return;
+    }
+    for (int i = 0; i < LOOPS; i++) {
+        begin_family(&families.each[i]);
+    }
+    for (families.order = 0; families.order < COUNT_OF(orders); families.order++) {
+        for (unsigned how = 0; how < 4; how++) {
+            families.frees = (how & 1) != 0;
+            families.maps = (how & 2) != 0;
+            end_child(begin_child(several_in_the_child, &families));
+        }
+    }
+    for (int i = 0; i < LOOPS; i++) {
+        check_parent(&families.each[i]);
+        end_family(&families.each[i]);
+    }
+}
+
+static void resume_in_the_child(void *context)
+{
+    struct family *family = context;
+    CHECK_OK(pier_loop_after_fork(family->loop));
+    tracked_resume(&family->each);
+    raw_send(family->peer, "child", 5);
+    RUN_UNTIL(family->loop, family->received == 13);
+    CHECK_INT(drain(family->loop, 20 * PIER_SECOND), ==, 0);
+    test_loop_free(family->loop);
+}
+
+/* Data that a paused receive had from the kernel before the fork is delivered in both. */
+static void data_held_back(void)
+{
+    struct family family = {0};
+    if (lacks_fork()) {
+        return;
+    }
+    begin_family(&family);
+    raw_send(family.peer, "held", 4);
+    RUN_UNTIL(family.loop, family.received == 4);
+    tracked_pause(&family.each);
+    raw_send(family.peer, "back", 4);
+    run_quietly(family.loop, 10);
+    /* Only what the kernel has handed over is held: the rest is for whoever reads it first. */
+    if (raw_available(family.a.handle.descriptor_) == 0) {
+        end_child(begin_child(resume_in_the_child, &family));
+    }
+    tracked_resume(&family.each);
+    RUN_UNTIL(family.loop, family.received == 8);
+    check_parent(&family);
+    end_family(&family);
+}
+
+struct half_closed {
+    struct pier_loop *loop;
+    struct tracked_handle a;
+};
+
+static void close_in_the_child(void *context)
+{
+    struct half_closed *closing = context;
+    CHECK_OK(pier_loop_after_fork(closing->loop));
+    CHECK_INT(run(closing->loop, PIER_RUN_UNTIL_IDLE), ==, 0);
+    CHECK_INT(closing->a.closes, ==, 1);
+    test_loop_free(closing->loop);
+}
+
+/* A handle whose close has begun is closed in both, at whichever turn the fork comes. */
+static void between_close_and_its_callback(void)
+{
+    if (lacks_fork()) {
+        return;
+    }
+    for (int turns = 0; turns < 4; turns++) {
+        struct half_closed closing = {.loop = test_loop()};
+        const pier_descriptor peer = tracked_raw_pair(closing.loop, STREAM_TCP4, &closing.a);
+        run_quietly(closing.loop, 2);
+        tracked_close(&closing.a, NULL);
+        for (int i = 0; i < turns; i++) {
+            run(closing.loop, PIER_RUN_NO_WAIT);
+        }
+        const pid_t child = begin_child(close_in_the_child, &closing);
+        CHECK_INT(run(closing.loop, PIER_RUN_UNTIL_IDLE), ==, 0);
+        CHECK_INT(closing.a.closes, ==, 1);
+        end_child(child);
+        raw_receive_end(peer); /* neither has kept it open */
+        raw_close(peer);
+    }
+}
+
 const struct test fork_tests[] = {
     TEST(fork, child_is_refused),
     TEST(fork, child_makes_its_own),
@@ -363,5 +539,8 @@ const struct test fork_tests[] = {
     TEST(fork, connect_in_flight_stays_with_the_parent),
     TEST(fork, polls_and_cancels_in_both),
     TEST(fork, child_that_ignores_it),
+    TEST(fork, several_loops_in_any_order),
+    TEST(fork, data_held_back),
+    TEST(fork, between_close_and_its_callback),
     TEST_END,
 };

@@ -4,6 +4,8 @@
 
 #include "suite.h"
 
+#include <unistd.h>
+
 /* Turns that the loop makes in 30 ms with nothing to do. */
 static uint64_t idle_turns(struct pier_loop *loop)
 {
@@ -185,6 +187,76 @@ static void writable_then_readable(void)
     raw_close(reuse.ends[0][1]);
 }
 
+/* A poll that is cancelled is over, though no turn has seen it, and nothing that comes under its
+ * number afterwards is taken for it. */
+static void cancelled_before_a_turn(bool each, bool ran)
+{
+    struct reuse reuse = {.loop = test_loop()};
+    if (ran) {
+        run_quietly(reuse.loop, 2);
+    }
+    raw_pair(reuse.ends[0]);
+    raw_pair(reuse.ends[1]);
+    raw_send(reuse.ends[1][1], "x", 1);
+    const pier_descriptor number = reuse.ends[0][0];
+    (each ? tracked_poll_each : tracked_poll)(reuse.loop, &reuse.polls[0], number, PIER_READABLE,
+                                              NULL);
+    tracked_cancel(&reuse.polls[0]);
+    CHECK_INT(dup2((int)reuse.ends[1][0], (int)number), ==, number);
+    CHECK_INT(wait_for(&reuse.polls[0]), ==, PIER_ECANCELED);
+    CHECK_INT(reuse.polls[0].events, ==, 0);
+    tracked_poll(reuse.loop, &reuse.polls[0], number, PIER_READABLE, NULL);
+    CHECK_INT(wait_for(&reuse.polls[0]), ==, PIER_READABLE);
+    for (int i = 0; i < 2; i++) {
+        raw_close(reuse.ends[i][0]);
+        raw_close(reuse.ends[i][1]);
+    }
+    test_loop_free(reuse.loop);
+}
+
+static void cancelled_poll_of_a_reused_number(void)
+{
+    cancelled_before_a_turn(false, false);
+    cancelled_before_a_turn(true, false);
+    cancelled_before_a_turn(false, true);
+    cancelled_before_a_turn(true, true);
+}
+
+/* The same with so many polls that the queue is full. */
+static void cancelled_polls_of_reused_numbers(void)
+{
+    struct pier_loop_options options = test_options();
+    static struct tracked polls[100];
+    pier_descriptor ends[2], ready[2], number[COUNT_OF(polls)];
+    options.queue_size = 8;
+    for (int ran = 0; ran < 2; ran++) {
+        struct pier_loop *loop = test_loop_with(&options);
+        if (ran) {
+            run_quietly(loop, 2);
+        }
+        raw_pair(ends);
+        raw_pair(ready);
+        raw_send(ready[1], "x", 1);
+        for (size_t i = 0; i < COUNT_OF(polls); i++) {
+            number[i] = raw_duplicate(ends[0]);
+            tracked_poll(loop, &polls[i], number[i], PIER_READABLE, NULL);
+        }
+        for (size_t i = 0; i < COUNT_OF(polls); i++) {
+            tracked_cancel(&polls[i]);
+            CHECK_INT(dup2((int)ready[0], (int)number[i]), ==, number[i]);
+        }
+        for (size_t i = 0; i < COUNT_OF(polls); i++) {
+            CHECK_INT(wait_for(&polls[i]), ==, PIER_ECANCELED);
+            raw_close(number[i]);
+        }
+        for (int i = 0; i < 2; i++) {
+            raw_close(ends[i]);
+            raw_close(ready[i]);
+        }
+        test_loop_free(loop);
+    }
+}
+
 const struct test reuse_tests[] = {
     TEST(reuse, by_a_handle_that_does_not_read),
     TEST(reuse, event_of_the_closed_one_once),
@@ -192,5 +264,7 @@ const struct test reuse_tests[] = {
     TEST(reuse, closed_with_another_open),
     TEST(reuse, one_of_several_completes),
     TEST(reuse, writable_then_readable),
+    TEST(reuse, cancelled_poll_of_a_reused_number),
+    TEST(reuse, cancelled_polls_of_reused_numbers),
     TEST_END,
 };

@@ -21,6 +21,7 @@ extern const struct test buffers_tests[];
 extern const struct test fairness_tests[];
 extern const struct test timers_tests[];
 extern const struct test threads_tests[];
+extern const struct test handover_tests[];
 extern const struct test poll_tests[];
 extern const struct test loop_tests[];
 extern const struct test drain_rounds_tests[];
@@ -45,8 +46,11 @@ extern const struct test abi_tests[];
 
 /* posix_*.c */
 extern const struct test descriptors_tests[];
+extern const struct test files_tests[];
 extern const struct test limits_tests[];
 extern const struct test fork_tests[];
+extern const struct test network_tests[];
+extern const struct test refused_tests[];
 extern const struct test reuse_tests[];
 extern const struct test signals_tests[];
 extern const struct test exclusive_tests[];

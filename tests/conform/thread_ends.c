@@ -1,8 +1,8 @@
 /* thread_ends.c - the end of a loop's thread, and of a loop that other threads still talk to.
  *
- * Whoever has joined a loop's thread frees or drains the loop. A remote cancel that comes too late is
- * dropped. A post or notification whose call is still on its way back out of pier when the loop is
- * freed doesn't touch it any more. */
+ * Whoever has joined a loop's thread frees or drains the loop. A remote cancel that comes too late
+ * is dropped. A post or notification whose call is still on its way back out of pier when the loop
+ * is freed doesn't touch it any more. */
 
 #include "suite.h"
 
@@ -53,10 +53,6 @@ static void freed_by_who_joined(void)
 static void drained_by_who_joined(void)
 {
     struct worker worker;
-    if (test_backend_is("uring")) {
-        test_skip("a ring has one submitter: drain by another thread ends in PIER_EBADF so far");
-        return;
-    }
     for (int i = 0; i < 10; i++) {
         run_and_join(&worker, work_and_leave_something);
         CHECK_INT(drain(worker.loop, 20 * PIER_SECOND), ==, 0);

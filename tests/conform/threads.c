@@ -445,6 +445,40 @@ static void many_loops_side_by_side(void)
     }
 }
 
+struct first_turn {
+    struct pier_loop *loop;
+    struct tracked notify;
+    _Atomic bool ready;
+};
+
+static void notify_at_the_first_turn(void *context)
+{
+    struct first_turn *first = context;
+    while (!atomic_load(&first->ready)) {}
+    for (volatile unsigned i = 0; i < (unsigned)((uintptr_t)first->notify.context); i++) {}
+    pier_notify(&first->notify.op);
+}
+
+/* A wake-up that comes while a loop falls asleep for the first time. One in some hundreds was lost
+ * on io_uring; the watchdog ends a test that waits. */
+static void notified_at_the_first_turn(void)
+{
+    const unsigned rounds = test_slowness() > 1 ? 100 : 1000;
+    for (unsigned i = 0; i < rounds; i++) {
+        struct first_turn first = {.loop = test_loop()};
+        struct platform_thread thread;
+        first.notify.context = (void *)(uintptr_t)(i * 37 % 20000);
+        tracked_notify_each(first.loop, &first.notify, NULL);
+        platform_thread_start(&thread, notify_at_the_first_turn, &first);
+        atomic_store(&first.ready, true);
+        RUN_UNTIL(first.loop, first.notify.events == 1);
+        platform_thread_join(&thread);
+        tracked_cancel(&first.notify);
+        CHECK_INT(wait_for(&first.notify), ==, PIER_ECANCELED);
+        test_loop_free(first.loop);
+    }
+}
+
 const struct test threads_tests[] = {
     TEST(threads, storm_of_posts),
     TEST(threads, ping_pong_between_loops),
@@ -457,5 +491,6 @@ const struct test threads_tests[] = {
     TEST(threads, remote_cancel_racing_with_completion),
     TEST(threads, made_here_run_there),
     TEST(threads, many_loops_side_by_side),
+    TEST(threads, notified_at_the_first_turn),
     TEST_END,
 };

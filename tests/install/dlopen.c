@@ -1,8 +1,8 @@
+/* SPDX-License-Identifier: MIT */
 /* dlopen.c - libpier.so, loaded late by a program whose room for thread-local variables of such
  * libraries is used up: it runs a loop in two threads.
  *
  *   dlopen LIBRARY */
-/* SPDX-License-Identifier: MIT */
 #include <dlfcn.h>
 #include <pthread.h>
 #include <stdio.h>
@@ -42,10 +42,9 @@ static void *run_loop(void *result)
     if (make == NULL || run == NULL || free_loop == NULL || timer == NULL || detail == NULL) {
         return NULL;
     }
-    const struct pier_abi abi = {sizeof(struct pier_abi),
-                                 PIER_VERSION_MAJOR * 1000 + PIER_VERSION_MINOR,
-                                 sizeof(struct pier_op), sizeof(struct pier_handle),
-                                 sizeof(struct pier_loop_options)};
+    const struct pier_abi abi = {
+        sizeof(struct pier_abi), PIER_VERSION_MAJOR * 1000 + PIER_VERSION_MINOR,
+        sizeof(struct pier_op), sizeof(struct pier_handle), sizeof(struct pier_loop_options)};
     struct pier_loop *loop;
     struct pier_op op = {.data = result};
     if (make(&loop, NULL, &abi) < 0) {

@@ -1,4 +1,5 @@
 #!/bin/sh
+# SPDX-License-Identifier: MIT
 # Builds the library, the tools and the tests for another sort of Linux that an x86-64 machine runs
 # by itself, warnings as errors, and runs the unit tests and the conformance suite, once for each
 # backend.

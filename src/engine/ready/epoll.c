@@ -37,6 +37,12 @@ static int probe(void)
                           "epoll can't be used: epoll_create1: %s", pier_error_text(epoll));
     }
     pier__sys_close(epoll);
+    pier_descriptor eventfd = pier__sys_eventfd();
+    if (eventfd < 0) {
+        return pier__fail(eventfd == PIER_EMFILE ? PIER_EMFILE : PIER_ENOTSUP,
+                          "epoll can't be used: eventfd2: %s", pier_error_text(eventfd));
+    }
+    pier__sys_close(eventfd);
     return PIER_CAN_BIND_LATE | PIER_CAN_UNIX | PIER_CAN_ABSTRACT | PIER_CAN_SHARE_PORT |
            PIER_CAN_EXCLUSIVE | PIER_CAN_POLL | PIER_CAN_EMBED | PIER_CAN_FORK;
 }
@@ -104,8 +110,8 @@ static uint32_t to_epoll(const struct poller *poller, unsigned interest)
     uint32_t events = interest & (PIER__READ | PIER__WRITE | PIER__PRIORITY);
     bool level = (interest & PIER__LEVEL) || poller->level;
     if (interest & PIER__EXCLUSIVE) {
-        /* With this nothing goes but reading, writing and edges (epoll_ctl(2)). Not one-shot either:
-         * then it's an edge, which stays until its interest is taken back. */
+        /* With this nothing goes but reading, writing and edges (epoll_ctl(2)). Not one-shot
+         * either: then it's an edge, which stays until its interest is taken back. */
         return events | EPOLLEXCLUSIVE | (level ? 0u : (uint32_t)EPOLLET);
     }
     if (events & EPOLLIN) {

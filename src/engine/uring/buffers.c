@@ -136,16 +136,18 @@ void pier__uring_names_free(struct pier_loop *loop)
     pier__free(loop, uring->named, uring->named_size * sizeof(void *));
 }
 
-/* The buffers that the parent's ring had are this process's now. */
-void pier__uring_buffers_after_fork(struct pier_loop *loop)
+/* The buffers that the old ring had are the loop's again. */
+void pier__uring_buffers_anew(struct pier_loop *loop)
 {
     struct pier__uring *uring = pier__uring_of(loop);
     if (uring->buffers == NULL) {
         return;
     }
-    /* In the ring is what has an id and is neither lent nor in the pool. */
+    /* In the ring is what has an id and is neither lent, held nor in the pool. */
     for (uint32_t i = 0; i < uring->named_count; i++) {
-        uring->named[i]->size = uring->named[i]->refs == 0;
+        if (uring->named[i]->refs == 0) {
+            uring->named[i]->size = 1;
+        }
     }
     for (struct pier_buffer *at = loop->pool.free; at != NULL; at = at->next) {
         at->size = 0;

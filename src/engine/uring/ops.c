@@ -2,17 +2,18 @@
  * answer.
  *
  * Per handle and direction at most one request is in the kernel; engine_.uring.requests says so.
- * Sends that queue up behind one in flight go out merged with the next. A merged op is
- * PIER__ACTIVE like the head: its memory is the kernel's until the one completion. When one of them
- * is cancelled the whole request is, and the others are asked for again.
+ * Sends and what else goes out are in send.c.
  *
  * Pipes and terminals are waited for with a poll request and then read or written by a system call,
  * since a read that blocks would occupy a kernel thread. So are sockets that answer EAGAIN, because
- * somebody has set O_NONBLOCK on them. */
+ * somebody has set O_NONBLOCK on them.
+ *
+ * Files are read and written by system calls as well, when a request that does nothing is back. A
+ * request to write at the current position leaves the position where it was if the system takes a
+ * part only (seen on 6.18), and none takes the lock that orders those who share the position. */
 
 #include "engine/uring/uring.h"
 
-#include <fcntl.h>
 #include <poll.h>
 
 void pier__uring_postpone(struct pier_loop *loop, struct pier_handle *handle)
@@ -21,10 +22,24 @@ void pier__uring_postpone(struct pier_loop *loop, struct pier_handle *handle)
     pier__loop_retry_soon(loop);
 }
 
+/* A file is always ready, which not every file says when it is polled. */
+static bool come_back(struct pier_loop *loop, struct pier_op *op)
+{
+    struct io_uring_sqe *entry = pier__uring_entry(loop);
+    if (entry == NULL) {
+        return false;
+    }
+    entry->opcode = IORING_OP_NOP;
+    entry->user_data = pier__uring_key(op, PIER__TAG_READY);
+    return true;
+}
+
 void pier__uring_wait_for_op(struct pier_loop *loop, struct pier_handle *handle, struct pier_op *op)
 {
     bool sending = pier__op_direction(op) == PIER__SENDING;
-    if (pier__uring_wait_ready(loop, op, handle->descriptor_, sending ? POLLOUT : POLLIN)) {
+    if (handle->kind_ == PIER__KIND_FILE
+            ? come_back(loop, op)
+            : pier__uring_wait_ready(loop, op, handle->descriptor_, sending ? POLLOUT : POLLIN)) {
         handle->engine_.uring.requests |= sending ? PIER__SEND_IN_KERNEL | PIER__SEND_POLLING
                                                   : PIER__RECEIVE_IN_KERNEL | PIER__RECEIVE_POLLING;
     } else {
@@ -37,229 +52,11 @@ void pier__uring_fail(struct pier_loop *loop, struct pier_op *op, int code)
     pier__op_fail(loop, op, pier__sys_map(code), code);
 }
 
-/* ---- sending */
-
-static bool fill_vectored(struct pier_loop *loop, struct pier_handle *handle,
-                          struct io_uring_sqe *entry)
-{
-    struct pier__uring_scratch *scratch = pier__uring_scratch_of(loop, entry);
-    struct pier_vector vectors[PIER__URING_VECTORS];
-    struct pier_op *last = NULL;
-    if (scratch == NULL) {
-        return false;
-    }
-    size_t count = pier__send_gather(handle, vectors, PIER__URING_VECTORS, &last);
-    for (size_t i = 0; i < count; i++) {
-        scratch->u.vectors[i].iov_base = (void *)(uintptr_t)vectors[i].data;
-        scratch->u.vectors[i].iov_len = vectors[i].size;
-    }
-    pier__send_merged(loop, handle, last);
-    if (handle->kind_ == PIER__KIND_FILE) {
-        entry->opcode = IORING_OP_WRITEV;
-        entry->off = (uint64_t)-1;
-        entry->addr = (uint64_t)(uintptr_t)scratch->u.vectors;
-        entry->len = (uint32_t)count;
-        return true;
-    }
-    memset(&scratch->message, 0, sizeof(scratch->message));
-    scratch->message.msg_iov = scratch->u.vectors;
-    scratch->message.msg_iovlen = count;
-    entry->opcode = IORING_OP_SENDMSG;
-    entry->addr = (uint64_t)(uintptr_t)&scratch->message;
-    entry->len = 1;
-    entry->msg_flags = MSG_NOSIGNAL | MSG_WAITALL;
-    return true;
-}
-
-static void fill_single(struct pier_loop *loop, struct pier_handle *handle, struct pier_op *op,
-                        struct io_uring_sqe *entry)
-{
-    size_t left = op->size - (size_t)op->done;
-    pier__op_hold(loop, op);
-    entry->addr = (uint64_t)(uintptr_t)op->data + op->done;
-    entry->len = left > PIER__URING_MOST ? PIER__URING_MOST : (uint32_t)left;
-    if (PIER__UNLIKELY(handle->kind_ == PIER__KIND_FILE)) {
-        entry->opcode = IORING_OP_WRITE;
-        entry->off = (uint64_t)-1;
-    } else {
-        entry->opcode = IORING_OP_SEND;
-        entry->msg_flags = MSG_NOSIGNAL | MSG_WAITALL;
-    }
-}
-
-static void start_send(struct pier_loop *loop, struct pier_handle *handle, struct pier_op *op)
-{
-    if (PIER__UNLIKELY(handle->kind_ != PIER__KIND_STREAM && handle->kind_ != PIER__KIND_FILE)) {
-        pier__op_hold(loop, op);
-        pier__uring_wait_for_op(loop, handle, op);
-        return;
-    }
-    struct io_uring_sqe *entry = pier__uring_entry(loop);
-    if (PIER__UNLIKELY(entry == NULL)) {
-        pier__op_hold(loop, op);
-        pier__uring_postpone(loop, handle);
-        return;
-    }
-    entry->fd = (int)handle->descriptor_;
-    entry->user_data = pier__uring_key(op, PIER__TAG_OP);
-    if (PIER__LIKELY(op->next_ == NULL && op->kind_ == PIER__OP_SEND)) {
-        fill_single(loop, handle, op, entry);
-    } else if (!fill_vectored(loop, handle, entry)) {
-        entry->opcode = IORING_OP_NOP; /* no memory for the vectors; the answer is 0 bytes, and then
-                                          it's tried again */
-    }
-    pier__uring_of(loop)->quick++;
-    handle->engine_.uring.requests |= PIER__SEND_IN_KERNEL;
-}
-
-/* No request is in the kernel any more: ends what was cancelled, which may have been merged behind
- * what wasn't, and asks for what is left. */
-static void continue_sending(struct pier_loop *loop, struct pier_handle *handle)
-{
-    struct pier_op *op = handle->head_[PIER__SENDING];
-    while (op != NULL && op->state_ == PIER__ACTIVE &&
-           !(handle->engine_.uring.requests & PIER__SEND_IN_KERNEL)) {
-        struct pier_op *next = op->next_;
-        if (pier__op_is_ending(op)) {
-            pier__op_finish(loop, op, pier__op_reason(op));
-        }
-        op = next;
-    }
-    op = handle->head_[PIER__SENDING];
-    if (op != NULL && op->state_ == PIER__ACTIVE &&
-        !(handle->engine_.uring.requests & PIER__SEND_IN_KERNEL)) {
-        pier__uring_start(handle, op);
-        return;
-    }
-    pier__op_start_direction(loop, handle, PIER__SENDING);
-}
-
-static void sent(struct pier_loop *loop, struct pier_handle *handle, struct pier_op *op, int result)
-{
-    pier__op_clear(op, PIER__CANCEL_ASKED);
-    if (PIER__LIKELY(op->next_ == NULL && op->kind_ == PIER__OP_SEND && result >= 0 &&
-                     (size_t)result == op->size - (size_t)op->done)) {
-        op->done = op->size;
-        loop->counters.sends++;
-        loop->counters.sent_bytes += (uint64_t)result;
-        pier__op_finish_now(loop, op, (int64_t)op->size);
-        return;
-    }
-    if (result >= 0) {
-        pier__send_advance(loop, handle, (uint64_t)result);
-    } else if (result == -EAGAIN) {
-        pier__uring_wait_for_op(loop, handle, op);
-        return;
-    } else if (result == -ENOBUFS || result == -ENOMEM) {
-        pier__loop_starve(loop, handle);
-        return;
-    } else if (!pier__uring_was_cancelled(result)) {
-        pier__uring_fail(loop, op, -result);
-    }
-    continue_sending(loop, handle);
-}
-
-/* A pipe or terminal is writable. */
-static void write_ready(struct pier_loop *loop, struct pier_handle *handle, struct pier_op *op)
-{
-    struct pier_vector vectors[PIER__URING_VECTORS];
-    struct pier_op *last = NULL;
-    if (handle->kind_ == PIER__KIND_STREAM) {
-        continue_sending(loop, handle);
-        return;
-    }
-    size_t count = pier__send_gather(handle, vectors, PIER__URING_VECTORS, &last);
-    loop->counters.system_calls++;
-    int64_t result = pier__sys_write_vectored(handle->descriptor_, vectors, count,
-                                              (handle->bits_ & PIER__CAUTIOUS) != 0);
-    sent(loop, handle, op,
-         result >= 0             ? (int)result
-         : result == PIER_EAGAIN ? -EAGAIN
-                                 : -pier__sys_code());
-}
-
-/* ---- connecting, shutting down */
-
-static void start_connect(struct pier_loop *loop, struct pier_handle *handle, struct pier_op *op)
-{
-    const struct pier__address_block *block = op->use_.address;
-    if (block == NULL || handle->kind_ != PIER__KIND_STREAM ||
-        !(handle->bits_ & PIER__UNCONNECTED)) {
-        pier__op_finish(loop, op,
-                        block == NULL                        ? PIER_ENOMEM
-                        : handle->kind_ == PIER__KIND_STREAM ? PIER_EISCONN
-                                                             : PIER_ENOTSUP);
-        return;
-    }
-    handle->bits_ |= PIER__CONNECTING;
-    struct io_uring_sqe *entry = pier__uring_entry(loop);
-    struct pier__uring_scratch *scratch = entry != NULL ? pier__uring_scratch_of(loop, entry)
-                                                        : NULL;
-    if (scratch == NULL) {
-        if (entry != NULL) {
-            entry->opcode = IORING_OP_NOP;
-            entry->user_data = PIER__TAG_IGNORE;
-            pier__op_finish(loop, op, PIER_ENOMEM);
-        } else {
-            pier__uring_postpone(loop, handle);
-        }
-        return;
-    }
-    unsigned size = pier__sys_native_address(&block->address, scratch->u.address);
-    if (size == 0) {
-        entry->opcode = IORING_OP_NOP;
-        entry->user_data = PIER__TAG_IGNORE;
-        pier__op_finish(loop, op, PIER_EAFNOSUPPORT);
-        return;
-    }
-    entry->opcode = IORING_OP_CONNECT;
-    entry->fd = (int)handle->descriptor_;
-    entry->addr = (uint64_t)(uintptr_t)scratch->u.address;
-    entry->off = size;
-    entry->user_data = pier__uring_key(op, PIER__TAG_OP);
-    handle->engine_.uring.requests |= PIER__SEND_IN_KERNEL;
-}
-
-static void connected(struct pier_loop *loop, struct pier_handle *handle, struct pier_op *op,
-                      int result)
-{
-    if (result == 0) {
-        pier__op_finish_now(loop, op, 0);
-    } else if (pier__op_is_ending(op) && pier__uring_was_cancelled(result)) {
-        pier__op_finish(loop, op, pier__op_reason(op));
-    } else if (result == -EAGAIN && !pier__op_is_ending(op)) {
-        pier__loop_starve(
-            loop, handle); /* a Unix listener's backlog is full, and nothing tells of room */
-    } else {
-        pier__uring_fail(loop, op, -result);
-    }
-}
-
-static void start_shutdown(struct pier_loop *loop, struct pier_handle *handle, struct pier_op *op)
-{
-    if (handle->kind_ != PIER__KIND_STREAM) {
-        pier__op_finish(loop, op, PIER_ENOTSUP);
-        return;
-    }
-    struct io_uring_sqe *entry = pier__uring_entry(loop);
-    if (entry == NULL) {
-        pier__uring_postpone(loop, handle);
-        return;
-    }
-    pier__uring_of(loop)->quick++;
-    entry->opcode = IORING_OP_SHUTDOWN;
-    entry->fd = (int)handle->descriptor_;
-    entry->len = SHUT_WR;
-    entry->user_data = pier__uring_key(op, PIER__TAG_OP);
-    handle->engine_.uring.requests |= PIER__SEND_IN_KERNEL;
-}
-
 /* ---- receiving into the caller's memory */
 
 static void start_receive(struct pier_loop *loop, struct pier_handle *handle, struct pier_op *op)
 {
-    bool is_file = handle->kind_ == PIER__KIND_FILE;
-    if (PIER__UNLIKELY(handle->kind_ != PIER__KIND_STREAM && !is_file)) {
+    if (PIER__UNLIKELY(handle->kind_ != PIER__KIND_STREAM)) {
         pier__uring_wait_for_op(loop, handle, op);
         return;
     }
@@ -269,10 +66,6 @@ static void start_receive(struct pier_loop *loop, struct pier_handle *handle, st
         return;
     }
     entry->opcode = IORING_OP_RECV;
-    if (PIER__UNLIKELY(is_file)) {
-        entry->opcode = IORING_OP_READ;
-        entry->off = (uint64_t)-1;
-    }
     entry->fd = (int)handle->descriptor_;
     entry->addr = (uint64_t)(uintptr_t)op->data;
     entry->len = op->size > PIER__URING_MOST ? PIER__URING_MOST : (uint32_t)op->size;
@@ -326,10 +119,10 @@ PIER__NOINLINE static void start_other(struct pier_loop *loop, struct pier_handl
 {
     switch (op->kind_) {
     case PIER__OP_SEND:
-    case PIER__OP_SEND_VECTORED: start_send(loop, handle, op); break;
+    case PIER__OP_SEND_VECTORED: pier__uring_start_send(loop, handle, op); break;
     case PIER__OP_ACCEPT: pier__uring_start_accept(loop, handle, op); break;
-    case PIER__OP_CONNECT: start_connect(loop, handle, op); break;
-    default: start_shutdown(loop, handle, op); break;
+    case PIER__OP_CONNECT: pier__uring_start_connect(loop, handle, op); break;
+    default: pier__uring_start_shutdown(loop, handle, op); break;
     }
 }
 
@@ -404,7 +197,7 @@ static void revive(struct pier_loop *loop, struct pier_handle *handle, unsigned 
         return;
     }
     if (direction == PIER__SENDING) {
-        continue_sending(loop, handle);
+        pier__uring_continue_sending(loop, handle);
     } else if (op->kind_ == PIER__OP_RECEIVE_LENT && (op->bits_ & PIER__MULTISHOT)) {
         pier__uring_serve_lent(loop, handle, op);
     } else if (op->kind_ == PIER__OP_ACCEPT && (op->bits_ & PIER__MULTISHOT)) {
@@ -473,14 +266,9 @@ void pier__uring_completed(struct pier_loop *loop, struct pier_op *op, int resul
     }
     handle->engine_.uring.requests &= (uint8_t)~PIER__SEND_IN_KERNEL;
     if (pier__op_is_send(op)) {
-        sent(loop, handle, op, result);
-    } else if (op->kind_ == PIER__OP_CONNECT) {
-        connected(loop, handle, op, result);
-    } else if (pier__uring_was_cancelled(result) && pier__op_is_ending(op)) {
-        pier__op_finish(loop, op, pier__op_reason(op));
+        pier__uring_sent(loop, handle, op, result);
     } else {
-        op->os_error = result < 0 ? -result : 0;
-        pier__op_finish_now(loop, op, result < 0 ? pier__sys_map(-result) : 0);
+        pier__uring_connected(loop, handle, op, result);
     }
 }
 
@@ -495,7 +283,7 @@ void pier__uring_ready(struct pier_loop *loop, struct pier_op *op, int result)
     if (result < 0 || pier__op_is_ending(op)) {
         revive(loop, handle, sending ? PIER__SENDING : PIER__RECEIVING);
     } else if (sending) {
-        write_ready(loop, handle, op);
+        pier__uring_write_ready(loop, handle, op);
     } else if (op->kind_ == PIER__OP_RECEIVE_LENT) {
         pier__uring_read_lent(loop, handle, op);
     } else if (op->kind_ == PIER__OP_RECEIVE) {

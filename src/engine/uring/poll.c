@@ -70,9 +70,29 @@ static bool unlist_poll(struct pier__uring *uring, struct pier_op *op)
     return false;
 }
 
+/* Takes back a request that the kernel hasn't been given: by the time it is, the descriptor's
+ * number may be another file's. */
+static bool take_back(struct pier__uring *uring, const struct pier_op *op)
+{
+    const struct io_uring_sq *queue = &uring->ring.sq;
+    for (unsigned left = pier__uring_unsubmitted(uring); left != 0; left--) {
+        struct io_uring_sqe *entry = &queue->sqes[(queue->sqe_tail - left) & queue->ring_mask];
+        if (entry->user_data == pier__uring_key(op, PIER__TAG_OP)) {
+            memset(entry, 0, sizeof(*entry));
+            entry->opcode = IORING_OP_NOP;
+            entry->user_data = PIER__TAG_IGNORE;
+            return true;
+        }
+    }
+    return false;
+}
+
 void pier__uring_poll_cancel(struct pier_loop *loop, struct pier_op *op)
 {
     struct pier__uring *uring = pier__uring_of(loop);
+    if ((op->bits_ & PIER__POLL_ASKED) && take_back(uring, op)) {
+        pier__op_clear(op, PIER__POLL_ASKED);
+    }
     if (!(op->bits_ & PIER__POLL_ASKED)) {
         unlist_poll(uring, op);
         pier__op_finish(loop, op, pier__op_reason(op));
@@ -80,13 +100,14 @@ void pier__uring_poll_cancel(struct pier_loop *loop, struct pier_op *op)
     }
     /* The owner may close the descriptor when this returns: submit now, and let the kernel drop its
      * reference. */
+    if (uring->room == 0) {
+        pier__uring_submit(loop);
+    }
     if (!pier__uring_cancel_request(loop, pier__uring_key(op, PIER__TAG_OP))) {
         uring->cancels_unsent = true; /* the queue is full: resubmit() tries again */
         return;
     }
-    if (uring->enabled && pier__loop_on_thread(loop)) {
-        pier__uring_submit(loop);
-    }
+    pier__uring_submit(loop);
 }
 
 void pier__uring_poll_pause(struct pier_loop *loop, struct pier_op *op)
@@ -173,7 +194,7 @@ void pier__uring_poll_resubmit(struct pier_loop *loop)
     }
 }
 
-void pier__uring_poll_in_child(struct pier_loop *loop, struct pier_op *op, void *context)
+void pier__uring_poll_anew(struct pier_loop *loop, struct pier_op *op, void *context)
 {
     (void)context;
     if (op->kind_ != PIER__OP_POLL) {
@@ -182,7 +203,7 @@ void pier__uring_poll_in_child(struct pier_loop *loop, struct pier_op *op, void 
     pier__op_clear(op, PIER__POLL_ASKED);
     if (pier__op_is_ending(op)) {
         pier__op_finish(loop, op, pier__op_reason(op)); /* its cancel was the old ring's */
-    } else {
+    } else if (!(op->bits_ & PIER__PAUSED)) {
         arm_poll(loop, op);
     }
 }

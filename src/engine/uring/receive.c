@@ -11,8 +11,8 @@
  * buffers, and all others go on.
  *
  * A stream that fills its buffer has more to come, and each request would bring as little again. So
- * it's read on by system calls, into large buffers, until there is no more or the handle has had its
- * share of the turn; then the kernel is asked again.
+ * it's read on by system calls, into large buffers, until there is no more or the handle has had
+ * its share of the turn; then the kernel is asked again.
  *
  * When the kernel runs out of buffers, the data that is there is read by a system call, into a
  * buffer for this handle: a handle that holds none always gets one (core/pool.h). */
@@ -105,13 +105,8 @@ void pier__uring_start_lent(struct pier_loop *loop, struct pier_handle *handle, 
         pause_for_buffers(loop, handle);
         return;
     }
-    bool is_file = handle->kind_ == PIER__KIND_FILE;
-    if ((handle->kind_ != PIER__KIND_STREAM && !is_file) || !pier__uring_make_buffers(loop)) {
-        if (!pier__uring_wait_ready(loop, op, handle->descriptor_, POLLIN)) {
-            pier__uring_postpone(loop, handle);
-            return;
-        }
-        handle->engine_.uring.requests |= PIER__RECEIVE_IN_KERNEL | PIER__RECEIVE_POLLING;
+    if (handle->kind_ != PIER__KIND_STREAM || !pier__uring_make_buffers(loop)) {
+        pier__uring_wait_for_op(loop, handle, op);
         return;
     }
     if (!pier__uring_have_buffers(loop)) {
@@ -123,15 +118,12 @@ void pier__uring_start_lent(struct pier_loop *loop, struct pier_handle *handle, 
         pier__uring_postpone(loop, handle);
         return;
     }
-    entry->opcode = is_file ? IORING_OP_READ : IORING_OP_RECV;
+    entry->opcode = IORING_OP_RECV;
     entry->fd = (int)handle->descriptor_;
     entry->flags = IOSQE_BUFFER_SELECT;
     entry->buf_group = 0;
     entry->user_data = pier__uring_key(op, PIER__TAG_OP);
-    if (is_file) {
-        entry->off = (uint64_t)-1;
-        entry->len = (uint32_t)loop->pool.buffer_size;
-    } else if ((op->bits_ & PIER__MULTISHOT) && reads_ahead(loop, handle)) {
+    if ((op->bits_ & PIER__MULTISHOT) && reads_ahead(loop, handle)) {
         entry->ioprio = IORING_RECV_MULTISHOT;
         if (uring->features.receive_limit) {
             pier__sys_uring_limit(entry, limit_of(loop, handle));

@@ -1,31 +1,18 @@
-/* uring.c - the io_uring backend: the ring, waiting and waking.
+/* uring.c - the io_uring backend: entering the ring, waiting and waking.
  *
  * One enter per turn submits what the callbacks asked for and waits. The ring has a single issuer
  * and deferred task work where the kernel knows them, and is made disabled, so that the thread of
  * the first run becomes the issuer: any other gets EEXIST. Time-outs come from the loop's wheel
  * with an asynchronous cancel.
  *
- * Other threads wake the loop by a message to the ring (Linux 6.13) or through an eventfd that the
- * ring polls. It doesn't read it: since Linux 6.15.4 such a read waits for more than there is
- * (libxev, pull request 171). */
+ * Other threads wake the loop by a message to the ring (Linux 6.13). Where that fails, for whatever
+ * reason, they do by an eventfd: the ring polls it from before the first sleep on, with a request
+ * that costs nothing as long as it isn't needed, and so no wake-up is lost. It doesn't read it:
+ * since Linux 6.15.4 such a read waits for more than there is (libxev, pull request 171). */
 
 #include "engine/uring/uring.h"
 
 #include <poll.h>
-
-static int probe(void)
-{
-    struct io_uring ring;
-    struct pier__uring_features features;
-    int error = pier__sys_uring_open(&ring, 4, 8, &features);
-    if (error < 0) {
-        return error;
-    }
-    pier__sys_uring_close(&ring);
-    return PIER_CAN_COMPLETE | (features.buffer_ring ? PIER_CAN_BIND_LATE : 0) | PIER_CAN_UNIX |
-           PIER_CAN_ABSTRACT | PIER_CAN_SHARE_PORT | PIER_CAN_EXCLUSIVE | PIER_CAN_POLL |
-           PIER_CAN_EMBED | PIER_CAN_FORK;
-}
 
 /* ---- the submission queue */
 
@@ -140,6 +127,17 @@ static void arm_eventfd(struct pier_loop *loop)
     }
 }
 
+/* A close that wanted a thread of the kernel's, where there may be no more, was cancelled before it
+ * began. */
+static void closed(struct pier_loop *loop, struct pier_handle *handle, int result)
+{
+    if (PIER__UNLIKELY(result == -ECANCELED || result == -EAGAIN || result == -ENOMEM)) {
+        loop->counters.system_calls++;
+        pier__sys_close(handle->descriptor_);
+    }
+    pier__handle_closed(handle);
+}
+
 PIER__NOINLINE void pier__uring_completion_slow(struct pier_loop *loop, uint64_t key, int result,
                                                 unsigned flags)
 {
@@ -155,18 +153,13 @@ PIER__NOINLINE void pier__uring_completion_slow(struct pier_loop *loop, uint64_t
         }
         break;
     case PIER__TAG_READY: pier__uring_ready(loop, op, result); break;
-    case PIER__TAG_CLOSED: pier__handle_closed(pointer); break;
+    case PIER__TAG_CLOSED: closed(loop, pointer, result); break;
     case PIER__TAG_EVENTFD:
         pier__sys_eventfd_drain(uring->wake);
-        uring->eventfd_armed = false;
+        uring->eventfd_armed = uring->plain = false;
         break;
     default: break;
     }
-}
-
-static bool has_completions(const struct pier__uring *uring)
-{
-    return *uring->ring.cq.khead != __atomic_load_n(uring->ring.cq.ktail, __ATOMIC_ACQUIRE);
 }
 
 PIER__COLD static void enable(struct pier_loop *loop)
@@ -178,6 +171,7 @@ PIER__COLD static void enable(struct pier_loop *loop)
         return;
     }
     uring->enabled = true;
+    uring->thread = pier__thread_id;
 }
 
 /* After an enter that failed: completions to be taken first, or memory short for the moment
@@ -205,14 +199,14 @@ PIER__NOINLINE static bool prepare(struct pier_loop *loop)
     if (uring->polls_unsent != NULL || uring->cancels_unsent) {
         pier__uring_poll_resubmit(loop);
     }
-    if (uring->wake >= 0 && !uring->eventfd_armed) {
+    if (!uring->eventfd_armed) {
         arm_eventfd(loop);
     }
     if (uring->embed >= 0) {
         pier__sys_eventfd_drain(uring->embed);
     }
-    uring->plain = uring->wake < 0 && uring->embed < 0;
-    return uring->polls_unsent == NULL && !uring->cancels_unsent;
+    uring->plain = uring->eventfd_armed && uring->embed < 0;
+    return uring->eventfd_armed && uring->polls_unsent == NULL && !uring->cancels_unsent;
 }
 
 static void wait(struct pier_loop *loop, uint64_t timeout_ns)
@@ -221,6 +215,10 @@ static void wait(struct pier_loop *loop, uint64_t timeout_ns)
     /* Where completions are there already, the loop doesn't want to sleep: it has asked busy(). */
     bool sleep = timeout_ns != 0;
     if (PIER__UNLIKELY(!uring->plain || uring->polls_unsent != NULL || uring->cancels_unsent)) {
+        if (PIER__UNLIKELY(uring->taken_over)) {
+            pier__uring_take_over(loop);
+            return;
+        }
         sleep = prepare(loop) && sleep;
         if (loop->failure != 0) {
             pier__loop_awake(loop);
@@ -252,7 +250,7 @@ static void wait(struct pier_loop *loop, uint64_t timeout_ns)
 
 static bool busy(struct pier_loop *loop)
 {
-    return has_completions(pier__uring_of(loop));
+    return pier__uring_has_completions(pier__uring_of(loop));
 }
 
 static void flush(struct pier_loop *loop)
@@ -266,113 +264,24 @@ static void flush(struct pier_loop *loop)
     }
 }
 
-static void wake_by_eventfd(struct pier_loop *loop)
+void pier__uring_wake_by_eventfd(struct pier_loop *loop)
 {
     struct pier__uring *uring = pier__uring_of(loop);
-    if (uring->wake >= 0) {
-        pier__sys_eventfd_signal(uring->wake);
-    }
+    pier__sys_eventfd_signal(uring->wake);
     if (uring->embed >= 0) {
         pier__sys_eventfd_signal(uring->embed); /* the ring may not have been enabled yet */
     }
 }
 
-static void wake_by_message(struct pier_loop *loop)
+void pier__uring_wake_by_message(struct pier_loop *loop)
 {
     if (PIER__UNLIKELY(
             pier__sys_uring_message((int)pier__loop_wake_descriptor(loop), PIER__TAG_WAKE) < 0)) {
-        wake_by_eventfd(loop);
+        pier__uring_wake_by_eventfd(loop);
     }
 }
 
-/* ---- opening and closing */
-
-/* Messages to a ring from threads without one, and limits of multishot receives, can't be probed by
- * number: tries on a ring of its own. */
-static void try_features(struct pier__uring_features *features)
-{
-    struct io_uring ring;
-    struct pier__uring_features known;
-    if (pier__sys_uring_open(&ring, 4, 8, &known) < 0) {
-        return;
-    }
-    if (pier__sys_uring_enable(&ring) == 0) {
-        features->receive_limit = pier__sys_uring_can_limit(&ring);
-        features->message = pier__sys_uring_message(ring.ring_fd, PIER__TAG_WAKE) == 0;
-    }
-    pier__sys_uring_close(&ring);
-}
-
-static int open_ring(struct pier_loop *loop, struct pier__uring *uring)
-{
-    unsigned entries = loop->options.queue_size;
-    unsigned completions = entries * 8 < 1024 ? 1024 : entries * 8 > 65536 ? 65536 : entries * 8;
-    int error = pier__sys_uring_open(&uring->ring, entries, completions, &uring->features);
-    if (error < 0) {
-        return error;
-    }
-    uring->room = uring->ring.sq.ring_entries;
-    try_features(&uring->features);
-    if (uring->features.message) {
-        pier__loop_wake_by(loop, wake_by_message, uring->ring.ring_fd);
-    } else {
-        pier__loop_wake_by(loop, wake_by_eventfd, -1);
-        uring->wake = pier__sys_eventfd();
-        if (uring->wake < 0) {
-            pier__sys_uring_close(&uring->ring);
-            return pier__fail((int)uring->wake, "the eventfd that wakes the uring backend: %s",
-                              pier_error_text(uring->wake));
-        }
-    }
-    return 0;
-}
-
-static int open_uring(struct pier_loop *loop, const struct pier_loop_options *options)
-{
-    struct pier__uring *uring = pier__allocate(loop, sizeof(*uring));
-    if (uring == NULL) {
-        return pier__fail(PIER_ENOMEM, "no memory for the uring backend");
-    }
-    memset(uring, 0, sizeof(*uring));
-    uring->wake = uring->embed = -1;
-    uring->receives_max = (uint16_t)options->receives_max;
-    uring->share.receives = 1;
-    int error = open_ring(loop, uring);
-    if (error < 0) {
-        pier__free(loop, uring, sizeof(*uring));
-        return error;
-    }
-    loop->engine_data = uring;
-    return 0;
-}
-
-static void close_descriptors(struct pier__uring *uring)
-{
-    if (uring->wake >= 0) {
-        pier__sys_close(uring->wake);
-    }
-    if (uring->embed >= 0) {
-        pier__sys_close(uring->embed);
-    }
-    uring->wake = uring->embed = -1;
-}
-
-static void close_uring(struct pier_loop *loop)
-{
-    struct pier__uring *uring = pier__uring_of(loop);
-    unsigned entries = uring->ring.sq.ring_entries;
-    pier__sys_uring_close(&uring->ring);
-    pier__uring_buffers_close(loop);
-    pier__uring_names_free(loop);
-    close_descriptors(uring);
-    pier__free(loop, uring->scratch, entries * sizeof(*uring->scratch));
-    while (uring->accepted_free != NULL) {
-        struct pier__uring_accepted *next = uring->accepted_free->next;
-        pier__free(loop, uring->accepted_free, sizeof(*uring->accepted_free));
-        uring->accepted_free = next;
-    }
-    pier__free(loop, uring, sizeof(*uring));
-}
+/* ---- handles */
 
 static int attach(struct pier_handle *handle)
 {
@@ -388,7 +297,15 @@ static void detach(struct pier_handle *handle)
 static void shut(struct pier_handle *handle)
 {
     struct pier_loop *loop = handle->loop_;
-    struct io_uring_sqe *entry = pier__uring_entry(loop);
+    struct io_uring_sqe *entry = NULL;
+    if (handle->descriptor_ < 0) { /* a ring that is gone had closed it: open.c */
+        pier__handle_closed(handle);
+        return;
+    }
+    /* Files and devices may have to be flushed, which the kernel leaves to a thread of its own. */
+    if (handle->kind_ != PIER__KIND_FILE && handle->kind_ != PIER__KIND_TERMINAL) {
+        entry = pier__uring_entry(loop);
+    }
     /* The number is free for others as soon as the kernel has closed it, before this loop hears of
      * that. */
     pier__descriptor_forget(loop, handle);
@@ -401,6 +318,8 @@ static void shut(struct pier_handle *handle)
     entry->opcode = IORING_OP_CLOSE;
     entry->fd = (int)handle->descriptor_;
     entry->user_data = pier__uring_key(handle, PIER__TAG_CLOSED);
+    handle->engine_.uring.requests = PIER__SHUTTING;
+    handle->engine_.uring.turn = (uint16_t)pier__uring_of(loop)->ring.sq.sqe_tail;
 }
 
 static pier_descriptor descriptor(struct pier_loop *loop)
@@ -425,33 +344,6 @@ static pier_descriptor descriptor(struct pier_loop *loop)
     return eventfd;
 }
 
-static int after_fork(struct pier_loop *loop)
-{
-    struct pier__uring *uring = pier__uring_of(loop);
-    unsigned entries = uring->ring.sq.ring_entries;
-    close_descriptors(uring);
-    pier__sys_uring_close(&uring->ring);
-    pier__free(loop, uring->scratch, entries * sizeof(*uring->scratch));
-    uring->scratch = NULL;
-    uring->enabled = uring->plain = uring->eventfd_armed = false;
-    uring->polls_unsent = NULL;
-    pier__loop_unembed(loop);
-    int error = open_ring(loop, uring);
-    if (error < 0) {
-        return error;
-    }
-    pier__uring_buffers_after_fork(loop);
-    for (uint32_t i = 0; i < loop->slots_used; i++) {
-        struct pier_handle *handle = pier__slot_at(loop, i);
-        if (handle != NULL) {
-            handle->engine_.uring.requests &= PIER__ENDED;
-            pier__uring_postpone(loop, handle);
-        }
-    }
-    pier__loop_visit(loop, pier__uring_poll_in_child, NULL);
-    return 0;
-}
-
 extern const struct pier__engine pier__uring_engine;
 const struct pier__engine pier__uring_engine = {
     .name = "uring",
@@ -464,12 +356,12 @@ const struct pier__engine pier__uring_engine = {
               .detach = detach,
               .shut = shut},
     .nonblocking = false,
-    .probe = probe,
-    .open = open_uring,
-    .close = close_uring,
+    .probe = pier__uring_probe,
+    .open = pier__uring_open,
+    .close = pier__uring_close,
     .wait = wait,
     .serve = pier__uring_serve,
-    .wake = wake_by_eventfd,
+    .wake = pier__uring_wake_by_eventfd,
     .busy = busy,
     .flush = flush,
     .poll_start = pier__uring_poll_start,
@@ -477,6 +369,7 @@ const struct pier__engine pier__uring_engine = {
     .poll_pause = pier__uring_poll_pause,
     .poll_resume = pier__uring_poll_resume,
     .buffer_returned = pier__uring_buffer_returned,
+    .rebind = pier__uring_rebind,
     .descriptor = descriptor,
-    .after_fork = after_fork,
+    .after_fork = pier__uring_after_fork,
 };

@@ -1,9 +1,10 @@
 /* uring.h - what the files of the io_uring engine share.
  *
- * uring.c owns the ring: entries, waiting, waking, fork. fast.c goes through the completions and
- * has the fast roads of the ordinary ones. ops.c starts the ops of handles and takes their other
- * completions, accept.c those of listeners. buffers.c owns the ring of provided buffers, receive.c
- * lent receives and what is held back. */
+ * open.c makes and closes the ring, also anew after a fork; uring.c owns its entries, waiting and
+ * waking. fast.c goes through the completions and has the fast roads of the ordinary ones. ops.c
+ * starts the ops of handles and takes their other completions, send.c those of what goes out,
+ * accept.c those of listeners. buffers.c owns the ring of provided buffers, receive.c lent receives
+ * and what is held back. */
 
 #ifndef PIER_ENGINE_URING_URING_H
 #define PIER_ENGINE_URING_URING_H
@@ -12,7 +13,6 @@
 #include <sys/socket.h>
 #include <sys/uio.h>
 
-#include "core/engine.h"
 #include "core/engine.h"
 #include "sys/linux.h"
 #include "sys/linux_uring.h"
@@ -37,7 +37,9 @@ enum {
     PIER__STOPPING = 4, /* the receive request is being cancelled to hold it, not to end the op */
     PIER__ENDED = 8,    /* the multishot op's outcome is known and noted in the last held buffer */
     PIER__RECEIVE_POLLING = 16, /* what is in the kernel is a poll for PIER__TAG_READY */
-    PIER__SEND_POLLING = 32
+    PIER__SEND_POLLING = 32,
+    PIER__SHUTTING = 64, /* its close is under way; engine_.uring.turn is the queue's tail then */
+    PIER__UNSUBMITTED = 128 /* what is sent hasn't reached the kernel: noted when a ring is left */
 };
 
 #define PIER__URING_VECTORS 64
@@ -64,14 +66,14 @@ struct pier__uring {
     unsigned room;  /* entries that the submission queue has room for */
     unsigned quick; /* unsubmitted ones that usually complete at once */
     bool enabled, eventfd_armed;
-    bool plain;          /* enabled, and without an eventfd: nothing to be seen to before a wait */
+    bool plain;          /* nothing to be seen to before a wait: enabled, armed, not embedded */
     bool cancels_unsent; /* like polls_unsent, but cancels of polls */
     bool serves_first;   /* handles that the last turn's events left no budget come before events */
     struct {
         uint16_t turn, receives; /* its number, and 1: what a handle notes at its first receive */
     } share;
     uint16_t receives_max;             /* the option */
-    pier_descriptor wake, embed;       /* eventfds: -1 when not in use */
+    pier_descriptor wake, embed;       /* eventfds; embed is -1 when not in use */
     struct pier_op *polls_unsent;      /* polls that found the queue full */
     struct io_uring_buf_ring *buffers; /* NULL before the first lent receive */
     struct pier_buffer **named;        /* by id: each buffer that was in the ring keeps its id */
@@ -91,6 +93,9 @@ struct pier__uring {
     struct pier__uring_scratch *scratch;
     struct pier_op *polls_unsent_last;
     struct pier__uring_accepted *accepted_free;
+    uint64_t thread; /* pier__thread_id of the ring's issuer */
+    uint64_t forks;  /* pier__sys_forks() when the ring was made */
+    bool taken_over; /* the issuer has ended: see open.c */
 };
 
 static PIER__EXPRESSION struct pier__uring *pier__uring_of(const struct pier_loop *loop)
@@ -107,6 +112,11 @@ static PIER__EXPRESSION unsigned pier__uring_unsubmitted(const struct pier__urin
 {
     const struct io_uring_sq *queue = &uring->ring.sq;
     return queue->sqe_tail - __atomic_load_n(queue->khead, __ATOMIC_ACQUIRE);
+}
+
+static inline bool pier__uring_has_completions(const struct pier__uring *uring)
+{
+    return *uring->ring.cq.khead != __atomic_load_n(uring->ring.cq.ktail, __ATOMIC_ACQUIRE);
 }
 
 /* The submission queue is full: submits it. */
@@ -232,7 +242,18 @@ void pier__uring_take_completions(struct pier_loop *loop);
 /* Counts `weight` receives; whether the handle had had those of this turn before. */
 bool pier__uring_has_had_share(struct pier_loop *loop, struct pier_handle *handle, unsigned weight);
 
+/* open.c */
+int pier__uring_probe(void);
+int pier__uring_open(struct pier_loop *loop, const struct pier_loop_options *options);
+void pier__uring_close(struct pier_loop *loop);
+int pier__uring_after_fork(struct pier_loop *loop);
+void pier__uring_rebind(struct pier_loop *loop);
+/* The wait of a loop whose issuer has ended. */
+void pier__uring_take_over(struct pier_loop *loop);
+
 /* uring.c */
+void pier__uring_wake_by_eventfd(struct pier_loop *loop);
+void pier__uring_wake_by_message(struct pier_loop *loop);
 void pier__uring_completion_slow(struct pier_loop *loop, uint64_t key, int result, unsigned flags);
 
 /* ops.c */
@@ -257,6 +278,23 @@ static PIER__EXPRESSION bool pier__uring_was_cancelled(int result)
     return result == -ECANCELED || result == -EINTR;
 }
 
+/* send.c */
+void pier__uring_start_send(struct pier_loop *loop, struct pier_handle *handle, struct pier_op *op);
+void pier__uring_start_connect(struct pier_loop *loop, struct pier_handle *handle,
+                               struct pier_op *op);
+void pier__uring_start_shutdown(struct pier_loop *loop, struct pier_handle *handle,
+                                struct pier_op *op);
+void pier__uring_sent(struct pier_loop *loop, struct pier_handle *handle, struct pier_op *op,
+                      int result);
+void pier__uring_connected(struct pier_loop *loop, struct pier_handle *handle, struct pier_op *op,
+                           int result);
+/* What isn't a socket is writable. */
+void pier__uring_write_ready(struct pier_loop *loop, struct pier_handle *handle,
+                             struct pier_op *op);
+/* No request is in the kernel any more: ends what was cancelled, which may have been merged behind
+ * what wasn't, and asks for what is left. */
+void pier__uring_continue_sending(struct pier_loop *loop, struct pier_handle *handle);
+
 /* accept.c */
 void pier__uring_start_accept(struct pier_loop *loop, struct pier_handle *handle,
                               struct pier_op *op);
@@ -277,8 +315,8 @@ void pier__uring_poll_resume(struct pier_loop *loop, struct pier_op *op);
 void pier__uring_polled(struct pier_loop *loop, struct pier_op *op, int result);
 /* Polls and cancels that found the submission queue full. */
 void pier__uring_poll_resubmit(struct pier_loop *loop);
-/* For pier__loop_visit(), in the child of a fork: asks the new ring. */
-void pier__uring_poll_in_child(struct pier_loop *loop, struct pier_op *op, void *context);
+/* For pier__loop_visit(): asks a new ring. */
+void pier__uring_poll_anew(struct pier_loop *loop, struct pier_op *op, void *context);
 /* Submits now, and lets the kernel do what it has put off. */
 void pier__uring_submit(struct pier_loop *loop);
 
@@ -298,7 +336,7 @@ void pier__uring_read_lent(struct pier_loop *loop, struct pier_handle *handle, s
 bool pier__uring_make_buffers(struct pier_loop *loop);
 void pier__uring_buffers_close(struct pier_loop *loop);
 void pier__uring_names_free(struct pier_loop *loop);
-void pier__uring_buffers_after_fork(struct pier_loop *loop);
+void pier__uring_buffers_anew(struct pier_loop *loop);
 bool pier__uring_buffer_returned(struct pier_loop *loop, struct pier_buffer *buffer);
 /* Gives the kernel what it should have. Whether it has a buffer to put data in. */
 bool pier__uring_have_buffers(struct pier_loop *loop);
