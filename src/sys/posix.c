@@ -268,10 +268,11 @@ static ssize_t write_quietly(int descriptor, const struct iovec *pieces, int cou
     static int flag_missing;
     if (!pier__atomic_load_relaxed(&flag_missing)) {
         ssize_t result = pwritev2(descriptor, pieces, count, -1, 0x100 /* RWF_NOSIGNAL */);
-        if (result >= 0 || (errno != EOPNOTSUPP && errno != EINVAL && errno != ENOSYS)) {
+        if (result >= 0 || (errno != EOPNOTSUPP && errno != EINVAL && errno != ENOSYS &&
+                            errno != EPERM /* a sandbox that doesn't know it */)) {
             return result;
         }
-        pier__atomic_store(&flag_missing, 1);
+        pier__atomic_store(&flag_missing, errno != EPERM);
     }
 #endif
     sigset_t pipe_signal, before, pending;

@@ -34,6 +34,7 @@ const struct test *const suite_areas[] = {
     fork_tests,
     reuse_tests,
     signals_tests,
+    sandbox_tests,
 #else
     windows_tests,  windows_unix_tests,
 #endif

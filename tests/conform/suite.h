@@ -37,6 +37,7 @@ extern const struct test limits_tests[];
 extern const struct test fork_tests[];
 extern const struct test reuse_tests[];
 extern const struct test signals_tests[];
+extern const struct test sandbox_tests[];
 
 /* windows_*.c */
 extern const struct test windows_tests[], windows_unix_tests[];

@@ -36,7 +36,13 @@ static int probe(void)
         return pier__fail(epoll == PIER_EMFILE ? PIER_EMFILE : PIER_ENOTSUP,
                           "epoll can't be used: epoll_create1: %s", pier_error_text(epoll));
     }
+    struct epoll_event event;
+    int error = pier__sys_epoll_wait(epoll, &event, 1, 0);
     pier__sys_close(epoll);
+    if (pier__poller_refused(error)) {
+        return pier__fail(PIER_ENOTSUP, "epoll can't be used: epoll_wait: %s",
+                          pier_error_text(error));
+    }
     return PIER_CAN_BIND_LATE | PIER_CAN_UNIX | PIER_CAN_ABSTRACT | PIER_CAN_SHARE_PORT |
            PIER_CAN_EXCLUSIVE | PIER_CAN_POLL | PIER_CAN_EMBED | PIER_CAN_FORK;
 }

@@ -54,4 +54,11 @@ struct pier__poller {
     int (*after_fork)(struct pier_loop *loop);
 };
 
+/* Whether a call that a probe tried isn't to be had here, by the kernel or a sandbox. What else may
+ * go wrong, as memory that is short, is the next call's to report. */
+static inline bool pier__poller_refused(int64_t error)
+{
+    return error == PIER_ENOTSUP || error == PIER_EPERM || error == PIER_EACCES;
+}
+
 #endif
