@@ -2,8 +2,8 @@
  * set-up what is missing.
  *
  * A filter holds for the thread that installs it alone, so each test has a thread that is refused,
- * and the rest of the process isn't. Where there are no filters (other systems, qemu-user) the tests
- * are skipped. */
+ * and the rest of the process isn't. Where there are no filters (other systems, qemu-user) the
+ * tests are skipped. */
 
 #include "suite.h"
 

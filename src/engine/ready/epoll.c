@@ -39,12 +39,10 @@ static int probe(void)
     struct epoll_event event;
     int error = pier__sys_epoll_wait(epoll, &event, 1, 0);
     pier__sys_close(epoll);
-    if (pier__poller_refused(error)) {
-        return pier__fail(PIER_ENOTSUP, "epoll can't be used: epoll_wait: %s",
-                          pier_error_text(error));
-    }
-    return PIER_CAN_BIND_LATE | PIER_CAN_UNIX | PIER_CAN_ABSTRACT | PIER_CAN_SHARE_PORT |
-           PIER_CAN_EXCLUSIVE | PIER_CAN_POLL | PIER_CAN_EMBED | PIER_CAN_FORK;
+    return pier__poller_probed("epoll_wait", error,
+                               PIER_CAN_BIND_LATE | PIER_CAN_UNIX | PIER_CAN_ABSTRACT |
+                                   PIER_CAN_SHARE_PORT | PIER_CAN_EXCLUSIVE | PIER_CAN_POLL |
+                                   PIER_CAN_EMBED | PIER_CAN_FORK);
 }
 
 static int open_descriptors(struct pier_loop *loop, struct poller *poller)

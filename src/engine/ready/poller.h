@@ -54,11 +54,9 @@ struct pier__poller {
     int (*after_fork)(struct pier_loop *loop);
 };
 
-/* Whether a call that a probe tried isn't to be had here, by the kernel or a sandbox. What else may
- * go wrong, as memory that is short, is the next call's to report. */
-static inline bool pier__poller_refused(int64_t error)
-{
-    return error == PIER_ENOTSUP || error == PIER_EPERM || error == PIER_EACCES;
-}
+/* What a probe returns that has tried to wait: `bits`, or PIER_ENOTSUP where the kernel or a
+ * sandbox refuses that call. What else may go wrong, as memory that is short, is the first run's to
+ * report. */
+int pier__poller_probed(const char *call, int error, int bits);
 
 #endif

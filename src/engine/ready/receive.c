@@ -117,7 +117,7 @@ static void accept_one(struct pier_loop *loop, struct pier_handle *handle, struc
 
 /* Whether an op that was before this one in its handle's queue has finished and isn't called back
  * yet. Events are delivered at once, and must not overtake that. What is in the completed queue was
- * put there by the callbacks of the delivery just before, and comes with the next one: so each op is
+ * put there by the callbacks of the delivery just before, and comes with the next one: so each is
  * looked at about once, however many there are. */
 PIER__COLD static bool is_behind(const struct pier_loop *loop, const struct pier_op *op)
 {
