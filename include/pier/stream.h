@@ -109,7 +109,8 @@ PIER_API void pier_handle_discard(struct pier_handle *handle);
 
 /* Accepts one connection: result 1, and the socket is there for pier_accept_take() or
  * pier_accept_detach() until the callback returns; a socket not taken is closed. Out of descriptors
- * or memory is no error: the op waits (options.retry_ns) and is counted. */
+ * or memory is no error: the op waits (options.retry_ns) and is counted; the same where a sandbox
+ * refuses the call (EPERM). */
 PIER_API void pier_accept(struct pier_handle *listener, struct pier_op *op, pier_op_fn *fn);
 
 /* Accepts connections until cancelled or closed, each with PIER_MORE and to be taken as with

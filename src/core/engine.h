@@ -155,14 +155,16 @@ static inline bool pier__accept_passes(int64_t error)
 {
     return error == PIER_ECONNABORTED || error == PIER_EPROTO || error == PIER_ENETDOWN ||
            error == PIER_ENETUNREACH || error == PIER_EHOSTUNREACH || error == PIER_ETIMEDOUT ||
-           error == PIER_ECONNRESET || error == PIER_EPERM || error == PIER_EINTR;
+           error == PIER_ECONNRESET || error == PIER_EINTR;
 }
 
-/* Errors that go away when something is released. */
+/* Errors that go away when something is released. And EPERM: where a sandbox or a security module
+ * refuses the call itself, the connection stays, and to try again at once would spin for ever
+ * (conform: sandbox.refused_accepts_pause). */
 static inline bool pier__accept_starves(int64_t error)
 {
     return error == PIER_EMFILE || error == PIER_ENFILE || error == PIER_ENOBUFS ||
-           error == PIER_ENOMEM;
+           error == PIER_ENOMEM || error == PIER_EPERM;
 }
 
 #endif

@@ -51,6 +51,7 @@ const struct test *const suite_areas[] = {
     reuse_tests,
     signals_tests,
     exclusive_tests,
+    sandbox_tests,
 #else
     windows_tests,
     windows_unix_tests,

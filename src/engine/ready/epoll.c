@@ -36,6 +36,8 @@ static int probe(void)
         return pier__fail(epoll == PIER_EMFILE ? PIER_EMFILE : PIER_ENOTSUP,
                           "epoll can't be used: epoll_create1: %s", pier_error_text(epoll));
     }
+    struct epoll_event event;
+    int error = pier__sys_epoll_wait(epoll, &event, 1, 0);
     pier__sys_close(epoll);
     pier_descriptor eventfd = pier__sys_eventfd();
     if (eventfd < 0) {
@@ -43,8 +45,10 @@ static int probe(void)
                           "epoll can't be used: eventfd2: %s", pier_error_text(eventfd));
     }
     pier__sys_close(eventfd);
-    return PIER_CAN_BIND_LATE | PIER_CAN_UNIX | PIER_CAN_ABSTRACT | PIER_CAN_SHARE_PORT |
-           PIER_CAN_EXCLUSIVE | PIER_CAN_POLL | PIER_CAN_EMBED | PIER_CAN_FORK;
+    return pier__poller_probed("epoll_wait", error,
+                               PIER_CAN_BIND_LATE | PIER_CAN_UNIX | PIER_CAN_ABSTRACT |
+                                   PIER_CAN_SHARE_PORT | PIER_CAN_EXCLUSIVE | PIER_CAN_POLL |
+                                   PIER_CAN_EMBED | PIER_CAN_FORK);
 }
 
 static int open_descriptors(struct pier_loop *loop, struct poller *poller)

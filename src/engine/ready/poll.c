@@ -30,8 +30,9 @@ static struct poller *poller_of(const struct pier_loop *loop)
 
 static int probe(void)
 {
-    return PIER_CAN_BIND_LATE | PIER_CAN_UNIX | PIER_CAN_POLL | PIER_CAN_FORK |
-           pier__sys_socket_capabilities();
+    return pier__poller_probed("poll", pier__sys_poll(NULL, 0, 0),
+                               PIER_CAN_BIND_LATE | PIER_CAN_UNIX | PIER_CAN_POLL | PIER_CAN_FORK |
+                                   pier__sys_socket_capabilities());
 }
 
 static int grow_entries(struct pier_loop *loop, struct poller *poller)

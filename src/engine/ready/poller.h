@@ -82,4 +82,9 @@ static inline uint64_t pier__key_unpack(const struct pier_loop *loop, uintptr_t 
     return pier__key_pack(key) == packed ? key : ((key >> 32) + 1) << 32 | slot;
 }
 
+/* What a probe returns that has tried to wait: `bits`, or PIER_ENOTSUP where the kernel or a
+ * sandbox refuses that call. What else may go wrong, as memory that is short, is the first run's to
+ * report. */
+int pier__poller_probed(const char *call, int error, int bits);
+
 #endif

@@ -304,6 +304,14 @@ pier_descriptor pier__ready_descriptor(struct pier_loop *loop)
     return pier__ready_of(loop)->poller->descriptor(loop);
 }
 
+int pier__poller_probed(const char *call, int error, int bits)
+{
+    if (error == PIER_ENOTSUP || error == PIER_EPERM || error == PIER_EACCES) {
+        return pier__fail(PIER_ENOTSUP, "%s can't be used here: %s", call, pier_error_text(error));
+    }
+    return bits;
+}
+
 /* The handle is registered by the first op that waits. */
 int pier__ready_attach(struct pier_handle *handle)
 {

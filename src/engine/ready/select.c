@@ -37,8 +37,9 @@ static struct poller *poller_of(const struct pier_loop *loop)
 
 static int probe(void)
 {
-    return PIER_CAN_BIND_LATE | PIER_CAN_UNIX | PIER_CAN_POLL | PIER_CAN_FORK |
-           pier__sys_socket_capabilities();
+    return pier__poller_probed("select", pier__sys_select(0, NULL, NULL, NULL, 0),
+                               PIER_CAN_BIND_LATE | PIER_CAN_UNIX | PIER_CAN_POLL | PIER_CAN_FORK |
+                                   pier__sys_socket_capabilities());
 }
 
 static size_t sets_bytes(size_t size)
