@@ -1,5 +1,5 @@
-/* detached.c - pier_detach() in the callback of a lent receive of one shot, where the op is over and
- * the handle has nothing in flight: its data outlives the handle only if it was kept before.
+/* detached.c - pier_detach() in the callback of a lent receive of one shot, where the op is over
+ * and the handle has nothing in flight: its data outlives the handle only if it was kept before.
  *
  * A send of the data on another handle, which can't go at once, must not lead back to the memory of
  * the handle that has gone: it's freed here, so that a sanitizer notices. */

@@ -1,12 +1,12 @@
 /* events.c - an event of a multishot op stays whole until its callback returns: result, flags, data
- * and size, also when the callback has cancelled the op or closed its handle, which ends the op right
- * then on some backends.
+ * and size, also when the callback has cancelled the op or closed its handle, which ends the op
+ * right then on some backends.
  *
- * Each kind of multishot op is tried with each thing that its callback may do, with a time limit and
- * without, in the background and not, and with the op submitted before the first turn or set in the
- * kernel already. What follows is its one terminal completion, with the right result and without
- * data. tracked.c compares each event of the whole suite before and after its callback; here it is
- * also used after the cancel. */
+ * Each kind of multishot op is tried with each thing that its callback may do, with a time limit
+ * and without, in the background and not, and with the op submitted before the first turn or set in
+ * the kernel already. What follows is its one terminal completion, with the right result and
+ * without data. tracked.c compares each event of the whole suite before and after its callback;
+ * here it is also used after the cancel. */
 
 #include "suite.h"
 

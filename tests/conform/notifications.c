@@ -1,5 +1,5 @@
-/* notifications.c - pier_notify_each() that is paused: what comes meanwhile is counted, in one event
- * when it's resumed, and before its end when it's cancelled instead. */
+/* notifications.c - pier_notify_each() that is paused: what comes meanwhile is counted, in one
+ * event when it's resumed, and before its end when it's cancelled instead. */
 
 #include "suite.h"
 
@@ -27,8 +27,8 @@ static void notify_times(struct tracked *notify, unsigned times)
     }
 }
 
-/* Notified before the pause, during it, and after the cancel, with turns of the loop between them or
- * not: all of it comes, in one event or two, before the end. */
+/* Notified before the pause and during it, with turns of the loop between them or not: all of it
+ * comes, in one event, before the end. */
 static void paused_and_cancelled(void)
 {
     struct pier_loop *loop = test_loop();

@@ -59,7 +59,8 @@ void platform_set_environment(const char *name, const char *value);
 /* Open descriptors of this process, as far as pier could have opened them. */
 int platform_descriptor_count(void);
 
-/* How many more descriptors this process may open, once it has asked for as many as it's allowed. */
+/* How many more descriptors this process may open, once it has asked for as many as it's allowed.
+ */
 unsigned platform_descriptor_room(void);
 
 /* A path that doesn't exist yet, short enough for a Unix-domain address. */

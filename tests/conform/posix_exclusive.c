@@ -1,6 +1,7 @@
-/* posix_exclusive.c - an exclusive listener shared by two processes, one of which doesn't accept: it
- * has paused its op, cancelled it, closed its handle, never submitted one, or is out of descriptors.
- * Each connection goes to the other, since a wake-up that goes to one who doesn't accept is lost.
+/* posix_exclusive.c - an exclusive listener shared by two processes, one of which doesn't accept:
+ * it has paused its op, cancelled it, closed its handle, never submitted one, or is out of
+ * descriptors. Each connection goes to the other, since a wake-up that goes to one who doesn't
+ * accept is lost.
  *
  * The test's process is the worker that doesn't accept, and it must sleep in its wait: a kernel may
  * pass over a waiter that is awake. So all else is done by the child, whose loop accepts, and by a

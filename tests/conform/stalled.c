@@ -1,10 +1,10 @@
 /* stalled.c - peers whose data nobody takes cost themselves a buffer each and keep nobody else
  * waiting: who gets a lent buffer when few are left.
  *
- * The rules are those of buffer.h. A handle that holds none gets one up to buffers_hard_max, which is
- * buffers_max and the open handles by default; further ones come out of buffers_max, up to a share
- * that shrinks as the pool empties. What counts is told by turns and by the loop's own statistics,
- * never by time. buffers.c has the cases of a single handle. */
+ * The rules are those of buffer.h. A handle that holds none gets one up to buffers_hard_max, which
+ * is buffers_max and the open handles by default; further ones come out of buffers_max, up to a
+ * share that shrinks as the pool empties. What counts is told by turns and by the loop's own
+ * statistics, never by time. buffers.c has the cases of a single handle. */
 
 #include "suite.h"
 

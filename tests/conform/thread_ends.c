@@ -1,8 +1,8 @@
 /* thread_ends.c - the end of a loop's thread, and of a loop that other threads still talk to.
  *
- * Whoever has joined a loop's thread frees or drains the loop. A remote cancel that comes too late is
- * dropped. A post or notification whose call is still on its way back out of pier when the loop is
- * freed doesn't touch it any more. */
+ * Whoever has joined a loop's thread frees or drains the loop. A remote cancel that comes too late
+ * is dropped. A post or notification whose call is still on its way back out of pier when the loop
+ * is freed doesn't touch it any more. */
 
 #include "suite.h"
 

@@ -1,6 +1,7 @@
-/* unopened.c - handles that aren't open: all zero, closed, or detached. Each op on one is misuse and
- * stops the program with a line, as the first thing a loop sees and later, in builds of either kind
- * (shipped.* runs this on the library as it ships); closing one without a function does nothing. */
+/* unopened.c - handles that aren't open: all zero, closed, or detached. Each op on one is misuse
+ * and stops the program with a line, as the first thing a loop sees and later, in builds of either
+ * kind (shipped.* runs this on the library as it ships); closing one without a function does
+ * nothing. */
 
 #include "suite.h"
 

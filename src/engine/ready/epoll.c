@@ -104,8 +104,8 @@ static uint32_t to_epoll(const struct poller *poller, unsigned interest)
     uint32_t events = interest & (PIER__READ | PIER__WRITE | PIER__PRIORITY);
     bool level = (interest & PIER__LEVEL) || poller->level;
     if (interest & PIER__EXCLUSIVE) {
-        /* With this nothing goes but reading, writing and edges (epoll_ctl(2)). Not one-shot either:
-         * then it's an edge, which stays until its interest is taken back. */
+        /* With this nothing goes but reading, writing and edges (epoll_ctl(2)). Not one-shot
+         * either: then it's an edge, which stays until its interest is taken back. */
         return events | EPOLLEXCLUSIVE | (level ? 0u : (uint32_t)EPOLLET);
     }
     if (events & EPOLLIN) {
