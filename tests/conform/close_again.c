@@ -90,7 +90,7 @@ static void first_function_given_is_called(void)
 static void close_cuts_a_graceful_one_short(enum stream stream)
 {
     struct pier_loop *loop = test_loop();
-    static char big[4 << 20];
+    static char big[16 << 20]; /* more than the buffers of a connection grow to */
     for (unsigned i = 0; i < 8; i++) {
         struct tracked_handle a = {0};
         struct tracked send = {0}, queued = {0};

@@ -266,7 +266,7 @@ static void sends_to_nobody(void)
     struct tracked_handle a = {0}, b = {0};
     struct tracked sends[3] = {0};
     unsigned closed = 0;
-    const pier_descriptor far = tracked_raw_pair(loop, STREAM_TCP4, &a);
+    const pier_descriptor far = tracked_raw_pair(loop, STREAM_PAIR, &a);
     const pier_descriptor near = tracked_raw_pair(loop, STREAM_PAIR, &b);
     a.context = b.context = &closed;
     tracked_send(&a, &sends[0], big, sizeof(big), close_when_ended);

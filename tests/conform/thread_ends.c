@@ -165,9 +165,9 @@ static void late_remote_cancel_from_a_thread(void)
 
 struct messenger {
     struct pier_loop *loop;
-    struct pier_op post, notify, armed;
-    _Atomic bool may_begin;
-    unsigned delivered, notified;
+    struct pier_op post, notify, timer;
+    _Atomic unsigned may_begin; /* 1 + how long the sender lets the loop run before it sends */
+    unsigned delivered;
     bool over;
 };
 
@@ -175,13 +175,14 @@ static void on_post(struct pier_op *op)
 {
     struct messenger *messenger = PIER_OWNER(op, struct messenger, post);
     messenger->delivered++;
+    messenger->over = true;
 }
 
 static void on_notify(struct pier_op *op)
 {
     struct messenger *messenger = PIER_OWNER(op, struct messenger, notify);
     if ((op->flags & PIER_MORE) != 0) {
-        messenger->notified++;
+        messenger->delivered++;
         pier_cancel(op);
     } else {
         messenger->over = true;
@@ -193,67 +194,70 @@ static void ignore(struct pier_op *op)
     (void)op;
 }
 
+static void let_it_run(struct messenger *messenger)
+{
+    unsigned yields;
+    while ((yields = atomic_load(&messenger->may_begin)) == 0) {}
+    while (--yields > 0) {
+        platform_yield();
+    }
+}
+
 static void send_post(void *context)
 {
     struct messenger *messenger = context;
-    while (!atomic_load(&messenger->may_begin)) {}
+    let_it_run(messenger);
     pier_post(messenger->loop, &messenger->post, on_post);
 }
 
 static void send_notification(void *context)
 {
     struct messenger *messenger = context;
-    while (!atomic_load(&messenger->may_begin)) {}
+    let_it_run(messenger);
     pier_notify(&messenger->notify);
 }
 
-/* Rounds in which the loop may be asleep, awake, or woken by something else just then. Making and
- * closing a ring takes milliseconds where others take microseconds. */
-static unsigned rounds(void)
-{
-    return (test_can(PIER_CAN_COMPLETE) ? 400 : 2000) / (test_slowness() > 4 ? 4 : test_slowness());
-}
-
 /* The loop is freed as soon as what was sent has been delivered: the sender may still be inside its
- * call, waking the loop. Only then is it joined. */
-static void free_races_with_a_post(void)
+ * call, waking the loop. Only then is it joined. In most rounds the loop falls asleep and is woken
+ * by a timer all the time, so that it can be past the delivery before the sender has woken it; in
+ * the others it's the sender alone that wakes it. */
+static void race_with_free(void (*send)(void *), bool notifies)
 {
-    for (unsigned i = 0; i < rounds(); i++) {
+    /* Making and closing a ring takes milliseconds where others take microseconds. */
+    const unsigned rounds = test_can(PIER_CAN_COMPLETE) ? 400 : 2000;
+    for (unsigned i = 0; i < rounds / (test_slowness() > 4 ? 4 : test_slowness()); i++) {
         struct messenger messenger = {.loop = test_loop()};
         struct platform_thread thread;
-        struct pier_op timer = {0};
-        pier_timer(messenger.loop, &timer, i % 3 == 0 ? 3600 * PIER_SECOND : i % 50 * 1000, ignore);
-        platform_thread_start(&thread, send_post, &messenger);
-        atomic_store(&messenger.may_begin, true);
-        test_wait_begin(__FILE__, __LINE__, "the post");
-        while (messenger.delivered == 0) {
-            run(messenger.loop, i % 2 == 0 ? PIER_RUN_ONCE : PIER_RUN_NO_WAIT);
+        if (i % 4 != 0) {
+            pier_timer_each(messenger.loop, &messenger.timer, 0, 10 * PIER_MICROSECOND, ignore);
+        }
+        if (notifies) {
+            pier_notify_each(messenger.loop, &messenger.notify, on_notify);
+        } else if (i % 4 == 0) {
+            pier_timer(messenger.loop, &messenger.timer, 3600 * PIER_SECOND, ignore);
+        }
+        platform_thread_start(&thread, send, &messenger);
+        atomic_store(&messenger.may_begin, 1 + i * 7 % 100);
+        test_wait_begin(__FILE__, __LINE__, "what was sent");
+        while (!messenger.over) {
+            run(messenger.loop, i % 16 == 1 ? PIER_RUN_NO_WAIT : PIER_RUN_ONCE);
         }
         test_wait_end();
         CHECK_INT(messenger.delivered, ==, 1);
-        pier_timer_stop(&timer);
+        pier_timer_stop(&messenger.timer);
         test_loop_free(messenger.loop);
         platform_thread_join(&thread);
     }
+}
+
+static void free_races_with_a_post(void)
+{
+    race_with_free(send_post, false);
 }
 
 static void free_races_with_a_notification(void)
 {
-    for (unsigned i = 0; i < rounds(); i++) {
-        struct messenger messenger = {.loop = test_loop()};
-        struct platform_thread thread;
-        pier_notify_each(messenger.loop, &messenger.notify, on_notify);
-        platform_thread_start(&thread, send_notification, &messenger);
-        atomic_store(&messenger.may_begin, true);
-        test_wait_begin(__FILE__, __LINE__, "the notification");
-        while (!messenger.over) {
-            run(messenger.loop, i % 2 == 0 ? PIER_RUN_ONCE : PIER_RUN_NO_WAIT);
-        }
-        test_wait_end();
-        CHECK_INT(messenger.notified, ==, 1);
-        test_loop_free(messenger.loop);
-        platform_thread_join(&thread);
-    }
+    race_with_free(send_notification, true);
 }
 
 const struct test thread_ends_tests[] = {
