@@ -17,9 +17,12 @@ static void dump_op(struct pier_loop *loop, const struct pier_op *op, pier_dump_
     bool on_handle = pier__op_has_handle(op);
     uint64_t now = pier__loop_clock(loop);
     bool has_deadline = (op->bits_ & PIER__TIMED) || op->kind_ == PIER__OP_TIMER;
-    if (has_deadline) {
-        int64_t left = (int64_t)(op->timer_.deadline_ns - now);
-        snprintf(when, sizeof(when), "due in %.3f ms", (double)left / 1e6);
+    if (has_deadline && op->timer_.deadline_ns == PIER_FOREVER) {
+        snprintf(when, sizeof(when), "never due");
+    } else if (has_deadline) {
+        uint64_t due = op->timer_.deadline_ns;
+        double left = due >= now ? (double)(due - now) : -(double)(now - due);
+        snprintf(when, sizeof(when), "due in %.3f ms", left / 1e6);
     } else if (!pier__kind_of(op)->has_age) {
         snprintf(when, sizeof(when), "no time limit");
     } else {

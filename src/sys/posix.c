@@ -111,6 +111,17 @@ int pier__sys_pipe(pier_descriptor pair[2], bool nonblocking)
 {
     PIER__FAULT(PIPE);
     int descriptors[2];
+#ifndef __APPLE__
+    /* Born close-on-exec: a child that another thread starts meanwhile would inherit them. */
+    if (pipe2(descriptors, O_CLOEXEC | (nonblocking ? O_NONBLOCK : 0)) == 0) {
+        pair[0] = descriptors[0];
+        pair[1] = descriptors[1];
+        return 0;
+    }
+    if (errno != ENOSYS && errno != EPERM /* a sandbox that doesn't know it */) {
+        return pier__sys_errno();
+    }
+#endif
     if (pipe(descriptors) < 0) {
         return pier__sys_errno();
     }

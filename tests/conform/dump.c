@@ -1,0 +1,204 @@
+/* dump.c - what the dump of a loop tells of ops that are pending. */
+
+#include "suite.h"
+
+#include <stdlib.h>
+#include <string.h>
+
+struct lines {
+    unsigned count, receives, timers;
+};
+
+static void take_line(void *context, const char *line)
+{
+    struct lines *lines = context;
+    CHECK(strchr(line, '\n') == NULL);
+    CHECK(strlen(line) > 0);
+    lines->count++;
+    if (lines->count > 1) { /* the first is about the loop as a whole */
+        /* A handle's ops are below its line, the loop's own aren't. */
+        lines->receives += strncmp(line, "  receive ", 10) == 0;
+        lines->timers += strncmp(line, "timer ", 6) == 0;
+    }
+}
+
+static void tells_what_is_pending(void)
+{
+    struct pier_loop *loop = test_loop();
+    struct tracked_handle a = {0};
+    struct tracked receives[2] = {0}, timer = {0};
+    struct lines lines = {0};
+    char bytes[2];
+    pier_loop_dump(loop, take_line, &lines);
+    CHECK_INT(lines.receives + lines.timers, ==, 0);
+    const pier_descriptor peer = tracked_raw_pair(loop, STREAM_TCP4, &a);
+    tracked_receive(&a, &receives[0], &bytes[0], 1, NULL);
+    tracked_receive(&a, &receives[1], &bytes[1], 1, NULL);
+    tracked_timer(loop, &timer, 3600 * PIER_SECOND, NULL);
+    run_quietly(loop, 5);
+    memset(&lines, 0, sizeof(lines));
+    pier_loop_dump(loop, take_line, &lines);
+    CHECK_INT(lines.count, >=, 4);
+    CHECK_INT(lines.receives, >=, 2);
+    CHECK_INT(lines.timers, >=, 1);
+    tracked_cancel(&timer);
+    CHECK_INT(wait_for(&timer), ==, PIER_ECANCELED);
+    close_and_wait(&a);
+    raw_close(peer);
+}
+
+static void take_never_due(void *context, const char *line)
+{
+    int *found = context;
+    CHECK(strstr(line, "due in -") == NULL);
+    *found += strncmp(line, "timer ", 6) == 0 && strstr(line, "never due") != NULL;
+}
+
+static void tells_of_timers_that_are_never_due(void)
+{
+    struct pier_loop *loop = test_loop();
+    struct tracked timers[3] = {0};
+    const uint64_t delays[3] = {PIER_FOREVER, UINT64_MAX / 2 + 1, 3600 * PIER_SECOND};
+    int found = 0;
+    for (int i = 0; i < 3; i++) {
+        tracked_timer(loop, &timers[i], delays[i], NULL);
+    }
+    run_quietly(loop, 5);
+    pier_loop_dump(loop, take_never_due, &found);
+    CHECK_INT(found, ==, 1);
+    for (int i = 0; i < 3; i++) {
+        tracked_cancel(&timers[i]);
+        CHECK_INT(wait_for(&timers[i]), ==, PIER_ECANCELED);
+    }
+}
+
+struct aged {
+    struct tracked_handle handle;
+    struct tracked receive;
+    char byte;
+    double age_ms; /* of the receive, as dumped */
+    uint64_t most_ns;
+};
+
+static void take_age(void *context, const char *line)
+{
+    struct aged *aged = context;
+    const char *age = strstr(line, "age ");
+    if (strstr(line, "receive") != NULL && age != NULL) {
+        aged->age_ms = strtod(age + 4, NULL);
+    }
+}
+
+static void submit_late(struct tracked *tracked)
+{
+    struct aged *aged = tracked->context;
+    const uint64_t begin = platform_now();
+    tracked_receive(&aged->handle, &aged->receive, &aged->byte, 1, NULL);
+    pier_loop_dump(tracked->loop, take_age, aged);
+    aged->most_ns = platform_now() - begin;
+}
+
+static void let_time_pass(void)
+{
+    const uint64_t until = platform_now() + 50 * PIER_MILLISECOND;
+    while (platform_now() < until) {
+        platform_yield();
+    }
+}
+
+static void post_after_a_while(void *context)
+{
+    struct tracked *post = context;
+    let_time_pass();
+    tracked_post(post->loop, post, submit_late);
+}
+
+/* A turn that only has posts to deliver doesn't read the clock. */
+static void age_counts_from_the_submit_after_an_idle_time(void)
+{
+    struct pier_loop *loop = test_loop();
+    struct aged aged = {.age_ms = -1};
+    struct tracked post = {.context = &aged, .loop = loop}, idle = {0};
+    struct platform_thread thread;
+    const pier_descriptor peer = tracked_raw_pair(loop, STREAM_TCP4, &aged.handle);
+    tracked_notify_each(loop, &idle, NULL);
+    platform_thread_start(&thread, post_after_a_while, &post);
+    RUN_UNTIL(loop, aged.most_ns != 0);
+    platform_thread_join(&thread);
+    CHECK(aged.age_ms >= 0);
+    CHECK(aged.age_ms <= (double)aged.most_ns / 1e6 + 1);
+    tracked_cancel(&idle);
+    CHECK_INT(wait_for(&idle), ==, PIER_ECANCELED);
+    close_and_wait(&aged.handle);
+    raw_close(peer);
+}
+
+struct late_byte {
+    pier_descriptor peer;
+    struct tracked event;
+};
+
+static void send_after_a_while(void *context)
+{
+    const struct late_byte *late = context;
+    let_time_pass();
+    raw_send(late->peer, "x", 1);
+}
+
+/* With a timer every turn reads the clock, but only behind the events. */
+static void age_counts_from_the_submit_also_with_timers(void)
+{
+    struct pier_loop *loop = test_loop();
+    struct aged aged = {.age_ms = -1};
+    struct late_byte late = {.event = {.context = &aged}};
+    struct tracked timer = {0};
+    struct platform_thread thread;
+    char byte;
+    late.peer = tracked_raw_pair(loop, STREAM_TCP4, &aged.handle);
+    tracked_timer(loop, &timer, 3600 * PIER_SECOND, NULL);
+    tracked_receive(&aged.handle, &late.event, &byte, 1, submit_late);
+    platform_thread_start(&thread, send_after_a_while, &late);
+    RUN_UNTIL(loop, aged.most_ns != 0);
+    platform_thread_join(&thread);
+    CHECK(aged.age_ms >= 0);
+    CHECK(aged.age_ms <= (double)aged.most_ns / 1e6 + 1);
+    tracked_cancel(&timer);
+    CHECK_INT(wait_for(&timer), ==, PIER_ECANCELED);
+    close_and_wait(&aged.handle);
+    raw_close(late.peer);
+}
+
+static void take_post(void *context, const char *line)
+{
+    unsigned *posts = context;
+    if (strstr(line, "post completed") != NULL) {
+        CHECK(strstr(line, "age") == NULL);
+        (*posts)++;
+    }
+}
+
+static void dump_posts(struct tracked *tracked)
+{
+    pier_loop_dump(tracked->loop, take_post, tracked->context);
+}
+
+/* Nobody knows when a post was made. */
+static void post_has_no_age(void)
+{
+    struct pier_loop *loop = test_loop();
+    unsigned posts = 0;
+    struct tracked first = {.context = &posts}, second = {0};
+    tracked_post(loop, &first, dump_posts);
+    tracked_post(loop, &second, NULL);
+    CHECK_INT(wait_for(&second), ==, 0);
+    CHECK_INT(posts, ==, 1);
+}
+
+const struct test dump_tests[] = {
+    TEST(dump, tells_what_is_pending),
+    TEST(dump, tells_of_timers_that_are_never_due),
+    TEST(dump, age_counts_from_the_submit_after_an_idle_time),
+    TEST(dump, age_counts_from_the_submit_also_with_timers),
+    TEST(dump, post_has_no_age),
+    TEST_END,
+};
