@@ -393,14 +393,13 @@ int pier__sys_unlink_stale(const struct pier_address *address)
     if (lstat(native.unix_domain.sun_path, &status) < 0 || !S_ISSOCK(status.st_mode)) {
         return 0; /* nothing there, or not ours to remove: bind will say */
     }
-    int probe = socket(AF_UNIX, SOCK_STREAM, 0);
-    if (probe < 0) {
-        return pier__sys_errno();
-    }
     /* Nonblocking, since a live listener with a full backlog would hold us up. */
-    fcntl(probe, F_SETFL, O_NONBLOCK);
-    bool stale = connect(probe, &native.any, size) < 0 && errno == ECONNREFUSED;
-    close(probe);
+    pier_descriptor probe = pier__sys_socket(PIER_ADDRESS_UNIX, true);
+    if (probe < 0) {
+        return (int)probe;
+    }
+    bool stale = connect((int)probe, &native.any, size) < 0 && errno == ECONNREFUSED;
+    close((int)probe);
     return stale && unlink(native.unix_domain.sun_path) < 0 ? pier__sys_errno() : 0;
 }
 

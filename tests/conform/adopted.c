@@ -187,6 +187,31 @@ static void listener(void)
     }
 }
 
+/* Of the calls that find nothing more, none may wait. */
+static void listener_with_accept_each(void)
+{
+    struct pier_loop *loop = test_loop();
+    for (int nonblocking = 0; nonblocking < 2; nonblocking++) {
+        struct tracked_handle handle = {0};
+        struct tracked accept = {0};
+        struct pier_address address = address_of("127.0.0.1:0");
+        pier_descriptor peers[4];
+        const pier_descriptor raw = raw_listen(&address, 16);
+        raw_set_nonblocking(raw, nonblocking != 0);
+        CHECK_OK(tracked_adopt(loop, &handle, raw));
+        tracked_accept_each(&handle, &accept, NULL);
+        for (unsigned i = 0; i < 4; i++) {
+            peers[i] = raw_connect(&address);
+            RUN_UNTIL(loop, accept.events == i + 1);
+            run_quietly(loop, 2);
+        }
+        close_and_wait(&handle);
+        for (unsigned i = 0; i < 4; i++) {
+            raw_close(peers[i]);
+        }
+    }
+}
+
 static void what_cannot_be_adopted(void)
 {
     struct pier_loop *loop = test_loop();
@@ -280,6 +305,7 @@ const struct test adopted_tests[] = {
     TEST(adopted, blocking_pipe),
     TEST(adopted, nonblocking_pipe),
     TEST(adopted, listener),
+    TEST(adopted, listener_with_accept_each),
     TEST(adopted, what_cannot_be_adopted),
     TEST(adopted, same_object_under_two_numbers),
     TEST(adopted, flags_of_what_pier_opens),

@@ -54,8 +54,7 @@ const struct test *const suite_areas[] = {
     exclusive_tests,
     sandbox_tests,
 #else
-    windows_tests,
-    windows_unix_tests,
+    windows_tests,  windows_unix_tests,
 #endif
     NULL,
 };

@@ -238,9 +238,9 @@ int pier_adopt(struct pier_loop *loop, struct pier_handle *handle, pier_descript
             (long)descriptor);
     }
     uint32_t bits = PIER__ADOPTED;
-    bool is_socket = description.kind == PIER__KIND_STREAM ||
-                     description.kind == PIER__KIND_LISTENER;
-    if (!is_socket && description.kind != PIER__KIND_FILE && !description.nonblocking) {
+    /* Of a connected socket each call says that it mustn't wait. */
+    bool is_spared = description.kind == PIER__KIND_STREAM || description.kind == PIER__KIND_FILE;
+    if (!is_spared && !description.nonblocking) {
         bits |= PIER__CAUTIOUS;
     }
     bits |= description.read_only ? PIER__READ_ONLY : description.write_only ? PIER__WRITE_ONLY : 0;
