@@ -70,7 +70,7 @@ static bool is_needed(struct kq *q, int watch, const struct knote *except)
     uint32_t index = 0;
 
     for (struct knote *note = *bucket_of(q, watch); note; note = note->watch_next) {
-        if (note->watch == watch && note != except)
+        if (note != except && note->watch == watch)
             return true;
     }
     return next_child(q, watch, &index) != NULL;

@@ -244,7 +244,7 @@ static void right_after_connect_and_send(void)
             tracked_connect(&a, &connect, &address, NULL);
             tracked_receive(&a, &receive, &byte, 1, NULL);
             for (unsigned i = 0; i < sends; i++) {
-                tracked_send(&a, &send[i], "abc" + i, 1, NULL);
+                tracked_send(&a, &send[i], &"abc"[i], 1, NULL);
             }
             tracked_close_gracefully(&a, 3600 * PIER_SECOND, NULL);
             CHECK_INT(wait_for(&receive), ==, PIER_ECLOSED);

@@ -8,6 +8,7 @@
 #include "suite.h"
 
 #include <stdlib.h>
+#include <time.h>
 
 enum { SMALL = 4096 };
 
@@ -312,10 +313,10 @@ static struct cost cost_of(size_t pieces)
     tracked_pair(loop, STREAM_PAIR, &a, &b);
     tracked_receive_each(&b, &each, NULL);
     const struct pier_loop_counters before = stats_of(loop);
-    const uint64_t begun = platform_now();
+    const clock_t begun = clock();
     tracked_send_vectored(&a, &send, vectors, pieces, NULL);
     CHECK_INT(wait_for(&send), ==, pieces * 16);
-    const uint64_t took = platform_now() - begun;
+    const uint64_t took = (uint64_t)(clock() - begun) * (PIER_SECOND / CLOCKS_PER_SEC);
     const struct pier_loop_counters after = stats_of(loop);
     RUN_UNTIL(loop, each.done == pieces * 16);
     close_and_wait(&a);
@@ -327,8 +328,9 @@ static struct cost cost_of(size_t pieces)
                          took};
 }
 
-/* Ten times as many pieces: about ten times the calls and turns. The time is compared by its least
- * of several, and with room: a cost that grows with the square is a hundred times as much. */
+/* Ten times as many pieces: about ten times the calls and turns. The time is of the
+ * processor where clock() tells it, the least of several, and has room: a cost that grows with the
+ * square is a hundred times as much. */
 static void cost_grows_with_the_pieces(void)
 {
     struct cost small = {UINT64_MAX, UINT64_MAX, UINT64_MAX}, large = small;
@@ -339,7 +341,7 @@ static void cost_grows_with_the_pieces(void)
         small.ns = one.ns < small.ns ? one.ns : small.ns;
         large.ns = ten.ns < large.ns ? ten.ns : large.ns;
     }
-    CHECK_INT(large.ns, <, 40 * small.ns);
+    CHECK_INT(large.ns, <, 40 * small.ns + 50 * PIER_MILLISECOND);
 }
 
 const struct test vectors_tests[] = {
