@@ -233,7 +233,9 @@ static void of_a_listener_and_an_unconnected_socket(void)
 static void right_after_connect_and_send(void)
 {
     struct pier_loop *loop = test_loop();
-    for (int stream = STREAM_TCP4; stream <= STREAM_UNIX; stream++) {
+    /* There a Unix-domain address may be a pipe, which platform_wait_readable() can't ask. */
+    const int last = test_backend_is("iocp") ? STREAM_TCP4 : STREAM_UNIX;
+    for (int stream = STREAM_TCP4; stream <= last; stream++) {
         for (unsigned sends = 1; sends <= 3 && stream_available((enum stream)stream); sends++) {
             struct tracked_handle a = {0};
             struct tracked connect = {0}, send[3] = {0}, receive = {0};

@@ -538,7 +538,8 @@ static void hang_up_alone(void)
             run_quietly(loop, 2);
             CHECK(one.in_flight && each.events == 0);
         }
-        if ((i & 4) != 0) {
+        /* There the pair is one of TCP: that the peer has closed is an end, not a hang-up. */
+        if ((i & 4) != 0 || test_backend_is("iocp")) {
             raw_reset(ends[1]);
         } else {
             raw_close(ends[1]);

@@ -83,7 +83,7 @@ static void on_handed_all(struct pier_op *op)
 }
 
 /* Once for each worker, which can't have cancelled its `interrupt` before. */
-static void tell(struct echo_worker *worker)
+static void notify_worker(struct echo_worker *worker)
 {
     atomic_fetch_add(&worker->telling, 1);
     pier_notify(&worker->interrupt);
@@ -97,7 +97,7 @@ void echo_server_stop(struct echo_server *server)
     }
     uint64_t count = server->hands_over ? 1 : server->options->threads;
     for (uint64_t i = 0; i < count; i++) {
-        tell(&server->workers[i]);
+        notify_worker(&server->workers[i]);
     }
 }
 
@@ -391,7 +391,7 @@ static void abandon(struct echo_server *server)
     bool told = atomic_flag_test_and_set(&server->stopped);
     for (uint64_t i = 1; i < server->options->threads && !told; i++) {
         if (server->workers[i].runs) {
-            tell(&server->workers[i]);
+            notify_worker(&server->workers[i]);
         }
     }
     join_workers(server);
