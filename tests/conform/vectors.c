@@ -341,7 +341,9 @@ static void cost_grows_with_the_pieces(void)
         small.ns = one.ns < small.ns ? one.ns : small.ns;
         large.ns = ten.ns < large.ns ? ten.ns : large.ns;
     }
-    CHECK_INT(large.ns, <, 40 * small.ns + 50 * PIER_MILLISECOND);
+    if (!test_backend_is("iocp")) { /* clock() tells the time that passed there */
+        CHECK_INT(large.ns, <, 40 * small.ns + 50 * PIER_MILLISECOND);
+    }
 }
 
 const struct test vectors_tests[] = {
