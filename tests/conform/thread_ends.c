@@ -223,7 +223,7 @@ static void send_notification(void *context)
  * the others it's the sender alone that wakes it. */
 static void race_with_free(void (*send)(void *), bool notifies)
 {
-    const unsigned rounds = 400;
+    const unsigned rounds = 100;
     for (unsigned i = 0; i < rounds / (test_slowness() > 4 ? 4 : test_slowness()); i++) {
         struct messenger messenger = {.loop = test_loop()};
         struct platform_thread thread;
