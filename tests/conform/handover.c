@@ -89,8 +89,8 @@ static void finish_estate(struct estate *estate)
 {
     estate->paused.ending = true; /* the drain cancels it, and hands out what is held for it */
     CHECK_INT(drain(estate->loop, 30 * PIER_SECOND), ==, 0);
-    /* What was being sent hasn't gone, as far as anybody knows; or all of it has, where the kernel's
-     * buffers had grown so far. */
+    /* What was being sent hasn't gone, as far as anybody knows; or all of it has, where the
+     * kernel's buffers had grown so far. */
     for (int i = 0; i < 3; i++) {
         CHECK(!estate->sends[i].in_flight);
         CHECK(estate->sends[i].result == PIER_ECANCELED || estate->sends[i].result > 0);
