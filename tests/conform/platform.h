@@ -53,6 +53,10 @@ void platform_yield(void);
 /* Monotonic nanoseconds, as pier_loop_now() but of a clock of their own. */
 uint64_t platform_now(void);
 
+/* Nanoseconds of processor time that this process has used, of all threads. Windows counts in steps
+ * of some 16 ms. */
+uint64_t platform_processor_time(void);
+
 /* Sets a variable of the environment; NULL removes it. */
 void platform_set_environment(const char *name, const char *value);
 

@@ -214,6 +214,13 @@ uint64_t platform_now(void)
     return (uint64_t)now.tv_sec * PIER_SECOND + (uint64_t)now.tv_nsec;
 }
 
+uint64_t platform_processor_time(void)
+{
+    struct timespec used;
+    clock_gettime(CLOCK_PROCESS_CPUTIME_ID, &used);
+    return (uint64_t)used.tv_sec * PIER_SECOND + (uint64_t)used.tv_nsec;
+}
+
 void platform_set_environment(const char *name, const char *value)
 {
     CHECK_INT(value == NULL ? unsetenv(name) : setenv(name, value, 1), ==, 0);

@@ -274,6 +274,14 @@ uint64_t platform_now(void)
     return ticks / rate * PIER_SECOND + ticks % rate * PIER_SECOND / rate;
 }
 
+uint64_t platform_processor_time(void)
+{
+    FILETIME created, ended, kernel, user;
+    CHECK(GetProcessTimes(GetCurrentProcess(), &created, &ended, &kernel, &user));
+    return 100 * (((uint64_t)kernel.dwHighDateTime << 32 | kernel.dwLowDateTime) +
+                  ((uint64_t)user.dwHighDateTime << 32 | user.dwLowDateTime));
+}
+
 void platform_set_environment(const char *name, const char *value)
 {
     char both[512];

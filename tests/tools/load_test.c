@@ -287,9 +287,8 @@ TEST(load_keeps_its_rate)
     start_server(serve_honestly);
     run_load((const char *[]){"--rate", "500", "--duration", "1", "--depth", "16", NULL});
     CHECK_EQ(client.exit_code, 0);
-    /* On a busy machine, Wine's above all, the measured time ends late, and what is due then may
-     * not be sent any more; the messages of that time are counted. */
-    CHECK_GE(command_number(&client, "messages"), 150);
+    CHECK_GE(command_number(&client, "messages"), 480);
+    /* On a busy machine the measured time ends late, and the messages of that time are counted. */
     CHECK_LE(command_number(&client, "messages_per_second"), 505);
     stop_server();
 }
