@@ -32,6 +32,7 @@ const struct test *const suite_areas[] = {
     misuse_tests,
     events_tests,
     stalled_tests,
+    streaming_tests,
     vectors_tests,
     unconnected_tests,
     unopened_tests,

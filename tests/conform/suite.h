@@ -34,6 +34,7 @@ extern const struct test adopted_tests[];
 extern const struct test misuse_tests[];
 extern const struct test events_tests[];
 extern const struct test stalled_tests[];
+extern const struct test streaming_tests[];
 extern const struct test vectors_tests[];
 extern const struct test unconnected_tests[];
 extern const struct test unopened_tests[];

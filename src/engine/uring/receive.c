@@ -158,11 +158,13 @@ static void end(struct pier_loop *loop, struct pier_op *op, int outcome)
 static void request_over(struct pier_loop *loop, struct pier_handle *handle, struct pier_op *op,
                          int result);
 
-/* A stream that keeps its buffers full, with nothing of it in the kernel or held: reads on. */
+/* A stream that keeps its buffers full, with nothing of it in the kernel or held: reads on, for a
+ * multishot op. */
 static void read_on(struct pier_loop *loop, struct pier_handle *handle, struct pier_op *op)
 {
     uint64_t key = pier__slot_key(loop, handle->slot_);
     bool is_full = true;
+    PIER_ASSERT(op->bits_ & PIER__MULTISHOT);
     while (is_full) {
         if (loop->budget <= 0 || pier__uring_has_had_share(loop, handle, loop->pool.large)) {
             pier__handle_serve_later(loop, handle);
@@ -203,10 +205,11 @@ static void read_on(struct pier_loop *loop, struct pier_handle *handle, struct p
     pier__uring_start_lent(loop, handle, op);
 }
 
-/* Nothing of a receive is in the kernel or held, and it isn't paused. */
+/* Nothing of a receive is in the kernel or held, and it isn't paused. One of one shot is never read
+ * on: it ends with what comes first, and may be another op's successor on a stream that was. */
 static void ask_again(struct pier_loop *loop, struct pier_handle *handle, struct pier_op *op)
 {
-    if (handle->bits_ & PIER__STREAMING) {
+    if ((handle->bits_ & PIER__STREAMING) && (op->bits_ & PIER__MULTISHOT)) {
         read_on(loop, handle, op);
     } else {
         pier__uring_start_lent(loop, handle, op);
@@ -323,8 +326,8 @@ void pier__uring_received_lent(struct pier_loop *loop, struct pier_handle *handl
         handle->engine_.uring.requests &= (uint8_t) ~(PIER__RECEIVE_IN_KERNEL | PIER__STOPPING);
         pier__op_clear(op, PIER__CANCEL_ASKED);
     }
-    if (result == (int)loop->pool.buffer_size && handle->kind_ == PIER__KIND_STREAM &&
-        loop->pool.large != 1) {
+    if (result == (int)loop->pool.buffer_size && (op->bits_ & PIER__MULTISHOT) &&
+        handle->kind_ == PIER__KIND_STREAM && loop->pool.large != 1) {
         note_full(loop, handle, op, more);
     }
     if (flags & IORING_CQE_F_BUFFER) {
