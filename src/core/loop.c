@@ -170,8 +170,8 @@ void pier_loop_free(struct pier_loop *loop)
     PIER_REQUIRE(!loop->running, "pier_loop_free",
                  "the loop runs: called from inside a callback, or before its thread has ended");
     bool forked = loop->core.forks != pier__sys_forks();
-    while (!forked && pier__atomic_load(&loop->core.waking) != 0) {
-        pier__sys_yield(); /* a post or notification that has begun is over soon */
+    if (!forked) {
+        pier__loop_settle(loop);
     }
     if (pier__atomic_load(&loop->core.asked) & PIER__ASKED_CANCELS) {
         pier__tokens_deliver(loop); /* of ops that are over, if none is in flight */

@@ -231,9 +231,8 @@ static PIER__EXPRESSION bool pier__loop_has_starved(const struct pier_loop *loop
     return loop->core.starved.head != NULL;
 }
 
-/* Other threads needn't wake the loop any more: for an engine, as soon as it's back from the
- * system.
- */
+/* Other threads needn't wake the loop any more. An engine says so as soon as it's back from the
+ * system. */
 static PIER__EXPRESSION void pier__loop_awake(struct pier_loop *loop)
 {
     if (loop->core.asleep) {

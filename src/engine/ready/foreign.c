@@ -220,8 +220,8 @@ void pier__foreign_cancel(struct pier_loop *loop, struct pier_op *op)
     unlink_op(foreign, op);
     if (foreign->ops == NULL &&
         pier__descriptor_handle(loop, foreign->handle.descriptor_) == &foreign->handle) {
-        set_foreign_interest(loop, foreign,
-                             0); /* at once: the owner may close the descriptor now */
+        /* At once: the owner may close the descriptor now. */
+        set_foreign_interest(loop, foreign, 0);
     }
     mark_changed(loop, foreign);
     pier__op_finish(loop, op, pier__op_reason(op));

@@ -109,8 +109,8 @@ void pier__ready_settle(struct pier_loop *loop, uint64_t key)
     }
     if (pier__ready_of(loop)->mode == PIER__POLLER_LEVEL && handle->bits_ & PIER__HAS_DATA &&
         (interest & PIER__READ)) {
-        interest = handle->engine_.ready
-                       .interest; /* in the ready list: served before the next wait sleeps */
+        /* In the ready list: served before the next wait sleeps. */
+        interest = handle->engine_.ready.interest;
     }
     if (PIER__UNLIKELY(set_interest(loop, handle, interest) < 0) &&
         (interest & ~(unsigned)handle->engine_.ready.interest) != 0) {
@@ -319,8 +319,8 @@ int pier__ready_attach(struct pier_handle *handle)
     const struct pier__ready *ready = pier__ready_of(loop);
     struct pier_handle *other = pier__descriptor_handle(loop, handle->descriptor_);
     if (other != NULL) {
-        pier__ready_note_interest(
-            other, 0); /* its number was closed and reused: what was watched is gone */
+        /* Its number was closed and reused: what was watched is gone. */
+        pier__ready_note_interest(other, 0);
     }
     if (!ready->poller->close_removes) {
         /* The owner of a polled descriptor may have closed it, whose number this is now. */

@@ -155,8 +155,8 @@ void pier__ready_connect(struct pier_loop *loop, struct pier_handle *handle, str
     }
     handle->bits_ |= PIER__CONNECTING;
     if (result == PIER_EAGAIN && handle->family_ == PIER_ADDRESS_UNIX) {
-        pier__loop_starve(
-            loop, handle); /* the listener's backlog is full, and no event will tell of room */
+        /* The listener's backlog is full, and no event will tell of room. */
+        pier__loop_starve(loop, handle);
         return;
     }
     op->os_error = result < 0 ? pier__sys_code() : 0;

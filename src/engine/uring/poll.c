@@ -44,8 +44,7 @@ static void arm_poll(struct pier_loop *loop, struct pier_op *op)
     if (uring->polls_unsent == NULL) {
         uring->polls_unsent = op;
     } else {
-        PIER_ASSERT(uring->polls_unsent_last != NULL);
-        PIER__TAKE_FOR_GRANTED(uring->polls_unsent_last != NULL); /* as it is with a first */
+        PIER__TAKE_FOR_GRANTED(uring->polls_unsent_last != NULL); /* where there's a first */
         uring->polls_unsent_last->next_ = op;
     }
     uring->polls_unsent_last = op;

@@ -358,8 +358,8 @@ void pier__uring_serve_lent(struct pier_loop *loop, struct pier_handle *handle, 
         pier__uring_drop_held(loop, handle);
     }
     while (handle->engine_.uring.held != NULL) {
-        bool ending = pier__op_is_ending(
-            op); /* what was taken from the kernel is still delivered */
+        /* What was taken from the kernel is still delivered. */
+        bool ending = pier__op_is_ending(op);
         if (!ending && (op->bits_ & PIER__PAUSED)) {
             return;
         }

@@ -93,6 +93,18 @@ bool pier__uring_cancel_request(struct pier_loop *loop, uint64_t key)
     return true;
 }
 
+/* Asks to be told of `events` of a descriptor. */
+static void fill_poll(struct io_uring_sqe *entry, pier_descriptor descriptor, unsigned events,
+                      uint64_t key)
+{
+    entry->opcode = IORING_OP_POLL_ADD;
+    entry->fd = (int)descriptor;
+    entry->poll32_events = __BYTE_ORDER__ == __ORDER_BIG_ENDIAN__
+                               ? events << 16 | events >> 16 /* the kernel's layout of the field */
+                               : events;
+    entry->user_data = key;
+}
+
 bool pier__uring_wait_ready(struct pier_loop *loop, struct pier_op *op, pier_descriptor descriptor,
                             unsigned events)
 {
@@ -100,14 +112,8 @@ bool pier__uring_wait_ready(struct pier_loop *loop, struct pier_op *op, pier_des
     if (entry == NULL) {
         return false;
     }
-    entry->opcode = IORING_OP_POLL_ADD;
-    entry->fd = (int)descriptor;
-    entry->poll32_events = events;
-    if (__BYTE_ORDER__ == __ORDER_BIG_ENDIAN__) {
-        entry->poll32_events = events << 16 | events >> 16; /* the kernel's layout of the field */
-    }
-    entry->user_data = pier__uring_key(op,
-                                       op->kind_ == PIER__OP_POLL ? PIER__TAG_OP : PIER__TAG_READY);
+    fill_poll(entry, descriptor, events,
+              pier__uring_key(op, op->kind_ == PIER__OP_POLL ? PIER__TAG_OP : PIER__TAG_READY));
     return true;
 }
 
@@ -118,11 +124,7 @@ static void arm_eventfd(struct pier_loop *loop)
     struct pier__uring *uring = pier__uring_of(loop);
     struct io_uring_sqe *entry = pier__uring_entry(loop);
     if (entry != NULL) {
-        entry->opcode = IORING_OP_POLL_ADD;
-        entry->fd = (int)uring->wake;
-        entry->poll32_events = __BYTE_ORDER__ == __ORDER_BIG_ENDIAN__ ? (unsigned)POLLIN << 16
-                                                                      : (unsigned)POLLIN;
-        entry->user_data = PIER__TAG_EVENTFD;
+        fill_poll(entry, uring->wake, POLLIN, PIER__TAG_EVENTFD);
         uring->eventfd_armed = true;
     }
 }
