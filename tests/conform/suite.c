@@ -55,7 +55,8 @@ const struct test *const suite_areas[] = {
     exclusive_tests,
     sandbox_tests,
 #else
-    windows_tests,  windows_unix_tests,
+    windows_tests, /* a comment ends the line for clang-format */
+    windows_unix_tests,
 #endif
     NULL,
 };
