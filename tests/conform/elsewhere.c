@@ -112,6 +112,10 @@ static void detached_and_readable(void)
 /* A copy given to the loop while the first handle is closed works on, and only it is told. */
 static void copy_becomes_a_handle(void)
 {
+    if (test_backend_is("iocp")) {
+        test_skip("this system can't take a handle off its completion port");
+        return;
+    }
     struct pier_loop *loop = test_loop();
     struct tracked_handle a = {0}, b = {0};
     struct tracked first = {0}, second = {0};

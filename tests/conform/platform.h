@@ -38,6 +38,9 @@ _Noreturn void platform_conclude(const struct outcome *outcome);
  * reason. 0 stops it. */
 void platform_watchdog(unsigned seconds, const char *(*explain)(void));
 
+/* Which of several, for an action that is tried with each: it has the same value in its process. */
+extern unsigned platform_variant;
+
 /* Runs `action`, which is expected to abort, in a process of its own. Returns whether it did,
  * with what it wrote to standard error in `text`. */
 bool platform_aborts(void (*action)(void), char *text, size_t size);

@@ -141,6 +141,8 @@ static void cut_emulator_line(char *text)
     }
 }
 
+unsigned platform_variant;
+
 bool platform_aborts(void (*action)(void), char *text, size_t size)
 {
     int ends[2], status = 0;

@@ -19,8 +19,9 @@
 #define TEST_VARIABLE \
     "PIER_CONFORM_TEST" /* number of the test, and the mapping for its outcome \
                                            */
-#define ACTION_VARIABLE "PIER_CONFORM_ACTION" /* distance of the action to run instead */
+#define ACTION_VARIABLE "PIER_CONFORM_ACTION" /* distance of the action to run instead, variant */
 
+unsigned platform_variant;
 static struct outcome *outcome_shared;
 static unsigned tests_seen;
 static const char *(*watchdog_explain)(void);
@@ -42,10 +43,11 @@ static char *program_start(void)
     return (char *)GetModuleHandleA(NULL);
 }
 
-_Noreturn static void run_action(const char *distance)
+_Noreturn static void run_action(const char *text)
 {
     void (*action)(void);
-    char *address = program_start() + strtoull(distance, NULL, 10);
+    char *end, *address = program_start() + strtoull(text, &end, 10);
+    platform_variant = (unsigned)strtoul(end, NULL, 10);
     memcpy(&action, &address, sizeof(action));
     SetErrorMode(SEM_FAILCRITICALERRORS | SEM_NOGPFAULTERRORBOX);
     action();
@@ -204,12 +206,13 @@ bool platform_aborts(void (*action)(void), char *text, size_t size)
 {
     SECURITY_ATTRIBUTES inherit = {.nLength = sizeof(inherit), .bInheritHandle = TRUE};
     HANDLE reader, writer;
-    char value[32], *address;
+    char value[48], *address;
     memcpy(&address, &action, sizeof(address));
     if (!CreatePipe(&reader, &writer, &inherit, 0)) {
         system_failed("CreatePipe");
     }
-    snprintf(value, sizeof(value), "%llu", (unsigned long long)(address - program_start()));
+    snprintf(value, sizeof(value), "%llu %u", (unsigned long long)(address - program_start()),
+             platform_variant);
     const DWORD code = run_again(ACTION_VARIABLE, value, writer, 60);
     CloseHandle(writer);
     size_t length = 0;
