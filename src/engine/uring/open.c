@@ -94,6 +94,7 @@ static int open_ring(struct pier_loop *loop, struct pier__uring *uring)
     uring->features = features;
     uring->wake = eventfd;
     uring->room = ring.sq.ring_entries;
+    uring->waits_without = !features.least_wait;
     uring->forks = pier__sys_forks();
     if (features.message) {
         pier__loop_wake_by(loop, pier__uring_wake_by_message, ring.ring_fd);
@@ -292,7 +293,7 @@ void pier__uring_take_over(struct pier_loop *loop)
 {
     struct pier__uring *uring = pier__uring_of(loop);
     pier__loop_settle(loop); /* others must not wake by a ring that goes away */
-    if (pier__uring_has_completions(uring)) {
+    if (pier__uring_completions(uring) != 0) {
         pier__uring_take_completions(loop);
         return;
     }

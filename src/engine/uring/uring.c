@@ -21,18 +21,28 @@
  * for. So as many more are waited for as requests of that sort are being submitted; in case one of
  * them doesn't complete at once, for this long at most. Closes, which are quick as well, aren't
  * counted: a loop with many of them has other work on its way, and going to sleep for it cost an
- * eighth of the processor's time for a connection. */
+ * eighth of the processor's time for a connection.
+ *
+ * A loop with little to do sees nothing more in that time, and has slept and been woken by a timer
+ * for it, which costs more than the second wait: so after a vain one it does without for a while.
+ * Of four loops on two processors each is such a loop. */
 #define LEAST_WAIT_US 50
+#define WAITS_WITHOUT 32
 
 static PIER__INLINE int enter(struct pier_loop *loop, struct pier__uring *uring, unsigned wait,
                               bool get_events, uint64_t timeout_ns)
 {
-    unsigned least_us = 0;
+    unsigned least_us = 0, quick = 0;
     loop->counters.system_calls++;
-    if (wait != 0 && uring->quick != 0 && uring->features.least_wait) {
-        wait += uring->quick < uring->ring.sq.ring_entries ? uring->quick
-                                                           : uring->ring.sq.ring_entries;
-        least_us = LEAST_WAIT_US;
+    if (wait != 0 && uring->quick != 0) {
+        if (uring->waits_without == 0) {
+            quick = uring->quick < uring->ring.sq.ring_entries ? uring->quick
+                                                               : uring->ring.sq.ring_entries;
+            wait += quick;
+            least_us = LEAST_WAIT_US;
+        } else if (uring->features.least_wait) {
+            uring->waits_without--;
+        }
     }
     uring->quick = 0;
     /* Entries and buffers become visible to the kernel with this enter, made by the same thread: no
@@ -44,6 +54,9 @@ static PIER__INLINE int enter(struct pier_loop *loop, struct pier__uring *uring,
     int result = pier__sys_uring_enter(&uring->ring, pier__uring_unsubmitted(uring), wait,
                                        get_events, timeout_ns, least_us);
     uring->room = uring->ring.sq.ring_entries - pier__uring_unsubmitted(uring);
+    if (quick != 0 && pier__uring_completions(uring) <= quick) {
+        uring->waits_without = WAITS_WITHOUT;
+    }
     return result;
 }
 
@@ -252,7 +265,7 @@ static void wait(struct pier_loop *loop, uint64_t timeout_ns)
 
 static bool busy(struct pier_loop *loop)
 {
-    return pier__uring_has_completions(pier__uring_of(loop));
+    return pier__uring_completions(pier__uring_of(loop)) != 0;
 }
 
 static void flush(struct pier_loop *loop)

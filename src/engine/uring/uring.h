@@ -63,8 +63,9 @@ struct pier__uring_accepted {
 struct pier__uring {
     struct io_uring ring;
     /* What each turn looks at, together. */
-    unsigned room;  /* entries that the submission queue has room for */
-    unsigned quick; /* unsubmitted ones that usually complete at once */
+    unsigned room;          /* entries that the submission queue has room for */
+    unsigned quick;         /* unsubmitted ones that usually complete at once */
+    unsigned waits_without; /* that many waits don't wait for those; not 0 where none can */
     bool enabled, eventfd_armed;
     bool plain;          /* nothing to be seen to before a wait: enabled, armed, not embedded */
     bool cancels_unsent; /* like polls_unsent, but cancels of polls */
@@ -114,9 +115,10 @@ static PIER__EXPRESSION unsigned pier__uring_unsubmitted(const struct pier__urin
     return queue->sqe_tail - __atomic_load_n(queue->khead, __ATOMIC_ACQUIRE);
 }
 
-static inline bool pier__uring_has_completions(const struct pier__uring *uring)
+/* How many completions are there to be taken. */
+static PIER__EXPRESSION unsigned pier__uring_completions(const struct pier__uring *uring)
 {
-    return *uring->ring.cq.khead != __atomic_load_n(uring->ring.cq.ktail, __ATOMIC_ACQUIRE);
+    return __atomic_load_n(uring->ring.cq.ktail, __ATOMIC_ACQUIRE) - *uring->ring.cq.khead;
 }
 
 /* The submission queue is full: submits it. */
