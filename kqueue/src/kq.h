@@ -333,7 +333,7 @@ unsigned int pier__kq_signals_swallowed(void);
 /* sigaction() as the program sees it: ours doesn't show. An errno. */
 int pier__kq_disposition(int signal, const struct sigaction *wanted, struct sigaction *old);
 /* interpose.c: the C library's sigaction(). */
-int pier__kq_real_sigaction(int signal, const struct sigaction *action, struct sigaction *old);
+int pier__kq_real_sigaction(int number, const struct sigaction *action, struct sigaction *old);
 void pier__kq_signals_before_fork(void);
 void pier__kq_signals_after_fork(void);
 /* In a child: the eventfd and the signalfd are the parent's. */

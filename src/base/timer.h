@@ -52,7 +52,7 @@ void pier__timers_insert(struct pier__timers *t, struct pier_timer_link *link,
 
 /* Sorts a slot's list, newest first, by deadline, equal ones oldest first. The places that lead to
  * the links are right afterwards but for the first link's. In timer_sort.c. */
-struct pier_timer_link *pier__timers_sort(struct pier_timer_link *list);
+struct pier_timer_link *pier__timers_sort(struct pier_timer_link *rest);
 
 /* The slow part of pier__timers_expire(). */
 struct pier_timer_link *pier__timers_take(struct pier__timers *t, uint64_t now_ns);

@@ -159,7 +159,7 @@ void pier__op_finish(struct pier_loop *loop, struct pier_op *op, int64_t result)
     if (PIER__LIKELY(op->fn != NULL)) {
         pier__queue_push(&loop->completed, op);
     } else {
-        pier__op_deliver(loop, op); /* silent: nobody is called, the op is the caller's at once */
+        pier__op_leave(loop, op); /* silent: nobody is called, the op is the caller's at once */
     }
     continue_queue(loop, handle, direction, next);
 }

@@ -164,7 +164,7 @@ static inline void pier__block_put(struct pier__block **list, struct pier__block
 }
 
 /* Makes a loop on an engine; `options` have passed pier__loop_check_options(). */
-int pier__loop_make(struct pier_loop **loop, const struct pier_loop_options *options,
+int pier__loop_make(struct pier_loop **result, const struct pier_loop_options *options,
                     const struct pier__engine *engine, unsigned capabilities);
 /* Fills in defaults; PIER_EINVAL with a detail for an option that is out of range. */
 int pier__loop_check_options(struct pier_loop_options *options);
