@@ -1,0 +1,140 @@
+/* op.h - what goes for every op, and the ops that need no handle: timers, readiness of a descriptor
+ * that isn't pier's, posts and notifications. */
+
+#ifndef PIER_H
+#include "pier/pier.h" /* includes this file in its turn */
+#endif
+
+#ifndef PIER_OP_H
+#define PIER_OP_H
+
+#ifdef __cplusplus
+extern "C" {
+#endif
+
+/* Whether the op is in flight: submitted, and its terminal completion not yet begun. */
+static inline bool pier_op_pending(const struct pier_op *op)
+{
+    return op->state_ != 0;
+}
+
+/* Gives an op in flight that was submitted without a completion function (a silent send) one after
+ * all. With this a sender that usually succeeds at once pays for a callback only when it has to
+ * wait:
+ *
+ *     pier_send(&c->socket, &c->send, data, size, NULL);
+ *     if (pier_op_pending(&c->send)) {
+ *         pier_op_then(&c->send, on_sent);
+ *         pier_pause(&c->receive);
+ *     }
+ */
+static inline void pier_op_then(struct pier_op *op, pier_op_fn *fn)
+{
+    if (op->state_ != 0) {
+        op->fn = fn;
+    }
+}
+
+/* Asks for the op to end soon. It completes once, with PIER_ECANCELED or with its real outcome if
+ * that came first; `done` says what had moved by then. Not a barrier: the completion comes later,
+ * inside pier_loop_run(). On an op that isn't in flight it does nothing. In a callback of the op
+ * itself, with PIER_MORE, the event stays whole until the callback returns: its data can still be
+ * read, sent and kept. */
+PIER_API void pier_cancel(struct pier_op *op);
+
+/* Holds a multishot op: its events wait in the kernel (or in held buffers up to the handle's share)
+ * until pier_resume(). Its time limit is suspended too. An end that the program brings about, by
+ * cancel or close, isn't held, nor what was received before a cancel: that comes before the end. So
+ * an op whose cancel was asked for can't be paused. That the peer has ended or reset the stream may
+ * be noticed only after the resume. Notifications are counted meanwhile. Does nothing on an op that
+ * isn't in flight, isn't multishot, or is paused already. */
+PIER_API void pier_pause(struct pier_op *op);
+
+/* Lets a held op go on. Its time limit begins anew, in full. A repeating timer that has missed
+ * expiries reports them as one. Does nothing on an op that isn't held. */
+PIER_API void pier_resume(struct pier_op *op);
+
+/* A number by which other threads can name this op while it is in flight; never reused for another
+ * op. 0 when there is nothing to cancel (the op isn't in flight, or its outcome is known and only
+ * its completion is still to come), for a post, or when there is no memory. */
+PIER_API uint64_t pier_op_token(struct pier_op *op);
+
+/* pier_cancel() from any thread: if the op behind the token is still in flight it is cancelled on
+ * the loop's thread. */
+PIER_API void pier_cancel_remote(struct pier_loop *loop, uint64_t token);
+
+/* Completes once, delay_ns from now: never early, at most one tick (4.096 us) and the scheduler's
+ * delay late. result 0; PIER_ECANCELED when it was cancelled, by the program or by
+ * pier_loop_drain(). "Now" is a clock read since the running callback began (pier_loop_now()): what
+ * a callback does between that reading and this call counts as time that has passed. */
+PIER_API void pier_timer(struct pier_loop *loop, struct pier_op *op, uint64_t delay_ns,
+                         pier_op_fn *fn);
+
+/* Completes with PIER_MORE after delay_ns and then every interval_ns (at least 1), on the grid that
+ * the first expiry set. op->result is the number of expiries since the last call: more than 1 when
+ * the loop was late and skipped some. It ends with PIER_ECANCELED, or at once with PIER_EINVAL when
+ * the interval is 0. */
+PIER_API void pier_timer_each(struct pier_loop *loop, struct pier_op *op, uint64_t delay_ns,
+                              uint64_t interval_ns, pier_op_fn *fn);
+
+/* Moves the next expiry of a timer in flight to delay_ns from now; a repeating timer has its grid
+ * from there on, one that is paused at its resume. Does nothing on a timer that isn't in flight, or
+ * whose cancel is on its way. */
+PIER_API void pier_timer_reset(struct pier_op *op, uint64_t delay_ns);
+
+/* Takes a timer out of flight without a completion. True: it is the caller's again on return, to be
+ * freed or submitted, and its function isn't called any more. False, and nothing is done: it isn't
+ * in flight, or its cancel is on its way and its completion comes. Unlike pier_cancel(), it is a
+ * barrier; and with many timers that are nearly all stopped before they expire it spares a call for
+ * each. Allowed in the timer's own callback too. (Modelled on Go's Timer.Stop().) */
+PIER_API bool pier_timer_stop(struct pier_op *op);
+
+/* What pier_poll() watches for; PIER_HANGUP is always reported. */
+enum {
+    PIER_READABLE = 1 << 0,
+    PIER_PRIORITY = 1 << 1,
+    PIER_WRITABLE = 1 << 2,
+    PIER_HANGUP = 1 << 3 /* hung up or in error: reading or writing won't block */
+};
+
+/* Waits until a descriptor that pier doesn't own is ready: for libraries that do their own input
+ * and output (libpq, curl, c-ares). result: the PIER_READABLE... bits seen. Level-triggered on
+ * every backend. Several ops may watch one descriptor. Once the op has completed, or pier_cancel()
+ * has returned, the owner may close the descriptor. A regular file is ready at once, to be read and
+ * written. Errors: PIER_EINVAL no event asked for, PIER_EBADF not open, PIER_EBUSY it belongs to a
+ * handle of this loop, PIER_ENOTSUP what can't be waited for (on epoll also devices like /dev/null,
+ * which are ready at once elsewhere). */
+PIER_API void pier_poll(struct pier_loop *loop, struct pier_op *op, pier_descriptor descriptor,
+                        unsigned events, pier_op_fn *fn);
+
+/* pier_poll() as a multishot op: called each turn while the descriptor is ready. PIER_ENOTSUP on a
+ * regular file. */
+PIER_API void pier_poll_each(struct pier_loop *loop, struct pier_op *op, pier_descriptor descriptor,
+                             unsigned events, pier_op_fn *fn);
+
+/* Completes the op on the loop's thread with result 0. From any thread and from signal handlers;
+ * posts of one thread complete in the order made. The op may not be in flight. It doesn't keep the
+ * loop running until it has arrived: a loop that should wait for posts needs an op in flight, such
+ * as pier_notify_each(). Once the op has completed the loop may be freed, also while this hasn't
+ * returned yet: pier_loop_free() waits for it. */
+PIER_API void pier_post(struct pier_loop *loop, struct pier_op *op, pier_op_fn *fn);
+
+/* Arms an op that other threads can fire with pier_notify(). Each completion has PIER_MORE and
+ * result = the number of notifications since the last, at least 1. Ends by pier_cancel(), which
+ * first delivers what has come. */
+PIER_API void pier_notify_each(struct pier_loop *loop, struct pier_op *op, pier_op_fn *fn);
+
+/* Fires an op armed with pier_notify_each(). From any thread and from signal handlers.
+ * Notifications coalesce. The caller sees to it that no thread calls this once the op's terminal
+ * completion may have come. */
+PIER_API void pier_notify(struct pier_op *op);
+
+/* Ends the loop's present or next wait, so that its turn goes round once. From any thread and from
+ * signal handlers. */
+PIER_API void pier_wake(struct pier_loop *loop);
+
+#ifdef __cplusplus
+}
+#endif
+
+#endif
