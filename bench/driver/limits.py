@@ -23,7 +23,7 @@ DEPTH = 16
 # a tenth above. At depth 16 a turn finds as many receives, of 16 messages each, so that the limit
 # for a message is the 16th part. For posts the second figure is for each of 16 in one turn.
 COUNTED = {
-    "pier uring": (("uring", "each"), 235),                             # 245, clang 281
+    "pier uring": (("uring", "each"), 235, 15),                         # 235, clang 281; 14.9
     "pier epoll": (("epoll", "each"), 150),                             # 158, clang 161
     "pier poll": (("poll", "each"), 165),                               # 171, clang 174
     "pier select": (("select", "each"), 230),                           # 211

@@ -9,6 +9,7 @@ import json
 import os
 import resource
 import subprocess
+import time
 from dataclasses import dataclass
 
 from .counters import Callgrind, SystemCalls, allocations_in, count_run, preload
@@ -16,6 +17,7 @@ from .servers import (CLIENT_PAIR, SERVER_PAIR, SERVER_PROCESSOR, Client, Failur
                       pin)
 
 CONNECTIONS = 50
+REST_SECONDS = 0.3
 LOOPS = 4
 TRIPS_COUNTED = (500, 2500)        # under callgrind; what they don't share is counted
 
@@ -121,7 +123,8 @@ def count_instructions(bench, program):
 
 
 def measure_memory(bench, program):
-    """User memory for each connection: accepted and idle, and after one message on each."""
+    """User memory for each connection: accepted and idle, and after one message on each, when the
+    server has had a moment to give back what it needed for that."""
     values, count = {}, idle_connections(bench.scale)
     for key, options in (("idle", ("--connections", 0, "--idle", count)),
                          ("used", ("--connections", count, "--messages", count))):
@@ -130,6 +133,7 @@ def measure_memory(bench, program):
             before = server.memory_bytes()
             with Client(bench.build, server, *options) as client:
                 client.measure()
+                time.sleep(REST_SECONDS)
                 values[f"memory_{key}"] = (server.memory_bytes() - before) / count
     return values
 

@@ -8,6 +8,7 @@
 #include <stdlib.h>
 #include <sys/epoll.h>
 #include <sys/eventfd.h>
+#include <sys/mman.h>
 #include <sys/syscall.h>
 #include <unistd.h>
 
@@ -117,6 +118,16 @@ void pier__sys_eventfd_drain(pier_descriptor descriptor)
     uint64_t count;
     ssize_t taken = read((int)descriptor, &count, sizeof(count));
     (void)taken;
+}
+
+void pier__sys_discard(void *memory, size_t size)
+{
+    uintptr_t page = (uintptr_t)sysconf(_SC_PAGESIZE);
+    uintptr_t begin = ((uintptr_t)memory + page - 1) & ~(page - 1);
+    uintptr_t end = ((uintptr_t)memory + size) & ~(page - 1);
+    if (begin < end) {
+        madvise((void *)begin, end - begin, MADV_DONTNEED); /* else they stay: no harm */
+    }
 }
 
 int64_t pier__sys_read_number(const char *path)

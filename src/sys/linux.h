@@ -23,6 +23,9 @@ pier_descriptor pier__sys_eventfd(void);
 void pier__sys_eventfd_signal(pier_descriptor descriptor);
 void pier__sys_eventfd_drain(pier_descriptor descriptor);
 
+/* Gives the system back the pages that lie whole in this memory, whose content is lost. */
+void pier__sys_discard(void *memory, size_t size);
+
 /* A small file of /proc/sys as a number, or -1. */
 int64_t pier__sys_read_number(const char *path);
 

@@ -296,6 +296,83 @@ static void echo_large_messages_lent_one_shot(void)
     echo_large(LENT);
 }
 
+/* As examples/tcp_proxy.c does it. */
+struct relay {
+    struct tracked_handle in, out;
+    struct tracked each, sends[4];
+    unsigned in_flight;
+    uint64_t bytes;
+};
+
+static void on_relayed(struct tracked *tracked)
+{
+    struct relay *relay = tracked->context;
+    CHECK_INT(tracked->result, >, 0);
+    relay->in_flight--;
+    relay->bytes += tracked->done;
+    tracked_resume(&relay->each);
+}
+
+static void on_piece(struct tracked *tracked)
+{
+    struct relay *relay = PIER_OWNER(tracked, struct relay, each);
+    if ((tracked->flags & PIER_MORE) == 0) {
+        return;
+    }
+    struct tracked *send = relay->sends;
+    while (send->in_flight) {
+        send++;
+    }
+    send->context = relay;
+    tracked_send(&relay->out, send, tracked->op.data, tracked->op.size, on_relayed);
+    if (++relay->in_flight == COUNT_OF(relay->sends)) {
+        tracked_pause(tracked);
+    }
+}
+
+/* A stream that comes as fast as it can be passed on takes a system call or two for what several
+ * lent buffers of the ordinary size would hold. */
+static void relayed_stream(void)
+{
+    enum { TOTAL = 8 << 20 };
+    static unsigned char piece[1 << 16], got[1 << 18];
+    struct pier_loop *loop = test_loop();
+    struct relay *relay = calloc(1, sizeof(*relay));
+    CHECK(relay != NULL);
+    const pier_descriptor source = tracked_raw_pair(loop, STREAM_TCP4, &relay->in);
+    const pier_descriptor target = tracked_raw_pair(loop, STREAM_TCP4, &relay->out);
+    tracked_receive_each(&relay->in, &relay->each, on_piece);
+    uint64_t sent = 0, received = 0;
+    struct pier_loop_counters before = stats_of(loop);
+    SPIN_UNTIL(loop, received == TOTAL, {
+        int64_t now = 1;
+        while (sent < TOTAL && now > 0) {
+            const uint64_t left = TOTAL - sent;
+            const size_t size = left < sizeof(piece) ? (size_t)left : sizeof(piece);
+            pattern_fill(piece, size, 55, sent);
+            now = raw_send_now(source, piece, size);
+            sent += now > 0 ? (uint64_t)now : 0;
+        }
+        while ((now = raw_receive_now(target, got, sizeof(got))) > 0) {
+            CHECK_PATTERN(got, (size_t)now, 55, received);
+            received += (uint64_t)now;
+        }
+    });
+    struct pier_loop_counters after = stats_of(loop);
+    const uint64_t calls = after.system_calls - before.system_calls,
+                   turns = after.turns - before.turns;
+    if (!test_backend_is("iocp")) {
+        CHECK_INT(calls - (turns < calls ? turns : calls), <=, (TOTAL >> 20) * 40);
+        CHECK_INT(after.receives - before.receives, <=, (TOTAL >> 20) * 25);
+    }
+    RUN_UNTIL(loop, relay->bytes == TOTAL);
+    close_and_wait(&relay->in);
+    close_and_wait(&relay->out);
+    raw_close(source);
+    raw_close(target);
+    free(relay);
+}
+
 static void take_into_context(struct tracked *tracked)
 {
     if (tracked->result == 1) {
@@ -364,6 +441,7 @@ const struct test steady_tests[] = {
     TEST(steady, echo_unix_one_shot),
     TEST(steady, echo_large_messages),
     TEST(steady, echo_large_messages_lent_one_shot),
+    TEST(steady, relayed_stream),
     TEST(steady, connections_allocate_nothing),
     TEST(steady, timers_and_posts_allocate_nothing),
     TEST_END,

@@ -47,6 +47,7 @@ const struct test *const suite_areas[] = {
     descriptors_tests,
     files_tests,
     limits_tests,
+    memory_tests,
     fork_tests,
     network_tests,
     refused_tests,

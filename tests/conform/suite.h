@@ -50,6 +50,7 @@ extern const struct test abi_tests[];
 extern const struct test descriptors_tests[];
 extern const struct test files_tests[];
 extern const struct test limits_tests[];
+extern const struct test memory_tests[];
 extern const struct test fork_tests[];
 extern const struct test network_tests[];
 extern const struct test refused_tests[];

@@ -63,6 +63,9 @@ static void provide(struct pier_loop *loop)
             break;
         }
         pier__uring_provide_one(uring, buffer);
+        if (loop->pool.made > loop->options.buffers_min) {
+            uring->trim_most = loop->options.buffers_min;
+        }
     }
 }
 
@@ -115,7 +118,7 @@ bool pier__uring_make_buffers(struct pier_loop *loop)
     }
     uring->lent_max = loop->pool.share - loop->pool.share / 2;
     uring->ahead_max = loop->pool.share / 2 > AHEAD_MAX ? AHEAD_MAX : loop->pool.share / 2;
-    uring->buffers_tail = 0;
+    uring->buffers_tail = uring->trimmed_tail = 0;
     uring->target = uring->missing = least < uring->target_max ? least : uring->target_max;
     return true;
 }
@@ -170,6 +173,39 @@ bool pier__uring_buffer_returned(struct pier_loop *loop, struct pier_buffer *buf
     pier__pool_poison(&loop->pool, buffer);
     pier__uring_provide_one(uring, buffer);
     return true;
+}
+
+/* Discards what is free of a chunk, from buffer `first` on. */
+static void trim_chunk(const struct pier__pool *pool, const struct pier__pool_chunk *chunk,
+                       uint32_t first)
+{
+    uint32_t begin = first;
+    for (uint32_t k = first; k <= chunk->made; k++) {
+        if (k == chunk->made || chunk->buffers[k].refs != 0 || &chunk->buffers[k] == pool->spare) {
+            if (k > begin) {
+                pier__sys_discard(chunk->memory + begin * chunk->stride,
+                                  (k - begin) * chunk->stride);
+            }
+            begin = k + 1;
+        }
+    }
+}
+
+/* Buffers go round through the ring, so that many messages at once touch as many of them, and all
+ * stay touched. With deferred task work the kernel fills buffers only while it's entered: so where
+ * no completion is there, none in the ring has data in it. */
+void pier__uring_trim(struct pier_loop *loop)
+{
+    struct pier__uring *uring = pier__uring_of(loop);
+    const struct pier__pool *pool = &loop->pool;
+    uint32_t kept = loop->options.buffers_min;
+    uring->trimmed_tail = uring->buffers_tail;
+    for (uint32_t i = 0; uring->features.deferred && i < pool->chunks_used; i++) {
+        const struct pier__pool_chunk *chunk = &pool->chunks[i];
+        const uint32_t first = kept < chunk->made ? kept : chunk->made;
+        trim_chunk(pool, chunk, first);
+        kept -= first;
+    }
 }
 
 void pier__uring_provide_more(struct pier_loop *loop)

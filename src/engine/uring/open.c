@@ -14,6 +14,8 @@
 
 #include "engine/uring/uring.h"
 
+#include <limits.h>
+
 /* ---- what this system has */
 
 /* A call that running needs didn't work. */
@@ -112,6 +114,7 @@ int pier__uring_open(struct pier_loop *loop, const struct pier_loop_options *opt
     }
     memset(uring, 0, sizeof(*uring));
     uring->wake = uring->embed = -1;
+    uring->trim_most = UINT_MAX;
     uring->receives_max = (uint16_t)options->receives_max;
     uring->share.receives = 1;
     int error = open_ring(loop, uring);

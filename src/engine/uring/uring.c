@@ -60,14 +60,15 @@ static PIER__INLINE int enter(struct pier_loop *loop, struct pier__uring *uring,
     return result;
 }
 
-PIER__COLD static int enter_without_wait(struct pier_loop *loop, bool get_events)
+PIER__COLD static int enter_slow(struct pier_loop *loop, unsigned wait, bool get_events,
+                                 uint64_t timeout_ns)
 {
-    return enter(loop, pier__uring_of(loop), 0, get_events, 0);
+    return enter(loop, pier__uring_of(loop), wait, get_events, timeout_ns);
 }
 
 void pier__uring_submit(struct pier_loop *loop)
 {
-    enter_without_wait(loop, true);
+    enter_slow(loop, 0, true, 0);
 }
 
 PIER__COLD bool pier__uring_make_room(struct pier_loop *loop)
@@ -75,7 +76,7 @@ PIER__COLD bool pier__uring_make_room(struct pier_loop *loop)
     struct pier__uring *uring = pier__uring_of(loop);
     loop->counters.queue_full++;
     /* Completions may come of it; they wait in their queue for the turn that takes them. */
-    return uring->enabled && loop->running && enter_without_wait(loop, false) >= 0 &&
+    return uring->enabled && loop->running && enter_slow(loop, 0, false, 0) >= 0 &&
            uring->room != 0;
 }
 
@@ -224,6 +225,21 @@ PIER__NOINLINE static bool prepare(struct pier_loop *loop)
     return uring->eventfd_armed && uring->polls_unsent == NULL && !uring->cancels_unsent;
 }
 
+/* A wait that finds nothing for so long trims. */
+#define TRIM_AFTER_NS (100 * PIER_MILLISECOND)
+
+PIER__COLD static int enter_and_trim(struct pier_loop *loop, struct pier__uring *uring,
+                                     uint64_t timeout_ns)
+{
+    bool is_long = timeout_ns > TRIM_AFTER_NS;
+    int result = enter_slow(loop, 1, true, is_long ? TRIM_AFTER_NS : timeout_ns);
+    if (is_long && result >= 0 && pier__uring_completions(uring) == 0 &&
+        !(*uring->ring.sq.kflags & IORING_SQ_CQ_OVERFLOW)) {
+        pier__uring_trim(loop);
+    }
+    return result;
+}
+
 static void wait(struct pier_loop *loop, uint64_t timeout_ns)
 {
     struct pier__uring *uring = pier__uring_of(loop);
@@ -245,7 +261,9 @@ static void wait(struct pier_loop *loop, uint64_t timeout_ns)
     if (PIER__UNLIKELY(*uring->ring.sq.kflags & IORING_SQ_CQ_OVERFLOW)) {
         loop->counters.queue_overflows++;
     }
-    int result = enter(loop, uring, sleep, true, timeout_ns);
+    bool may_trim = sleep && uring->buffers_tail - uring->trimmed_tail > uring->trim_most;
+    int result = PIER__UNLIKELY(may_trim) ? enter_and_trim(loop, uring, timeout_ns)
+                                          : enter(loop, uring, sleep, true, timeout_ns);
     pier__loop_awake(loop);
     if (PIER__UNLIKELY(result < 0) && !may_go_on(loop, result)) {
         pier__handles_prepend(&loop->ready, &loop->serving); /* for the next run */
@@ -272,7 +290,7 @@ static void flush(struct pier_loop *loop)
 {
     struct pier__uring *uring = pier__uring_of(loop);
     if (uring->enabled && pier__uring_unsubmitted(uring) != 0) {
-        enter_without_wait(loop, true);
+        enter_slow(loop, 0, true, 0);
     }
     if (PIER__UNLIKELY(uring->polls_unsent != NULL || uring->cancels_unsent) && uring->embed >= 0) {
         pier__sys_eventfd_signal(uring->embed); /* the next run sees to them */

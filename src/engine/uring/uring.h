@@ -63,8 +63,11 @@ struct pier__uring_accepted {
 struct pier__uring {
     struct io_uring ring;
     /* What each turn looks at, together. */
-    unsigned room;          /* entries that the submission queue has room for */
-    unsigned quick;         /* unsubmitted ones that usually complete at once */
+    unsigned room;  /* entries that the submission queue has room for */
+    unsigned quick; /* unsubmitted ones that usually complete at once */
+    /* When more buffers than trim_most have been handed out since the tail was trimmed_tail, a wait
+     * without an event gives their memory back. UINT_MAX while there are few. */
+    unsigned trimmed_tail, trim_most;
     unsigned waits_without; /* that many waits don't wait for those; not 0 where none can */
     bool enabled, eventfd_armed;
     bool plain;          /* nothing to be seen to before a wait: enabled, armed, not embedded */
@@ -342,6 +345,9 @@ void pier__uring_buffers_anew(struct pier_loop *loop);
 bool pier__uring_buffer_returned(struct pier_loop *loop, struct pier_buffer *buffer);
 /* Gives the kernel what it should have. Whether it has a buffer to put data in. */
 bool pier__uring_have_buffers(struct pier_loop *loop);
+/* A wait has seen nothing for a while: gives the system back the memory of buffers that were needed
+ * for a moment only. */
+void pier__uring_trim(struct pier_loop *loop);
 /* The kernel has run out of buffers, for one handle or for many: it gets more at a time from now
  * on. */
 void pier__uring_provide_more(struct pier_loop *loop);
