@@ -101,7 +101,8 @@ static inline struct pier_op *leave_queue(struct pier_handle *handle, struct pie
     return NULL;
 }
 
-/* The connect's outcome decides about everything that waited for it. */
+/* The outcome of a connect that was started decides about everything that waited for it. One that
+ * ends behind another decides nothing. */
 static void connect_finished(struct pier_loop *loop, struct pier_handle *handle, int64_t result)
 {
     pier__handle_clear(handle, PIER__CONNECTING);
@@ -150,10 +151,11 @@ void pier__op_finish(struct pier_loop *loop, struct pier_op *op, int64_t result)
         return;
     }
     struct pier_handle *handle = op->owner_;
+    bool started = op->state_ == PIER__ACTIVE;
     conclude(loop, op, result);
     pier__op_move(op, PIER__DONE);
     struct pier_op *next = leave_queue(handle, op, direction);
-    if (PIER__UNLIKELY(op->kind_ == PIER__OP_CONNECT)) {
+    if (PIER__UNLIKELY(op->kind_ == PIER__OP_CONNECT) && started) {
         connect_finished(loop, handle, result);
     }
     if (PIER__LIKELY(op->fn != NULL)) {
@@ -184,7 +186,9 @@ void pier__op_finish_now(struct pier_loop *loop, struct pier_op *op, int64_t res
 
 void pier__op_abandon(struct pier_loop *loop, struct pier_op *op, unsigned reason)
 {
-    pier__op_set_reason(op, reason);
+    if (!pier__op_is_ending(op)) { /* the first reason stands */
+        pier__op_set_reason(op, reason);
+    }
     conclude(loop, op, pier__op_reason(op));
     pier__op_move(op, PIER__DONE);
     pier__queue_push(&loop->completed, op);

@@ -1,6 +1,7 @@
 /* fork.c - a loop in the child of a fork. */
 
 #include "core/engine.h"
+#include "core/remote.h"
 
 int pier_loop_after_fork(struct pier_loop *loop)
 {
@@ -12,7 +13,7 @@ int pier_loop_after_fork(struct pier_loop *loop)
     }
     loop->core.thread = PIER__NO_THREAD;
     loop->core.forks = pier__sys_forks();
-    pier__loop_awake(loop);
+    pier__remote_after_fork(loop);
     int error = loop->engine->after_fork(loop);
     if (error < 0) {
         return pier__fail(error, "the %s backend can't be made anew in the child: %s",
@@ -32,6 +33,9 @@ int pier_loop_after_fork(struct pier_loop *loop)
         }
         if (handle != NULL && (handle->bits_ & PIER__FAILED)) {
             pier__op_start_direction(loop, handle, PIER__RECEIVING);
+        }
+        if (handle != NULL && (handle->bits_ & PIER__CLOSED_TO_USER)) {
+            pier__handle_try_close(handle); /* a close may have waited for the sends */
         }
     }
     return 0;

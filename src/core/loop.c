@@ -170,11 +170,11 @@ void pier_loop_free(struct pier_loop *loop)
     PIER_REQUIRE(!loop->running, "pier_loop_free",
                  "the loop runs: called from inside a callback, or before its thread has ended");
     bool forked = loop->core.forks != pier__sys_forks();
-    if (!forked) {
+    if (!forked) { /* in a child, cancels would be carried out on what is the parent's */
         pier__loop_settle(loop);
-    }
-    if (pier__atomic_load(&loop->core.asked) & PIER__ASKED_CANCELS) {
-        pier__tokens_deliver(loop); /* of ops that are over, if none is in flight */
+        if (pier__atomic_load(&loop->core.asked) & PIER__ASKED_CANCELS) {
+            pier__tokens_deliver(loop); /* of ops that are over, if none is in flight */
+        }
     }
     PIER_REQUIRE(forked || (loop->core.in_flight == 0 && !pier__remote_pending(loop)),
                  "pier_loop_free",

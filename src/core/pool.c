@@ -83,11 +83,14 @@ static struct pier__pool_chunk *add_chunk(struct pier_loop *loop, uint32_t count
         return NULL;
     }
     struct pier__pool_chunk *chunk = &pool->chunks[pool->chunks_used];
+    chunk->stride = align(pool->buffer_size * weight);
+    if (count > (SIZE_MAX - ALIGNMENT) / chunk->stride) {
+        return NULL;
+    }
     chunk->buffers = pier__allocate(loop, count * sizeof(*chunk->buffers));
     if (chunk->buffers == NULL) {
         return NULL;
     }
-    chunk->stride = align(pool->buffer_size * weight);
     chunk->memory_size = chunk->stride * count;
     chunk->allocated = pier__allocate(loop, chunk->memory_size + ALIGNMENT - 1);
     if (chunk->allocated == NULL) {
@@ -116,14 +119,19 @@ static struct pier_buffer *make_in(struct pier_loop *loop, struct pier__pool_chu
 }
 
 /* The pool has no free buffer: makes another. The first chunk has room for what the pool ordinarily
- * may have, each further one for as much as all before it, at most. Untouched pages cost nothing.
- */
+ * may have, each further one for as much as all before it, at most. Untouched pages cost nothing,
+ * but the system may not promise as many: then there is room for fewer. */
 PIER__COLD static struct pier_buffer *make_buffer(struct pier_loop *loop)
 {
     struct pier__pool *pool = &loop->pool;
     if (pool->room == NULL || pool->room->made == pool->room->count) {
         uint32_t count = pool->made > CHUNK_MIN ? pool->made : CHUNK_MIN;
-        struct pier__pool_chunk *chunk = add_chunk(loop, pool->room == NULL ? pool->max : count, 1);
+        count = pool->room == NULL ? pool->max : count;
+        uint32_t least = pool->made / 4; /* so that the number of chunks is never what runs out */
+        struct pier__pool_chunk *chunk;
+        while ((chunk = add_chunk(loop, count, 1)) == NULL && count / 2 > least) {
+            count /= 2;
+        }
         if (chunk == NULL) {
             return NULL;
         }
@@ -228,9 +236,13 @@ void pier__pool_give(struct pier_loop *loop, struct pier_buffer *buffer, struct 
 void pier__pool_disown(struct pier_loop *loop, struct pier_handle *handle)
 {
     struct pier__pool *pool = &loop->pool;
-    if (pool->delivering != NULL && pool->delivering->handle == handle &&
-        pool->delivering->refs == 0) {
-        pool->delivering->handle = &pool->nobody;
+    struct pier_buffer *delivering = pool->delivering;
+    if (delivering != NULL && delivering->handle == handle) {
+        delivering->handle = &pool->nobody;
+        if (delivering->refs != 0) {
+            handle->lent_ = (uint16_t)(handle->lent_ - delivering->weight);
+            pool->nobody.lent_ = (uint16_t)(pool->nobody.lent_ + delivering->weight);
+        }
     }
     if (PIER__LIKELY(handle->lent_ == 0)) {
         return;

@@ -49,6 +49,37 @@ void pier__loop_settle(struct pier_loop *loop)
     }
 }
 
+/* A notification is counted before it's pushed. */
+static void push_if_counted(struct pier_loop *loop, struct pier_op *op, void *context)
+{
+    (void)context;
+    if (op->kind_ == PIER__OP_NOTIFY) {
+        uint64_t count = pier__atomic_load(&op->use_.notifications);
+        if (count != 0 && count < PIER__DISARMED) {
+            pier__remote_push(loop, op);
+        }
+    }
+}
+
+void pier__remote_after_fork(struct pier_loop *loop)
+{
+    pier__loop_awake(loop);
+    pier__atomic_store(&loop->core.waking, 0);
+    /* Notifications are pushed anew, so that each is there once; posts stay. */
+    struct pier_op *posts = NULL, **end = &posts;
+    struct pier_op *op = pier__atomic_exchange(&loop->core.remote, NULL);
+    for (; op != NULL; op = op->next_) {
+        if (op->kind_ != PIER__OP_NOTIFY) {
+            *end = op;
+            end = &op->next_;
+        }
+    }
+    *end = NULL;
+    pier__atomic_store(&loop->core.remote, posts);
+    pier__loop_visit(loop, push_if_counted, NULL);
+    pier__tokens_after_fork(loop);
+}
+
 PIER__NOINLINE static void deliver_notification(struct pier_loop *loop, struct pier_op *op)
 {
     if (op->bits_ & PIER__PAUSED && !pier__op_is_ending(op)) {

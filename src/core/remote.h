@@ -40,10 +40,16 @@ static PIER__EXPRESSION bool pier__remote_pending(const struct pier_loop *loop)
            (pier__atomic_load_relaxed(&loop->core.asked) & PIER__ASKED_CANCELS) != 0;
 }
 
+/* In the child of a fork, where no other thread is any more: what one of them was half-way through
+ * is done to its end. */
+void pier__remote_after_fork(struct pier_loop *loop);
+
 /* The op is over: its token names nothing any more. In token.c. */
 void pier__token_release(struct pier_loop *loop, struct pier_op *op);
 /* Cancels what other threads have asked for by token. */
 void pier__tokens_deliver(struct pier_loop *loop);
+/* Lists the cancels that are asked for anew. */
+void pier__tokens_after_fork(struct pier_loop *loop);
 void pier__tokens_free(struct pier_loop *loop);
 
 #endif

@@ -90,10 +90,18 @@ void pier__token_release(struct pier_loop *loop, struct pier_op *op)
     }
     token->next_free = loop->core.tokens_free;
     loop->core.tokens_free = op->token_;
-    op->bits_ &= (uint8_t)~PIER__TOKEN;
+    pier__op_clear(op, PIER__TOKEN);
 }
 
-void pier_cancel_remote(struct pier_loop *loop, uint64_t number)
+static void list_cancel(struct pier_loop *loop, struct pier__token *token)
+{
+    struct pier__token *head = pier__atomic_load_relaxed(&loop->core.remote_cancels);
+    do {
+        token->next = head;
+    } while (!pier__atomic_compare_exchange(&loop->core.remote_cancels, &head, token));
+}
+
+static void ask_to_cancel(struct pier_loop *loop, uint64_t number)
 {
     struct pier__token *token = find_token(loop, (uint32_t)number);
     uint32_t generation = (uint32_t)(number >> 32);
@@ -108,12 +116,29 @@ void pier_cancel_remote(struct pier_loop *loop, uint64_t number)
         }
     } while (!pier__atomic_compare_exchange(&token->requested, &before, generation));
     if (before == 0) {
-        struct pier__token *head = pier__atomic_load_relaxed(&loop->core.remote_cancels);
-        do {
-            token->next = head;
-        } while (!pier__atomic_compare_exchange(&loop->core.remote_cancels, &head, token));
+        list_cancel(loop, token);
     }
     pier__remote_ask(loop, PIER__ASKED_CANCELS);
+}
+
+/* The op may have ended by itself, and the loop be about to be freed. */
+void pier_cancel_remote(struct pier_loop *loop, uint64_t number)
+{
+    pier__atomic_add(&loop->core.waking, 1);
+    ask_to_cancel(loop, number);
+    pier__atomic_add(&loop->core.waking, UINT32_MAX); /* one less */
+}
+
+void pier__tokens_after_fork(struct pier_loop *loop)
+{
+    pier__atomic_store(&loop->core.remote_cancels, NULL);
+    for (uint32_t index = 0; index < loop->core.tokens_used; index++) {
+        struct pier__token *token = find_token(loop, index);
+        if (pier__atomic_load(&token->requested) != 0) {
+            list_cancel(loop, token);
+            pier__atomic_or(&loop->core.asked, PIER__ASKED_CANCELS);
+        }
+    }
 }
 
 void pier__tokens_free(struct pier_loop *loop)

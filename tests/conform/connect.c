@@ -256,6 +256,40 @@ static void twice(void)
     raw_close(listener);
 }
 
+/* Another behind one that is on its way, given up: nothing changes for the first. */
+static void given_up_behind_another(void)
+{
+    struct pier_loop *loop = test_loop();
+    struct tracked_handle client = {0};
+    struct tracked connect = {0}, timed = {0}, cancelled = {0}, receive = {0};
+    struct raw_black_hole hole;
+    char byte = 0;
+    if (!stream_available(STREAM_UNIX) || !raw_black_hole_open(&hole, PIER_ADDRESS_UNIX)) {
+        test_skip("no Unix-domain sockets here, or none whose backlog fills");
+        return;
+    }
+    connect_into(&hole, &client, &connect, loop);
+    tracked_receive(&client, &receive, &byte, 1, NULL);
+    timed.op.timeout_ns = PIER_MILLISECOND;
+    tracked_connect(&client, &timed, &hole.address, NULL);
+    tracked_connect(&client, &cancelled, &hole.address, NULL);
+    tracked_cancel(&cancelled);
+    CHECK_INT(wait_for(&cancelled), ==, PIER_ECANCELED);
+    CHECK_INT(wait_for(&timed), ==, PIER_ETIMEDOUT);
+    CHECK(connect.in_flight && receive.in_flight);
+    for (int i = 0; i < hole.count; i++) {
+        raw_close(raw_accept(hole.listener));
+    }
+    CHECK_INT(wait_for(&connect), ==, 0);
+    const pier_descriptor peer = raw_accept(hole.listener);
+    raw_send(peer, "x", 1);
+    CHECK_INT(wait_for(&receive), ==, 1);
+    check_usable(&client, peer);
+    close_and_wait(&client);
+    raw_close(peer);
+    raw_black_hole_close(&hole);
+}
+
 static void to_the_wrong_family(void)
 {
     struct pier_loop *loop = test_loop();
@@ -306,6 +340,7 @@ const struct test connect_tests[] = {
     TEST(connect, ops_wait_behind_it),
     TEST(connect, address_is_copied),
     TEST(connect, twice),
+    TEST(connect, given_up_behind_another),
     TEST(connect, to_the_wrong_family),
     TEST(connect, cancel_racing_with_success),
     TEST_END,

@@ -126,6 +126,49 @@ static void in_the_callback(void)
     }
 }
 
+struct keeper {
+    struct pier_handle *handle;
+    struct tracked_handle out;
+    struct pier_op receive;
+    struct tracked send;
+    bool done;
+};
+
+/* Detaches, gives the buffer back, and still sends out of it: the event stays whole. */
+static void keep_detach_release_send(struct pier_op *op)
+{
+    struct keeper *keeper = PIER_OWNER(op, struct keeper, receive);
+    struct pier_buffer *kept = pier_buffer_keep(op);
+    CHECK(kept != NULL);
+    CHECK_OK(pier_detach(keeper->handle));
+    pier_buffer_release(kept);
+    tracked_send(&keeper->out, &keeper->send, op->data, op->size, NULL);
+    keeper->done = true;
+}
+
+static void kept_and_released_in_the_callback(void)
+{
+    struct pier_loop *loop = test_loop();
+    struct pier_handle in = {0};
+    struct keeper keeper = {.handle = &in};
+    pier_descriptor ends[2];
+    char got[5];
+    raw_pair(ends);
+    const pier_descriptor far = tracked_raw_pair(loop, STREAM_TCP4, &keeper.out);
+    CHECK_OK(pier_adopt(loop, &in, ends[0]));
+    pier_receive_lent(&in, &keeper.receive, keep_detach_release_send);
+    raw_send(ends[1], "hello", 5);
+    RUN_UNTIL(loop, keeper.done);
+    CHECK_INT(wait_for(&keeper.send), ==, 5);
+    raw_receive(far, got, 5);
+    CHECK_BYTES(got, "hello", 5);
+    CHECK_INT(stats_of(loop).buffers_lent, ==, 0);
+    close_and_wait(&keeper.out);
+    pier_handle_discard(&in);
+    raw_close(ends[1]);
+    raw_close(far);
+}
+
 /* In an event of a multishot op the op is in flight, so the handle can't go. */
 static void try_to_detach(struct tracked *tracked)
 {
@@ -152,6 +195,7 @@ static void not_in_an_event(void)
 
 const struct test detached_tests[] = {
     TEST(detached, in_the_callback),
+    TEST(detached, kept_and_released_in_the_callback),
     TEST(detached, not_in_an_event),
     TEST_END,
 };

@@ -356,6 +356,41 @@ static void child_that_ignores_it(void)
     end_family(&family);
 }
 
+struct asked_for {
+    struct pier_loop *loop;
+    uint64_t token;
+};
+
+static void ask_and_free(void *context)
+{
+    struct asked_for *asked_for = context;
+    pier_cancel_remote(asked_for->loop, asked_for->token);
+    test_loop_free(asked_for->loop);
+}
+
+/* A cancel that the loop hasn't seen when it's freed in a child: what is watched is the parent's. */
+static void freed_with_a_cancel_asked_for(void)
+{
+    struct pier_loop *loop = test_loop();
+    struct tracked poll = {0};
+    pier_descriptor pipe[2];
+    if (lacks_fork()) {
+        return;
+    }
+    raw_pipe(pipe);
+    tracked_poll(loop, &poll, pipe[0], PIER_READABLE, NULL);
+    run_quietly(loop, 5);
+    struct asked_for asked_for = {loop, pier_op_token(&poll.op)};
+    CHECK(asked_for.token != 0);
+    end_child(begin_child(ask_and_free, &asked_for));
+    run_quietly(loop, 5);
+    CHECK(poll.in_flight);
+    raw_send(pipe[1], "x", 1);
+    CHECK_INT(wait_for(&poll), ==, PIER_READABLE);
+    raw_close(pipe[0]);
+    raw_close(pipe[1]);
+}
+
 /* What a child keeps where the parent's rings were: as much as it can get of each size that these
  * may have. */
 #define MAPPINGS 64
@@ -539,6 +574,7 @@ const struct test fork_tests[] = {
     TEST(fork, connect_in_flight_stays_with_the_parent),
     TEST(fork, polls_and_cancels_in_both),
     TEST(fork, child_that_ignores_it),
+    TEST(fork, freed_with_a_cancel_asked_for),
     TEST(fork, several_loops_in_any_order),
     TEST(fork, data_held_back),
     TEST(fork, between_close_and_its_callback),

@@ -320,6 +320,7 @@ static void on_piece(struct tracked *tracked)
         return;
     }
     struct tracked *send = relay->sends;
+    CHECK_INT(relay->in_flight, <, COUNT_OF(relay->sends));
     while (send->in_flight) {
         send++;
     }
@@ -396,6 +397,7 @@ static void connections_allocate_nothing(void)
         tracked_open_socket(loop, &client, &address);
         tracked_accept(&listener, &accept, take_into_context);
         tracked_connect(&client, &connect, &address, NULL);
+        CHECK(pier_op_token(&connect.op) != 0); /* two things to be cleaned up at its end */
         CHECK_INT(wait_for(&connect), ==, 0);
         CHECK_INT(wait_for(&accept), ==, 1);
         tracked_receive_lent(&server, &lent, NULL);

@@ -238,10 +238,9 @@ static void outlived(struct pier_loop *loop, struct pier__iocp_listener *listene
     }
     free_listener(loop, listener);
     if (handle != NULL) {
+        /* Closed by way of the list: an op that was refused meanwhile completes first. */
         handle->engine_.iocp.of.listener = NULL;
-        loop->counters.system_calls++;
-        pier__sys_close(handle->descriptor_);
-        pier__handle_closed(handle);
+        pier__handle_try_close(handle);
     }
 }
 
@@ -262,10 +261,16 @@ void pier__iocp_accepted(struct pier_loop *loop, OVERLAPPED *request)
         return;
     }
     struct pier_handle *handle = listener->handle;
-    if (pier__sys_outcome(request, &bytes) < 0) {
-        drop_socket(loop, accept); /* the client has gone: the next one's turn */
-    } else {
+    int error = pier__sys_outcome(request, &bytes);
+    if (error == 0) {
         push_ready(listener, accept);
+    } else {
+        drop_socket(loop, accept);
+    }
+    if (error < 0 && error != PIER_ECANCELED && !pier__accept_passes(error)) {
+        loop->counters.accept_pauses++; /* not the client's: to ask again at once might spin */
+        pier__loop_starve(loop, handle);
+        return;
     }
     pier__iocp_serve_accept(loop, handle);
 }

@@ -139,8 +139,12 @@ static bool receive_lent_now(struct pier_loop *loop, struct pier_handle *handle,
     handle->engine_.iocp.requests &= (unsigned char)~PIER__RECEIVE_BUSY;
     if (PIER__UNLIKELY(result <= 0)) {
         loop->counters.system_calls++;
-        handle->engine_.iocp.requests |= PIER__READABLE;
-        pier__iocp_no_data(loop, handle, op, result);
+        if (result == PIER_EAGAIN || result == PIER_EINTR) {
+            pier__iocp_start_lent(loop, handle, op); /* somebody else has taken it: waits again */
+        } else {
+            handle->engine_.iocp.requests |= PIER__READABLE;
+            pier__iocp_no_data(loop, handle, op, result);
+        }
         return true;
     }
     if ((size_t)result == loop->pool.buffer_size) {

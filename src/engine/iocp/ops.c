@@ -145,7 +145,7 @@ static void received(struct pier_loop *loop, struct pier_handle *handle, struct 
         }
         return;
     }
-    if (result == 0 && handle->kind_ == PIER__KIND_PIPE_STREAM) {
+    if (result == 0 && pier__iocp_is_pipe(handle)) {
         if (!(handle->engine_.iocp.pipe & PIER__PIPE_MESSAGES)) {
             start_receive(loop, handle, op); /* somebody wrote nothing */
             return;

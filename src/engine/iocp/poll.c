@@ -170,8 +170,9 @@ void pier__iocp_polled(struct pier_loop *loop, OVERLAPPED *request)
     if (events != 0) {
         pier__op_event(loop, op, events, 0);
     }
-    /* Cancelled in its callback, it is over: nothing of it was in the system. */
-    if (!pier__op_is_ending(op) && !(op->bits_ & PIER__PAUSED) && poll_of(op) == NULL) {
+    /* Cancelled in its callback, or resumed there in vain, it is over: nothing of it was in the
+     * system. */
+    if (pier__op_goes_on(op) && poll_of(op) == NULL) {
         arm_poll(loop, op);
     }
 }
