@@ -82,6 +82,10 @@ static void on_received(struct pier_op *op)
     struct stream *stream = PIER_OWNER(op, struct stream, receive);
     if (op->flags & PIER_MORE) {
         struct send *send = stream->sends;
+        if (stream->in_flight == SENDS_MAX) { /* not while it's paused, unless it was cancelled */
+            close_link(stream->link);
+            return;
+        }
         while (pier_op_pending(&send->op))
             send++;
         pier_send(stream->to, &send->op, op->data, op->size, on_sent);

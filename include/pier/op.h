@@ -30,7 +30,7 @@ static inline bool pier_op_pending(const struct pier_op *op)
  */
 static inline void pier_op_then(struct pier_op *op, pier_op_fn *fn)
 {
-    if (op->state_ != 0) {
+    if (op->state_ != 0 && fn != NULL) {
         op->fn = fn;
     }
 }

@@ -154,6 +154,44 @@ static void nonblocking_socket(void)
     use_shared_descriptor(true, false);
 }
 
+/* A send that finds the socket full, and is given up before the loop hears of that. */
+static void given_up_on_a_full_socket(void)
+{
+    struct pier_loop *loop = test_loop();
+    for (int how = 0; how < 4; how++) {
+        struct tracked_handle writer = {0};
+        struct tracked sends[3] = {0};
+        pier_descriptor ends[2];
+        raw_pair(ends);
+        raw_set_nonblocking(ends[0], true);
+        for (size_t size = sizeof(data); size > 0; size /= 2) {
+            while (raw_send_now(ends[0], data, size) > 0) {}
+        }
+        CHECK_OK(tracked_adopt(loop, &writer, ends[0]));
+        if (how == 2) {
+            sends[0].op.timeout_ns = 1;
+        }
+        for (int i = 0; i < 3; i++) {
+            tracked_send(&writer, &sends[i], data, 100, NULL);
+        }
+        if (how == 1) {
+            run(loop, PIER_RUN_NO_WAIT);
+        }
+        if (how < 2) {
+            tracked_cancel(&sends[0]);
+        }
+        if (how < 3) {
+            CHECK_INT(wait_for(&sends[0]), ==, how < 2 ? PIER_ECANCELED : PIER_ETIMEDOUT);
+            CHECK(sends[1].in_flight && sends[2].in_flight);
+            tracked_cancel(&sends[2]); /* one that may be merged with another */
+            CHECK_INT(wait_for(&sends[2]), ==, PIER_ECANCELED);
+        }
+        close_and_wait(&writer);
+        CHECK_INT(sends[1].result, ==, PIER_ECLOSED);
+        raw_close(ends[1]);
+    }
+}
+
 static void blocking_pipe(void)
 {
     use_shared_descriptor(false, true);
@@ -302,6 +340,7 @@ const struct test adopted_tests[] = {
     TEST(adopted, regular_file_with_receive_each),
     TEST(adopted, blocking_socket),
     TEST(adopted, nonblocking_socket),
+    TEST(adopted, given_up_on_a_full_socket),
     TEST(adopted, blocking_pipe),
     TEST(adopted, nonblocking_pipe),
     TEST(adopted, listener),

@@ -286,6 +286,39 @@ static void pause_of_timers_and_notifications(void)
     CHECK_INT(wait_for(&notify), ==, PIER_ECANCELED);
 }
 
+static void close_at_the_first(struct tracked *tracked)
+{
+    if ((tracked->flags & PIER_MORE) != 0) {
+        CHECK(!tracked->owner->closing);
+        tracked_close(tracked->owner, NULL);
+    }
+}
+
+/* Data that came while it was paused, and perhaps the end of it, is delivered after a cancel; until
+ * the handle is closed in the callback. */
+static void closed_in_what_comes_after_a_cancel(void)
+{
+    struct pier_loop *loop = test_loop();
+    pattern_fill(big, 300000, 69, 0);
+    for (int i = 0; i < 6; i++) {
+        struct tracked_handle a = {0};
+        struct tracked each = {0};
+        const pier_descriptor peer = tracked_raw_pair(loop, STREAM_TCP4, &a);
+        tracked_receive_each(&a, &each, close_at_the_first);
+        run_quietly(loop, 2);
+        tracked_pause(&each);
+        raw_send(peer, big, i % 3 == 0 ? 1 : 30000u * (unsigned)i);
+        if (i >= 3) {
+            raw_shutdown(peer);
+        }
+        run_quietly(loop, 5);
+        tracked_cancel(&each);
+        CHECK_INT(wait_for(&each), <, 0);
+        close_and_wait(&a);
+        raw_close(peer);
+    }
+}
+
 static void resume_of_what_is_not_paused(void)
 {
     struct pier_loop *loop = test_loop();
@@ -319,6 +352,7 @@ const struct test multishot_tests[] = {
     TEST(multishot, paused_after_its_cancel),
     TEST(multishot, close_is_no_end_of_stream),
     TEST(multishot, pause_of_timers_and_notifications),
+    TEST(multishot, closed_in_what_comes_after_a_cancel),
     TEST(multishot, resume_of_what_is_not_paused),
     TEST_END,
 };

@@ -74,22 +74,30 @@ static struct pier__foreign *find_foreign(struct pier_loop *loop, pier_descripto
     return handle != NULL ? PIER_OWNER(handle, struct pier__foreign, handle) : NULL;
 }
 
+/* The foreign of this handle if it has the op, else NULL. */
+static struct pier__foreign *foreign_with(struct pier_handle *handle, const struct pier_op *op)
+{
+    if (handle == NULL || handle->kind_ != PIER__KIND_FOREIGN) {
+        return NULL;
+    }
+    struct pier__foreign *foreign = PIER_OWNER(handle, struct pier__foreign, handle);
+    const struct pier_op *at = foreign->ops;
+    while (at != NULL && at != op) {
+        at = at->next_;
+    }
+    return at != NULL ? foreign : NULL;
+}
+
 /* The foreign that has this op: found through the descriptor, or, when the number now belongs to
  * something else, among all. */
 static struct pier__foreign *foreign_of(struct pier_loop *loop, const struct pier_op *op)
 {
-    struct pier_handle *handle = pier__descriptor_handle(loop, (pier_descriptor)op->data);
-    if (handle != NULL && handle->kind_ == PIER__KIND_FOREIGN) {
-        return PIER_OWNER(handle, struct pier__foreign, handle);
+    struct pier__foreign *foreign = foreign_with(
+        pier__descriptor_handle(loop, (pier_descriptor)op->data), op);
+    for (uint32_t i = 0; foreign == NULL && i < loop->slots_used; i++) {
+        foreign = foreign_with(pier__slot_at(loop, i), op);
     }
-    for (uint32_t i = 0; i < loop->slots_used; i++) {
-        handle = pier__slot_at(loop, i);
-        if (handle != NULL && handle->kind_ == PIER__KIND_FOREIGN &&
-            handle->descriptor_ == (pier_descriptor)op->data) {
-            return PIER_OWNER(handle, struct pier__foreign, handle);
-        }
-    }
-    return NULL;
+    return foreign;
 }
 
 static struct pier__foreign *make_foreign(struct pier_loop *loop, pier_descriptor descriptor)

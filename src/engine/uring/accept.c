@@ -97,6 +97,9 @@ void pier__uring_serve_accept(struct pier_loop *loop, struct pier_handle *handle
         if (op->state_ != PIER__ACTIVE) {
             return;
         }
+        if (PIER__UNLIKELY(pier__uring_silenced(handle, op))) {
+            pier__uring_drop_accepted(loop, handle); /* closed in the callback, cancelled before */
+        }
     }
     if (handle->engine_.uring.requests & PIER__RECEIVE_IN_KERNEL) {
         return;

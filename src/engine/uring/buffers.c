@@ -199,7 +199,6 @@ void pier__uring_trim(struct pier_loop *loop)
     struct pier__uring *uring = pier__uring_of(loop);
     const struct pier__pool *pool = &loop->pool;
     uint32_t kept = loop->options.buffers_min;
-    uring->trimmed_tail = uring->buffers_tail;
     for (uint32_t i = 0; uring->features.deferred && i < pool->chunks_used; i++) {
         const struct pier__pool_chunk *chunk = &pool->chunks[i];
         const uint32_t first = kept < chunk->made ? kept : chunk->made;

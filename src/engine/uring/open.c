@@ -175,7 +175,7 @@ static unsigned count_unsubmitted(const struct pier__uring *uring)
 static void shut_again(const struct pier__uring *uring, struct pier_handle *handle)
 {
     unsigned age = (uint16_t)(uring->ring.sq.sqe_tail - handle->engine_.uring.turn);
-    if (age > count_unsubmitted(uring)) {
+    if (age >= count_unsubmitted(uring)) {
         handle->descriptor_ = -1; /* the kernel has closed it */
     }
     handle->engine_.uring.requests = 0;

@@ -137,6 +137,11 @@ void pier__uring_polled(struct pier_loop *loop, struct pier_op *op, int result)
         op->os_error = -result;
         return;
     }
+    if (ending && (native_events(op) & POLLPRI)) {
+        /* The descriptor can't be asked: it may be another's by now. */
+        pier__op_finish(loop, op, pier__op_reason(op));
+        return;
+    }
     unsigned seen = seen_events(loop, op, (unsigned)result);
     if (seen == 0 && ending) {
         pier__op_finish(loop, op, pier__op_reason(op));

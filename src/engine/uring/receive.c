@@ -224,7 +224,7 @@ static void request_over(struct pier_loop *loop, struct pier_handle *handle, str
     struct pier__uring *uring = pier__uring_of(loop);
     bool canceled = result == -ECANCELED || result == -EINTR;
     bool goes_on = result > 0 || canceled || result == -ENOBUFS || result == -EAGAIN ||
-                   result == -EINVAL;
+                   result == -EINVAL || result == -ENOMEM;
     if (result == -EINVAL) {
         goes_on = (op->bits_ & PIER__MULTISHOT) && uring->features.multishot_receive;
         uring->features.multishot_receive = false; /* step down */
@@ -259,7 +259,9 @@ static void request_over(struct pier_loop *loop, struct pier_handle *handle, str
     }
     loop->counters.rearms += result == -ENOBUFS || result > 0 ? (op->bits_ & PIER__MULTISHOT) != 0
                                                               : 0;
-    if (result == -EAGAIN) { /* O_NONBLOCK is set on a socket that others may share */
+    if (result == -ENOMEM) {
+        pause_for_buffers(loop, handle);
+    } else if (result == -EAGAIN) { /* O_NONBLOCK is set on a socket that others may share */
         if (pier__uring_wait_ready(loop, op, handle->descriptor_, POLLIN)) {
             handle->engine_.uring.requests |= PIER__RECEIVE_IN_KERNEL | PIER__RECEIVE_POLLING;
         } else {
@@ -373,11 +375,12 @@ void pier__uring_serve_lent(struct pier_loop *loop, struct pier_handle *handle, 
         if (op->state_ != PIER__ACTIVE) {
             return;
         }
+        if (PIER__UNLIKELY(pier__uring_silenced(handle, op))) {
+            pier__uring_drop_held(loop, handle); /* closed in the callback, cancelled before */
+            break;
+        }
         if (outcome != PIER__NO_OUTCOME) {
             handle->engine_.uring.requests &= (uint8_t)~PIER__ENDED;
-            if (handle->bits_ & PIER__CLOSING) {
-                return; /* closed in the callback: that finished it */
-            }
             end(loop, op, outcome);
             return;
         }

@@ -63,15 +63,20 @@ void pier__uring_start_send(struct pier_loop *loop, struct pier_handle *handle, 
     entry->user_data = pier__uring_key(op, PIER__TAG_OP);
     if (PIER__LIKELY(op->next_ == NULL && op->kind_ == PIER__OP_SEND)) {
         fill_single(loop, op, entry);
-    } else if (!fill_vectored(loop, handle, entry)) {
-        entry->opcode = IORING_OP_NOP; /* no memory for the vectors; the answer is 0 bytes, and then
-                                          it's tried again */
+    } else if (!fill_vectored(loop, handle, entry)) { /* no memory for the vectors */
+        entry->opcode = IORING_OP_NOP;
+        entry->user_data = PIER__TAG_IGNORE;
+        pier__op_hold(loop, op);
+        pier__loop_starve(loop, handle);
+        return;
     }
     pier__uring_of(loop)->quick++;
     handle->engine_.uring.requests |= PIER__SEND_IN_KERNEL;
 }
 
-void pier__uring_continue_sending(struct pier_loop *loop, struct pier_handle *handle)
+/* A request is over: ends the sends that are to end. Returns the one that has to go on, if there is
+ * one; else others are started. */
+static struct pier_op *end_cancelled(struct pier_loop *loop, struct pier_handle *handle)
 {
     struct pier_op *op = handle->head_[PIER__SENDING];
     while (op != NULL && op->state_ == PIER__ACTIVE &&
@@ -85,10 +90,18 @@ void pier__uring_continue_sending(struct pier_loop *loop, struct pier_handle *ha
     op = handle->head_[PIER__SENDING];
     if (op != NULL && op->state_ == PIER__ACTIVE &&
         !(handle->engine_.uring.requests & PIER__SEND_IN_KERNEL)) {
-        pier__uring_start(handle, op);
-        return;
+        return op;
     }
     pier__op_start_direction(loop, handle, PIER__SENDING);
+    return NULL;
+}
+
+void pier__uring_continue_sending(struct pier_loop *loop, struct pier_handle *handle)
+{
+    struct pier_op *op = end_cancelled(loop, handle);
+    if (op != NULL) {
+        pier__uring_start(handle, op);
+    }
 }
 
 void pier__uring_sent(struct pier_loop *loop, struct pier_handle *handle, struct pier_op *op,
@@ -105,8 +118,11 @@ void pier__uring_sent(struct pier_loop *loop, struct pier_handle *handle, struct
     }
     if (result >= 0) {
         pier__send_advance(loop, handle, (uint64_t)result);
-    } else if (result == -EAGAIN) {
-        pier__uring_wait_for_op(loop, handle, op);
+    } else if (result == -EAGAIN) { /* a cancel on its way found nothing to cancel */
+        op = end_cancelled(loop, handle);
+        if (op != NULL) {
+            pier__uring_wait_for_op(loop, handle, op);
+        }
         return;
     } else if (result == -ENOBUFS || result == -ENOMEM) {
         pier__loop_starve(loop, handle);

@@ -225,17 +225,40 @@ PIER__NOINLINE static bool prepare(struct pier_loop *loop)
     return uring->eventfd_armed && uring->polls_unsent == NULL && !uring->cancels_unsent;
 }
 
-/* A wait that finds nothing for so long trims. */
+/* Many buffers have been handed out since the last look here. Where that was many at a time, there
+ * was a crowd; the first wait after it that finds nothing for TRIM_AFTER_NS gives the memory back. A
+ * wait with a time limit costs the kernel more, so TRIM_TRIES of them are made at the most. In a
+ * loop that's busy, with a few messages at a time, the buffers go round, and are all needed. */
 #define TRIM_AFTER_NS (100 * PIER_MILLISECOND)
+#define TRIM_TRIES 256
+#define TRIM_CROWD 4 /* buffers for a turn */
+
+static void trim_look(const struct pier_loop *loop, struct pier__uring *uring)
+{
+    uring->trimmed_tail = uring->buffers_tail;
+    uring->trim_turn = loop->counters.turns;
+    uring->trim_tries = 0;
+}
 
 PIER__COLD static int enter_and_trim(struct pier_loop *loop, struct pier__uring *uring,
                                      uint64_t timeout_ns)
 {
+    unsigned handed_out = uring->buffers_tail - uring->trimmed_tail;
+    if (uring->trim_tries == 0) {
+        if (handed_out / TRIM_CROWD < loop->counters.turns - uring->trim_turn) {
+            trim_look(loop, uring);
+            return enter_slow(loop, 1, true, timeout_ns);
+        }
+        uring->trim_tries = TRIM_TRIES;
+    }
     bool is_long = timeout_ns > TRIM_AFTER_NS;
     int result = enter_slow(loop, 1, true, is_long ? TRIM_AFTER_NS : timeout_ns);
     if (is_long && result >= 0 && pier__uring_completions(uring) == 0 &&
         !(*uring->ring.sq.kflags & IORING_SQ_CQ_OVERFLOW)) {
         pier__uring_trim(loop);
+        trim_look(loop, uring);
+    } else if (--uring->trim_tries == 0) {
+        trim_look(loop, uring);
     }
     return result;
 }

@@ -66,7 +66,7 @@ struct pier__uring {
     unsigned room;  /* entries that the submission queue has room for */
     unsigned quick; /* unsubmitted ones that usually complete at once */
     /* When more buffers than trim_most have been handed out since the tail was trimmed_tail, a wait
-     * without an event gives their memory back. UINT_MAX while there are few. */
+     * sees whether their memory can be given back. UINT_MAX while there are few. */
     unsigned trimmed_tail, trim_most;
     unsigned waits_without; /* that many waits don't wait for those; not 0 where none can */
     bool enabled, eventfd_armed;
@@ -92,6 +92,8 @@ struct pier__uring {
      * its share, is asked for one piece at a time. */
     uint32_t lent_max;
     uint64_t grew;        /* the turn in which target grew last */
+    uint64_t trim_turn;   /* the turn in which the tail was trimmed_tail */
+    unsigned trim_tries;  /* waits with a time limit that are left */
     bool buffers_refused; /* the kernel has no buffer rings */
     struct pier__uring_features features;
     struct pier__uring_scratch *scratch;
