@@ -572,32 +572,6 @@ static void idle_receives_need_no_buffer(void)
     }
 }
 
-/* The system doesn't promise memory for all buffers that there may be: there are fewer. */
-static void *refuse_much(void *context, void *memory, size_t old_size, size_t new_size)
-{
-    return new_size > (size_t)100 << 20
-               ? NULL
-               : test_options().allocate(context, memory, old_size, new_size);
-}
-
-static void more_than_there_is_memory_for(void)
-{
-    struct pier_loop_options options = test_options();
-    struct tracked_handle a = {0};
-    struct tracked lent = {0};
-    options.allocate = refuse_much;
-    options.buffer_size = 16 << 20;
-    options.buffers_max = 1024;
-    options.buffers_min = 1;
-    struct pier_loop *loop = test_loop_with(&options);
-    const pier_descriptor peer = tracked_raw_pair(loop, STREAM_PAIR, &a);
-    tracked_receive_lent(&a, &lent, NULL);
-    raw_send(peer, "hello", 5);
-    CHECK_INT(wait_for(&lent), ==, 5);
-    close_and_wait(&a);
-    raw_close(peer);
-}
-
 const struct test buffers_tests[] = {
     TEST(buffers, kept_until_released),
     TEST(buffers, lent_memory_begins_at_a_cache_line),
@@ -612,6 +586,5 @@ const struct test buffers_tests[] = {
     TEST(buffers, released_inside_the_callback),
     TEST(buffers, sends_in_flight_hold_their_buffer),
     TEST(buffers, idle_receives_need_no_buffer),
-    TEST(buffers, more_than_there_is_memory_for),
     TEST_END,
 };

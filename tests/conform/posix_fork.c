@@ -368,7 +368,8 @@ static void ask_and_free(void *context)
     test_loop_free(asked_for->loop);
 }
 
-/* A cancel that the loop hasn't seen when it's freed in a child: what is watched is the parent's. */
+/* A cancel that the loop hasn't seen when it's freed in a child: what it watches is the
+ * parent's. */
 static void freed_with_a_cancel_asked_for(void)
 {
     struct pier_loop *loop = test_loop();

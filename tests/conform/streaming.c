@@ -101,7 +101,34 @@ static void single_receives_in_a_crowd(void)
     }
 }
 
+/* The system doesn't promise memory for all buffers that there may be: there are fewer. */
+static void *refuse_much(void *context, void *memory, size_t old_size, size_t new_size)
+{
+    return new_size > (size_t)100 << 20
+               ? NULL
+               : test_options().allocate(context, memory, old_size, new_size);
+}
+
+static void more_buffers_than_memory(void)
+{
+    struct pier_loop_options options = test_options();
+    struct tracked_handle a = {0};
+    struct tracked lent = {0};
+    options.allocate = refuse_much;
+    options.buffer_size = 16 << 20;
+    options.buffers_max = 1024;
+    options.buffers_min = 1;
+    struct pier_loop *loop = test_loop_with(&options);
+    const pier_descriptor peer = tracked_raw_pair(loop, STREAM_PAIR, &a);
+    tracked_receive_lent(&a, &lent, NULL);
+    raw_send(peer, "hello", 5);
+    CHECK_INT(wait_for(&lent), ==, 5);
+    close_and_wait(&a);
+    raw_close(peer);
+}
+
 const struct test streaming_tests[] = {
     TEST(streaming, single_receives_in_a_crowd),
+    TEST(streaming, more_buffers_than_memory),
     TEST_END,
 };

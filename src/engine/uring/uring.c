@@ -226,8 +226,8 @@ PIER__NOINLINE static bool prepare(struct pier_loop *loop)
 }
 
 /* Many buffers have been handed out since the last look here. Where that was many at a time, there
- * was a crowd; the first wait after it that finds nothing for TRIM_AFTER_NS gives the memory back. A
- * wait with a time limit costs the kernel more, so TRIM_TRIES of them are made at the most. In a
+ * was a crowd; the first wait after it that finds nothing for TRIM_AFTER_NS gives the memory back.
+ * A wait with a time limit costs the kernel more, so TRIM_TRIES of them are made at the most. In a
  * loop that's busy, with a few messages at a time, the buffers go round, and are all needed. */
 #define TRIM_AFTER_NS (100 * PIER_MILLISECOND)
 #define TRIM_TRIES 256
