@@ -15,6 +15,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/socket.h>
 #include <unistd.h>
 
 static void expect(bool holds, const char *what)
@@ -228,35 +229,51 @@ static void run_embedding(void)
     pier_loop_free(loop);
 }
 
-/* Foreign descriptors: a library that does its own input and output, here with a pipe. */
+/* Foreign descriptors: a library that does its own input and output. This one says hello to its
+ * peer, and then waits for the answer. */
 
 struct foreign {
+    struct pier_loop *loop;
     struct pier_op ready;
     int descriptor;
     size_t bytes;
 };
 
+static void on_library_wants(struct foreign *foreign, unsigned events);
+
 static void on_ready(struct pier_op *op)
 {
     struct foreign *foreign = PIER_OWNER(op, struct foreign, ready);
     char data[64];
-    if (op->result < 0 || !(op->result & PIER_READABLE))
+    if (op->result < 0)
         return;
-    ssize_t count = read(foreign->descriptor, data, sizeof data);
-    foreign->bytes += count > 0 ? (size_t)count : 0;
-    if (count == 0)
-        pier_cancel(op);
+    if (op->result & PIER_WRITABLE) {
+        expect(write(foreign->descriptor, "hello", 5) == 5, "a descriptor that is writable");
+        on_library_wants(foreign, PIER_READABLE);
+    } else if (op->result & PIER_READABLE) {
+        ssize_t count = read(foreign->descriptor, data, sizeof data);
+        foreign->bytes += count > 0 ? (size_t)count : 0;
+    }
+}
+
+static void on_library_wants(struct foreign *foreign, unsigned events)
+{
+    if (pier_op_pending(&foreign->ready))
+        pier_poll_change(&foreign->ready, events); /* 0: nothing for now */
+    else
+        pier_poll_each(foreign->loop, &foreign->ready, foreign->descriptor, events, on_ready);
 }
 
 static void run_foreign(void)
 {
     struct pier_loop *loop = new_loop();
-    struct foreign foreign = {.bytes = 0};
+    struct foreign foreign = {.loop = loop};
     int ends[2];
-    expect(pipe(ends) == 0 && write(ends[1], "hello", 5) == 5, "a pipe");
+    expect(socketpair(AF_UNIX, SOCK_STREAM, 0, ends) == 0, "a socket pair");
+    expect(write(ends[1], "hello to you", 12) == 12, "an answer");
     foreign.descriptor = ends[0];
-    pier_poll_each(loop, &foreign.ready, foreign.descriptor, PIER_READABLE, on_ready);
-    while (foreign.bytes < 5)
+    pier_poll_each(loop, &foreign.ready, foreign.descriptor, PIER_WRITABLE, on_ready);
+    while (foreign.bytes < 12)
         pier_loop_run(loop, PIER_RUN_ONCE);
     pier_cancel(&foreign.ready);
     close(ends[0]); /* allowed as soon as the cancel has returned */

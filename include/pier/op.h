@@ -112,6 +112,15 @@ PIER_API void pier_poll(struct pier_loop *loop, struct pier_op *op, pier_descrip
 PIER_API void pier_poll_each(struct pier_loop *loop, struct pier_op *op, pier_descriptor descriptor,
                              unsigned events, pier_op_fn *fn);
 
+/* Changes what a poll in flight watches for, of either sort, at once. An event that the loop has
+ * seen and not delivered yet is delivered only as far as the new events ask for it. Other polls of
+ * the descriptor stay as they are; so do the op's pause and its time limit. With 0 only a hang-up
+ * is reported, as with PIER_HANGUP. Allowed in the op's own callback, for the events after that
+ * one. Does nothing on an op that isn't in flight or isn't a poll, whose cancel is on its way, or
+ * whose outcome is known and only its completion is still to come. Another event than those above
+ * is misuse. */
+PIER_API void pier_poll_change(struct pier_op *op, unsigned events);
+
 /* Completes the op on the loop's thread with result 0. From any thread and from signal handlers;
  * posts of one thread complete in the order made. The op may not be in flight. It doesn't keep the
  * loop running until it has arrived: a loop that should wait for posts needs an op in flight, such

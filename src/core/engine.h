@@ -94,6 +94,8 @@ struct pier__engine {
     void (*poll_cancel)(struct pier_loop *loop, struct pier_op *op);
     void (*poll_pause)(struct pier_loop *loop, struct pier_op *op);
     void (*poll_resume)(struct pier_loop *loop, struct pier_op *op);
+    /* The op waits for other events from now on, which are in op->size already. */
+    void (*poll_change)(struct pier_loop *loop, struct pier_op *op);
 
     /* A lent buffer has no reference left; false to have the pool keep it. NULL: always so. */
     bool (*buffer_returned)(struct pier_loop *loop, struct pier_buffer *buffer);

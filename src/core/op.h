@@ -44,7 +44,8 @@ enum {
     PIER__TOKEN = 0x0040,        /* token_ names a token */
     PIER__HOLDS = 0x0080,        /* a send that holds references on lent buffers */
     PIER__ADDRESS = 0x0100,      /* use_.address is a struct pier__address_block */
-    PIER__CANCEL_ASKED = 0x0200, /* uring: a cancel of its request is on its way */
+    PIER__CANCEL_ASKED = 0x0200, /* uring: a cancel of its request is on its way, or of a poll's
+                                    request for other events than it waits for now */
     PIER__POLL_ASKED = 0x0400,   /* uring: its poll request is in the kernel */
     PIER__INTERNAL = 0x0800,     /* an op of pier's own, let in while closing gracefully */
     PIER__LONG_VECTORS = 0x1000, /* a vectored send whose progress doesn't fit into use_.sent */

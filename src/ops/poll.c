@@ -23,6 +23,8 @@ void pier__poll_resume(struct pier_loop *loop, struct pier_op *op)
     loop->engine->poll_resume(loop, op);
 }
 
+#define POLL_EVENTS ((unsigned)(PIER_READABLE | PIER_PRIORITY | PIER_WRITABLE | PIER_HANGUP))
+
 /* Whether a descriptor is one to wait for. If not, finishes the op: a regular file is ready at
  * once, and what isn't open is an error on every backend. */
 static bool can_wait(struct pier_op *op, pier_descriptor descriptor)
@@ -50,8 +52,7 @@ static void begin_poll(struct pier_loop *loop, struct pier_op *op, pier_descript
         op->size = events;
     }
     pier__op_submit_free(loop, op, PIER__OP_POLL, bits, fn, function);
-    if ((events & (PIER_READABLE | PIER_PRIORITY | PIER_WRITABLE | PIER_HANGUP)) == 0 ||
-        (events & ~(unsigned)(PIER_READABLE | PIER_PRIORITY | PIER_WRITABLE | PIER_HANGUP)) != 0) {
+    if (events == 0 || (events & ~POLL_EVENTS) != 0) {
         pier__op_finish(loop, op, PIER_EINVAL);
     } else if (owner != NULL && owner->kind_ != PIER__KIND_FOREIGN) {
         pier__op_finish(loop, op, PIER_EBUSY);
@@ -72,4 +73,22 @@ void pier_poll_each(struct pier_loop *loop, struct pier_op *op, pier_descriptor 
                     unsigned events, pier_op_fn *fn)
 {
     begin_poll(loop, op, descriptor, events, PIER__MULTISHOT, fn, "pier_poll_each");
+}
+
+/* An event that the kernel has told of already is looked at with the new events when its turn
+ * comes, so what isn't asked for any more isn't delivered. */
+void pier_poll_change(struct pier_op *op, unsigned events)
+{
+    if (op->state_ != PIER__ACTIVE || op->kind_ != PIER__OP_POLL || pier__op_is_ending(op)) {
+        return;
+    }
+    struct pier_loop *loop = op->owner_;
+    PIER__REQUIRE_THREAD(loop, "pier_poll_change");
+    PIER_REQUIRE((events & ~POLL_EVENTS) == 0, "pier_poll_change",
+                 "the events aren't all of PIER_READABLE, PIER_PRIORITY, PIER_WRITABLE and "
+                 "PIER_HANGUP");
+    if (op->size != events) {
+        op->size = events;
+        loop->engine->poll_change(loop, op);
+    }
 }

@@ -21,6 +21,7 @@ const struct test *const suite_areas[] = {
     threads_tests,
     handover_tests,
     poll_tests,
+    poll_change_tests,
     loop_tests,
     dump_tests,
     drain_rounds_tests,

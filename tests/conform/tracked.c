@@ -52,6 +52,9 @@ static void check_event(const struct tracked *tracked)
     if (tracked->kind == TRACKED_ACCEPT_EACH) {
         CHECK_INT(op->result, ==, 1);
     }
+    if (tracked->kind == TRACKED_POLL_EACH) {
+        CHECK_INT((unsigned)op->result & ~(tracked->asked | PIER_HANGUP), ==, 0);
+    }
 }
 
 static void check_success(const struct tracked *tracked)
@@ -446,6 +449,17 @@ void tracked_poll_each(struct pier_loop *loop, struct tracked *tracked, pier_des
     pier_poll_each(loop, begin(tracked, TRACKED_POLL_EACH, loop, NULL, then), descriptor, events,
                    on_completion);
     end(tracked);
+}
+
+void tracked_poll_change(struct tracked *tracked, unsigned events)
+{
+    const bool was_in_call = in_call;
+    /* What ends, or has an outcome that only isn't delivered yet, isn't changed any more. */
+    const bool late = tracked->ending || tracked->timed || pier_op_token(&tracked->op) == 0;
+    tracked->asked = late ? tracked->asked | events : events;
+    in_call = true;
+    pier_poll_change(&tracked->op, events);
+    in_call = was_in_call;
 }
 
 void tracked_accept(struct tracked_handle *listener, struct tracked *tracked, tracked_fn *then)

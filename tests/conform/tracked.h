@@ -118,6 +118,8 @@ void tracked_poll(struct pier_loop *loop, struct tracked *tracked, pier_descript
                   unsigned events, tracked_fn *then);
 void tracked_poll_each(struct pier_loop *loop, struct tracked *tracked, pier_descriptor descriptor,
                        unsigned events, tracked_fn *then);
+/* pier_poll_change(): events are checked against what is asked for from now on. */
+void tracked_poll_change(struct tracked *tracked, unsigned events);
 void tracked_accept(struct tracked_handle *listener, struct tracked *tracked, tracked_fn *then);
 void tracked_accept_each(struct tracked_handle *listener, struct tracked *tracked,
                          tracked_fn *then);

@@ -305,6 +305,7 @@ const struct pier__engine pier__iocp_engine = {
     .poll_cancel = pier__iocp_poll_cancel,
     .poll_pause = pier__iocp_poll_pause,
     .poll_resume = pier__iocp_poll_resume,
+    .poll_change = pier__iocp_poll_change,
     .descriptor = get_descriptor,
     .after_fork = refuse_fork,
 };

@@ -196,6 +196,7 @@ void pier__iocp_poll_start(struct pier_loop *loop, struct pier_op *op);
 void pier__iocp_poll_cancel(struct pier_loop *loop, struct pier_op *op);
 void pier__iocp_poll_pause(struct pier_loop *loop, struct pier_op *op);
 void pier__iocp_poll_resume(struct pier_loop *loop, struct pier_op *op);
+void pier__iocp_poll_change(struct pier_loop *loop, struct pier_op *op);
 void pier__iocp_polled(struct pier_loop *loop, OVERLAPPED *request);
 void pier__iocp_polls_close(struct pier_loop *loop);
 

@@ -95,17 +95,34 @@ void pier__iocp_poll_start(struct pier_loop *loop, struct pier_op *op)
     arm_poll(loop, op);
 }
 
-void pier__iocp_poll_cancel(struct pier_loop *loop, struct pier_op *op)
+/* Leaves the op without a request: the packet of the one that it had is nobody's. */
+static void abandon_request(struct pier_loop *loop, struct pier_op *op)
 {
     struct pier__iocp *iocp = pier__iocp_of(loop);
     struct pier__iocp_poll *poll = poll_of(op);
     if (poll != NULL) {
         poll->op = NULL;
+        op->overlapped_[0] = NULL;
         iocp->orphans++;
         loop->counters.system_calls++;
         pier__sys_cancel(iocp->afd, &poll->request.overlapped);
     }
+}
+
+void pier__iocp_poll_cancel(struct pier_loop *loop, struct pier_op *op)
+{
+    abandon_request(loop, op);
     pier__op_finish(loop, op, pier__op_reason(op));
+}
+
+void pier__iocp_poll_change(struct pier_loop *loop, struct pier_op *op)
+{
+    if (poll_of(op) != NULL) { /* else it is asked for after its event, or its pause */
+        abandon_request(loop, op);
+        if (!(op->bits_ & PIER__PAUSED)) {
+            arm_poll(loop, op);
+        }
+    }
 }
 
 void pier__iocp_poll_pause(struct pier_loop *loop, struct pier_op *op)
@@ -170,8 +187,8 @@ void pier__iocp_polled(struct pier_loop *loop, OVERLAPPED *request)
     if (events != 0) {
         pier__op_event(loop, op, events, 0);
     }
-    /* Cancelled in its callback, or resumed there in vain, it is over: nothing of it was in the
-     * system. */
+    /* Cancelled in its callback, it is over: nothing of it was in the system. So it is when it was
+     * resumed there, and the system refused the request. */
     if (pier__op_goes_on(op) && poll_of(op) == NULL) {
         arm_poll(loop, op);
     }

@@ -75,7 +75,7 @@ void pier__foreign_settle(struct pier_loop *loop);
 void pier__foreign_close(struct pier_loop *loop);
 void pier__foreign_start(struct pier_loop *loop, struct pier_op *op);
 void pier__foreign_cancel(struct pier_loop *loop, struct pier_op *op);
-/* What the op waits for has changed: it was paused or resumed. */
+/* What the op waits for has changed: it was paused or resumed, or asks for other events. */
 void pier__foreign_change(struct pier_loop *loop, struct pier_op *op);
 
 /* The functions of a readiness engine: everything but its name and poller. */
@@ -121,6 +121,7 @@ void pier__ready_resume(struct pier_handle *handle, struct pier_op *op);
                                           .poll_cancel = pier__foreign_cancel, \
                                           .poll_pause = pier__foreign_change, \
                                           .poll_resume = pier__foreign_change, \
+                                          .poll_change = pier__foreign_change, \
                                           .descriptor = pier__ready_descriptor, \
                                           .after_fork = pier__ready_after_fork}
 

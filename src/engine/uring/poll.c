@@ -2,7 +2,9 @@
  *
  * Each op is a poll request of its own, which the kernel completes once; a multishot op asks again
  * after its callback, which is what makes it level-triggered. In op->bits_ PIER__POLL_ASKED
- * says that the request is in the kernel. */
+ * says that the request is in the kernel, PIER__CANCEL_ASKED that it is being cancelled because the
+ * op waits for other events now: once it's over the op asks again. Requests to change a poll's
+ * events exist (Linux 5.13), but what they find completed has to be asked again all the same. */
 
 #include "engine/uring/uring.h"
 
@@ -124,13 +126,36 @@ void pier__uring_poll_resume(struct pier_loop *loop, struct pier_op *op)
     }
 }
 
+void pier__uring_poll_change(struct pier_loop *loop, struct pier_op *op)
+{
+    struct pier__uring *uring = pier__uring_of(loop);
+    if (!(op->bits_ & PIER__POLL_ASKED) || (op->bits_ & PIER__CANCEL_ASKED)) {
+        return; /* whoever asks next asks for the new events */
+    }
+    if (take_back(uring, op)) {
+        pier__op_clear(op, PIER__POLL_ASKED);
+        if (!(op->bits_ & PIER__PAUSED)) {
+            arm_poll(loop, op);
+        }
+        return;
+    }
+    pier__op_set(op, PIER__CANCEL_ASKED);
+    if (!pier__uring_cancel_request(loop, pier__uring_key(op, PIER__TAG_OP))) {
+        uring->cancels_unsent = true;
+    }
+}
+
 void pier__uring_polled(struct pier_loop *loop, struct pier_op *op, int result)
 {
-    pier__op_clear(op, PIER__POLL_ASKED);
+    bool changed = (op->bits_ & PIER__CANCEL_ASKED) != 0;
+    pier__op_clear(op, PIER__POLL_ASKED | PIER__CANCEL_ASKED);
     bool ending = pier__op_is_ending(op);
     if (ending && (result < 0 || (op->bits_ & PIER__MULTISHOT))) {
         pier__op_finish(loop, op, pier__op_reason(op));
         return;
+    }
+    if (changed && pier__uring_was_cancelled(result)) {
+        result = 0; /* nothing was seen */
     }
     if (result < 0) {
         pier__op_finish(loop, op, pier__sys_map(-result));
@@ -176,7 +201,8 @@ void pier__uring_polled(struct pier_loop *loop, struct pier_op *op, int result)
 static void cancel_poll_again(struct pier_loop *loop, struct pier_op *op, void *context)
 {
     struct pier__uring *uring = context;
-    if (op->kind_ == PIER__OP_POLL && pier__op_is_ending(op) && (op->bits_ & PIER__POLL_ASKED) &&
+    if (op->kind_ == PIER__OP_POLL && (op->bits_ & PIER__POLL_ASKED) &&
+        (pier__op_is_ending(op) || (op->bits_ & PIER__CANCEL_ASKED)) &&
         !pier__uring_cancel_request(loop, pier__uring_key(op, PIER__TAG_OP))) {
         uring->cancels_unsent = true;
     }
@@ -205,7 +231,7 @@ void pier__uring_poll_anew(struct pier_loop *loop, struct pier_op *op, void *con
     if (op->kind_ != PIER__OP_POLL) {
         return;
     }
-    pier__op_clear(op, PIER__POLL_ASKED);
+    pier__op_clear(op, PIER__POLL_ASKED | PIER__CANCEL_ASKED);
     if (pier__op_is_ending(op)) {
         pier__op_finish(loop, op, pier__op_reason(op)); /* its cancel was the old ring's */
     } else if (!(op->bits_ & PIER__PAUSED)) {

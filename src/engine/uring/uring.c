@@ -424,6 +424,7 @@ const struct pier__engine pier__uring_engine = {
     .poll_cancel = pier__uring_poll_cancel,
     .poll_pause = pier__uring_poll_pause,
     .poll_resume = pier__uring_poll_resume,
+    .poll_change = pier__uring_poll_change,
     .buffer_returned = pier__uring_buffer_returned,
     .rebind = pier__uring_rebind,
     .descriptor = descriptor,

@@ -319,6 +319,7 @@ void pier__uring_poll_start(struct pier_loop *loop, struct pier_op *op);
 void pier__uring_poll_cancel(struct pier_loop *loop, struct pier_op *op);
 void pier__uring_poll_pause(struct pier_loop *loop, struct pier_op *op);
 void pier__uring_poll_resume(struct pier_loop *loop, struct pier_op *op);
+void pier__uring_poll_change(struct pier_loop *loop, struct pier_op *op);
 void pier__uring_polled(struct pier_loop *loop, struct pier_op *op, int result);
 /* Polls and cancels that found the submission queue full. */
 void pier__uring_poll_resubmit(struct pier_loop *loop);
