@@ -42,6 +42,42 @@ static void on_ended(struct pier_op *op)
     (void)op;
 }
 
+/* A first server: what is shared by all connections of a loop. */
+
+struct server {
+    int visits;
+};
+
+static void on_visit(struct pier_op *op)
+{
+    struct server *server = pier_loop_user(pier_op_loop(op));
+    server->visits++;
+}
+
+static void count_handle(void *context, struct pier_handle *handle)
+{
+    (void)handle;
+    ++*(int *)context;
+}
+
+static void run_shared(void)
+{
+    struct pier_loop *loop = new_loop();
+    struct server server = {.visits = 0};
+    struct pier_handle a = {0}, b = {0};
+    struct pier_op timers[2] = {0};
+    int handles = 0;
+    expect(pier_socket_pair(loop, &a, &b) == 0, "a socket pair");
+    pier_loop_set_user(loop, &server);
+    pier_timer(loop, &timers[0], 0, on_visit);
+    pier_timer(loop, &timers[1], 0, on_visit);
+    pier_loop_run(loop, PIER_RUN_UNTIL_IDLE);
+    pier_loop_each_handle(loop, count_handle, &handles);
+    expect(server.visits == 2 && handles == 2, "two timers, two handles");
+    pier_loop_drain(loop, PIER_SECOND);
+    pier_loop_free(loop);
+}
+
 /* Time-outs: a session that may be silent for so long, and no longer. */
 
 struct session {
@@ -358,6 +394,7 @@ static void run_stopping(void)
 
 int main(void)
 {
+    run_shared();
     run_time_outs();
     run_lent_buffers();
     run_notify();

@@ -133,6 +133,21 @@ PIER_API int pier_loop_drain(struct pier_loop *loop, uint64_t timeout_ns);
  * of the running callback. */
 PIER_API uint64_t pier_loop_now(struct pier_loop *loop);
 
+/* Notes a pointer of the program's with the loop, for pier_loop_user(). pier doesn't look at it. */
+PIER_API void pier_loop_set_user(struct pier_loop *loop, void *user);
+
+/* What pier_loop_set_user() has noted last; NULL at first. */
+PIER_API void *pier_loop_user(const struct pier_loop *loop);
+
+/* Takes a handle of pier_loop_each_handle(). */
+typedef void pier_each_handle_fn(void *context, struct pier_handle *handle);
+
+/* Calls fn for each handle of the loop that is open and not closing, in no particular order, and
+ * returns. The function may close or detach that handle and others; those aren't called for any
+ * more. It may open handles: whether they are called for as well isn't said. A handle has no
+ * pointer of the program's in it: PIER_OWNER() leads to the struct that it is in. */
+PIER_API void pier_loop_each_handle(struct pier_loop *loop, pier_each_handle_fn *fn, void *context);
+
 /* The backend in use: "uring", "epoll", and so on. The text is static. */
 PIER_API const char *pier_loop_backend(const struct pier_loop *loop);
 

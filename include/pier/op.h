@@ -18,6 +18,11 @@ static inline bool pier_op_pending(const struct pier_op *op)
     return op->state_ != 0;
 }
 
+/* The loop of an op: in flight, and until its terminal completion returns. NULL before its first
+ * use, and when the handle it is on has left its loop in that completion. At other times it may not
+ * be asked for: the handle that the op was on may be gone. */
+PIER_API struct pier_loop *pier_op_loop(const struct pier_op *op);
+
 /* Gives an op in flight that was submitted without a completion function (a silent send) one after
  * all. With this a sender that usually succeeds at once pays for a callback only when it has to
  * wait:

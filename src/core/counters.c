@@ -1,5 +1,5 @@
-/* counters.c - looking at a loop from outside: its counters and what it can do; and going through
- * what is in flight, for the dump, the drain and the engines.
+/* counters.c - looking at a loop from outside: its counters, what it can do, its handles; and going
+ * through what is in flight, for the dump, the drain and the engines.
  *
  * Ops of handles are found by way of the slots, timers (and polls with a time limit) by way of the
  * wheel, other ops by way of core.others. */
@@ -26,6 +26,33 @@ void pier_loop_stats_for(struct pier_loop *loop, struct pier_loop_counters *coun
 unsigned pier_loop_capabilities(const struct pier_loop *loop)
 {
     return loop->core.capabilities;
+}
+
+void pier_loop_set_user(struct pier_loop *loop, void *user)
+{
+    loop->core.user = user;
+}
+
+void *pier_loop_user(const struct pier_loop *loop)
+{
+    return loop->core.user;
+}
+
+struct pier_loop *pier_op_loop(const struct pier_op *op)
+{
+    return op->owner_ == NULL ? NULL : pier__op_loop(op);
+}
+
+/* By index, since the table moves when the function opens a handle. */
+void pier_loop_each_handle(struct pier_loop *loop, pier_each_handle_fn *fn, void *context)
+{
+    PIER__REQUIRE_THREAD(loop, "pier_loop_each_handle");
+    for (uint32_t i = 0; i < loop->slots_used; i++) {
+        struct pier_handle *handle = pier__slot_at(loop, i);
+        if (handle != NULL && handle->kind_ != PIER__KIND_FOREIGN && pier_handle_is_open(handle)) {
+            fn(context, handle);
+        }
+    }
 }
 
 static void visit_links(struct pier_loop *loop, struct pier_timer_link *link,

@@ -121,6 +121,7 @@ struct pier__core {
     uint32_t tokens_used, tokens_free;
 
     uint64_t forks;
+    void *user; /* the program's: pier_loop_set_user() */
 };
 
 struct pier_loop {

@@ -22,6 +22,7 @@ const struct test *const suite_areas[] = {
     handover_tests,
     poll_tests,
     poll_change_tests,
+    lookups_tests,
     loop_tests,
     dump_tests,
     drain_rounds_tests,
