@@ -122,6 +122,47 @@ static void run_time_outs(void)
     pier_loop_free(loop);
 }
 
+/* Timers tied to a handle: whoever closes the visitor needn't think of the timer. */
+
+struct visitor {
+    struct pier_handle socket, peer;
+    struct pier_op silence;
+    bool gone;
+};
+
+static void on_visitor_gone(struct pier_handle *socket)
+{
+    struct visitor *visitor = PIER_OWNER(socket, struct visitor, socket);
+    expect(!pier_op_pending(&visitor->silence), "a timer ends before its handle");
+    visitor->gone = true;
+    pier_close(&visitor->peer, NULL);
+}
+
+static void on_silence(struct pier_op *op)
+{
+    struct visitor *visitor = PIER_OWNER(op, struct visitor, silence);
+    if (op->result == 0) /* else it was closed before */
+        pier_close(&visitor->socket, on_visitor_gone);
+}
+
+static void receive_visitor(struct pier_loop *loop, struct visitor *visitor)
+{
+    expect(pier_socket_pair(loop, &visitor->socket, &visitor->peer) == 0, "a socket pair");
+    pier_timer_on(&visitor->socket, &visitor->silence, 20 * PIER_MILLISECOND, on_silence);
+}
+
+static void run_tied_timers(void)
+{
+    struct pier_loop *loop = new_loop();
+    struct visitor silent = {.gone = false}, hasty = {.gone = false};
+    receive_visitor(loop, &silent);
+    receive_visitor(loop, &hasty);
+    pier_close(&hasty.socket, on_visitor_gone);
+    pier_loop_run(loop, PIER_RUN_UNTIL_IDLE);
+    expect(silent.gone && hasty.gone, "both are gone");
+    pier_loop_free(loop);
+}
+
 /* Lent buffers: keeping what arrived until there is time for it. */
 
 struct mailbox {
@@ -396,6 +437,7 @@ int main(void)
 {
     run_shared();
     run_time_outs();
+    run_tied_timers();
     run_lent_buffers();
     run_notify();
     run_cancel_remote();

@@ -1,5 +1,5 @@
 /* op.h - what goes for every op, and the ops that need no handle: timers, readiness of a descriptor
- * that isn't pier's, posts and notifications. */
+ * that isn't pier's, posts and notifications. And timers that are tied to one. */
 
 #ifndef PIER_H
 #include "pier/pier.h" /* includes this file in its turn */
@@ -81,6 +81,15 @@ PIER_API void pier_timer(struct pier_loop *loop, struct pier_op *op, uint64_t de
  * the interval is 0. */
 PIER_API void pier_timer_each(struct pier_loop *loop, struct pier_op *op, uint64_t delay_ns,
                               uint64_t interval_ns, pier_op_fn *fn);
+
+/* A timer tied to a handle: pier_timer(), but that it ends with the handle. A close, also a
+ * graceful one, completes it at once with PIER_ECLOSED, before the handle's close function runs; so
+ * its function never meets a handle that is gone. It counts as an op in flight on the handle, so
+ * that pier_detach() is PIER_EBUSY; submitted on one that is closing, it completes with
+ * PIER_ECLOSED. Any number of them may be on a handle, in no order with its other ops. For a
+ * heartbeat, submit it again in its function. */
+PIER_API void pier_timer_on(struct pier_handle *handle, struct pier_op *op, uint64_t delay_ns,
+                            pier_op_fn *fn);
 
 /* Moves the next expiry of a timer in flight to delay_ns from now; a repeating timer has its grid
  * from there on, one that is paused at its resume. Does nothing on a timer that isn't in flight, or

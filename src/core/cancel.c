@@ -27,7 +27,7 @@ static void unlist_other(struct pier_op *op)
 
 void pier__op_unlink(struct pier_loop *loop, struct pier_op *op)
 {
-    bool is_timed = (op->bits_ & PIER__TIMED) || op->kind_ == PIER__OP_TIMER;
+    bool is_timed = (op->bits_ & PIER__TIMED) || pier__op_is_timer(op);
     if (op->timer_.back == NULL) {
         return;
     }
@@ -90,7 +90,7 @@ static inline bool is_running(const struct pier_op *op)
 /* A timer stands in the wheel by its deadline alone, other ops by their limit. */
 static bool is_in_wheel(const struct pier_op *op)
 {
-    return (op->bits_ & PIER__TIMED) || op->kind_ == PIER__OP_TIMER;
+    return (op->bits_ & PIER__TIMED) || pier__op_is_timer(op);
 }
 
 void pier_pause(struct pier_op *op)

@@ -67,9 +67,14 @@ void pier__handle_cancel_direction(struct pier_handle *handle, unsigned directio
 
 void pier__handle_cancel_all(struct pier_handle *handle, unsigned reason)
 {
-    struct pier_loop *loop = handle->loop_;
     pier__handle_cancel_direction(handle, PIER__RECEIVING, reason);
     pier__handle_cancel_direction(handle, PIER__SENDING, reason);
+    pier__handle_cancel_unordered(handle, reason);
+}
+
+void pier__handle_cancel_unordered(struct pier_handle *handle, unsigned reason)
+{
+    struct pier_loop *loop = handle->loop_;
     struct pier_op *op = handle->unordered_;
     while (op != NULL) {
         struct pier_op *next = op->next_;

@@ -16,7 +16,7 @@ static void dump_op(struct pier_loop *loop, const struct pier_op *op, pier_dump_
     char line[256], when[64], bytes[48] = "";
     bool on_handle = pier__op_has_handle(op);
     uint64_t now = pier__loop_clock(loop);
-    bool has_deadline = (op->bits_ & PIER__TIMED) || op->kind_ == PIER__OP_TIMER;
+    bool is_timer = pier__op_is_timer(op), has_deadline = (op->bits_ & PIER__TIMED) || is_timer;
     if (has_deadline && op->timer_.deadline_ns == PIER_FOREVER) {
         snprintf(when, sizeof(when), "never due");
     } else if (has_deadline) {
@@ -28,7 +28,7 @@ static void dump_op(struct pier_loop *loop, const struct pier_op *op, pier_dump_
     } else {
         snprintf(when, sizeof(when), "age %.3f ms", (double)(now - op->timer_.deadline_ns) / 1e6);
     }
-    if (on_handle) {
+    if (on_handle && !is_timer) {
         snprintf(bytes, sizeof(bytes), ", %llu bytes done", (unsigned long long)op->done);
     }
     snprintf(line, sizeof(line), "%s%s%s %s%s%s%s, %s", on_handle ? "  " : "",
@@ -52,6 +52,9 @@ static void dump_handle(struct pier_loop *loop, const struct pier_handle *handle
         for (const struct pier_op *op = handle->head_[direction]; op != NULL; op = op->next_) {
             dump_op(loop, op, fn, context);
         }
+    }
+    for (const struct pier_op *op = handle->unordered_; op != NULL; op = op->next_) {
+        dump_op(loop, op, fn, context);
     }
 }
 

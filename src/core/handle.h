@@ -87,6 +87,8 @@ void pier__handle_close_now(struct pier_handle *handle);
 /* What every way of closing begins with: checks, and notes the function. False when nothing is left
  * to do. */
 bool pier__handle_begin_close(struct pier_handle *handle, pier_handle_fn *fn, const char *function);
+/* Cancels every op without a direction, without closing. */
+void pier__handle_cancel_unordered(struct pier_handle *handle, unsigned reason);
 /* Cancels every op of a direction, without closing. */
 void pier__handle_cancel_direction(struct pier_handle *handle, unsigned direction, unsigned reason);
 /* Cancels every op, without closing. */

@@ -22,6 +22,7 @@ enum pier__op_kind {
     PIER__OP_SHUTDOWN,
     PIER__OP_POLL,
     PIER__OP_TIMER,
+    PIER__OP_TIMER_ON, /* tied to a handle */
     PIER__OP_POST,
     PIER__OP_NOTIFY,
     PIER__OP_KINDS /* how many */
@@ -39,7 +40,8 @@ struct pier__kind {
     uint8_t direction; /* enum pier__direction */
     /* Of an op whose submit reads no clock, the dump can't say the age. */
     bool has_age;
-    /* Runs an op that has just become PIER__ACTIVE. NULL: nothing is to be done. */
+    /* Runs an op of a handle that has just become PIER__ACTIVE. NULL: the submitting function does
+     * what is to be done. */
     void (*start)(struct pier_loop *loop, struct pier_op *op);
     /* Has an active op end soon; its reason is noted already. */
     void (*cancel)(struct pier_loop *loop, struct pier_op *op);

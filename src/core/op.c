@@ -125,7 +125,9 @@ void pier__op_submit(struct pier_handle *handle, struct pier_op *op, unsigned ki
     if (direction == PIER__NO_DIRECTION) {
         pier__op_list_unordered(handle, op);
         pier__op_move(op, PIER__ACTIVE);
-        pier__kind_of(op)->start(loop, op);
+        if (pier__kind_of(op)->start != NULL) {
+            pier__kind_of(op)->start(loop, op);
+        }
         return;
     }
     op->next_ = NULL;

@@ -150,6 +150,12 @@ static PIER__EXPRESSION bool pier__op_clear_flags(struct pier_op *op)
     return both != 0;
 }
 
+/* Whether the op stands in the wheel by its own deadline, not by a time limit. */
+static PIER__EXPRESSION bool pier__op_is_timer(const struct pier_op *op)
+{
+    return op->kind_ == PIER__OP_TIMER || op->kind_ == PIER__OP_TIMER_ON;
+}
+
 static PIER__EXPRESSION bool pier__op_is_send(const struct pier_op *op)
 {
     return op->kind_ == PIER__OP_SEND || op->kind_ == PIER__OP_SEND_VECTORED;

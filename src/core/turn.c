@@ -67,9 +67,12 @@ static void deliver_closed(struct pier_loop *loop)
 static void fire(struct pier_loop *loop, struct pier_op *op)
 {
     loop->counters.timers++;
-    if (op->kind_ != PIER__OP_TIMER) {
-        pier__op_timed_out(loop, op);
-        return;
+    if (PIER__UNLIKELY(op->kind_ != PIER__OP_TIMER)) {
+        if (op->kind_ != PIER__OP_TIMER_ON) {
+            pier__op_timed_out(loop, op);
+            return;
+        }
+        pier__op_unlist_unordered(op); /* its handle isn't closing: that would have ended it */
     }
     if ((op->bits_ & PIER__MULTISHOT) == 0) {
         op->result = 0;

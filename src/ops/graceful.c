@@ -99,6 +99,7 @@ void pier_close_gracefully(struct pier_handle *handle, uint64_t timeout_ns, pier
                                                  sizeof(*graceful));
     handle->bits_ |= PIER__GRACEFUL;
     pier__handle_cancel_direction(handle, PIER__RECEIVING, PIER__REASON_CLOSE);
+    pier__handle_cancel_unordered(handle, PIER__REASON_CLOSE);
     if (graceful == NULL) {
         /* No memory to wait for the peer: what was to be sent goes out all the same. */
         handle->bits_ |= PIER__AFTER_SENDS;

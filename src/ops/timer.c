@@ -1,4 +1,4 @@
-/* timer.c - timers: ops of the loop that stand in its wheel. */
+/* timer.c - timers: ops that stand in the loop's wheel, its own or those tied to a handle. */
 
 #include "core/engine.h"
 #include "core/remote.h"
@@ -31,12 +31,32 @@ void pier_timer_each(struct pier_loop *loop, struct pier_op *op, uint64_t delay_
                         pier__time_after(pier__loop_clock(loop), delay_ns));
 }
 
+void pier_timer_on(struct pier_handle *handle, struct pier_op *op, uint64_t delay_ns,
+                   pier_op_fn *fn)
+{
+    PIER_REQUIRE(fn != NULL, "pier_timer_on", "the completion function is NULL");
+    if (op->state_ == PIER__IDLE) {
+        op->timeout_ns = 0;
+    }
+    pier__op_submit(handle, op, PIER__OP_TIMER_ON, 0, fn, "pier_timer_on");
+    if (op->state_ == PIER__ACTIVE) { /* else the handle is closing */
+        struct pier_loop *loop = handle->loop_;
+        pier__timers_insert(&loop->core.timers, &op->timer_,
+                            pier__time_after(pier__loop_clock(loop), delay_ns));
+    }
+}
+
+static bool is_timer_running(const struct pier_op *op)
+{
+    return op->state_ == PIER__ACTIVE && pier__op_is_timer(op) && !pier__op_is_ending(op);
+}
+
 void pier_timer_reset(struct pier_op *op, uint64_t delay_ns)
 {
-    if (op->state_ != PIER__ACTIVE || op->kind_ != PIER__OP_TIMER || pier__op_is_ending(op)) {
+    if (!is_timer_running(op)) {
         return;
     }
-    struct pier_loop *loop = op->owner_;
+    struct pier_loop *loop = pier__op_loop(op);
     PIER__REQUIRE_THREAD(loop, "pier_timer_reset");
     uint64_t deadline = pier__time_after(pier__loop_clock(loop), delay_ns);
     if (op->bits_ & PIER__PAUSED) {
@@ -53,11 +73,14 @@ void pier_timer_reset(struct pier_op *op, uint64_t delay_ns)
  * what cancelling a million of them costs is to come back to each for its callback. */
 bool pier_timer_stop(struct pier_op *op)
 {
-    if (op->state_ != PIER__ACTIVE || op->kind_ != PIER__OP_TIMER || pier__op_is_ending(op)) {
+    if (!is_timer_running(op)) {
         return false;
     }
-    struct pier_loop *loop = op->owner_;
+    struct pier_loop *loop = pier__op_loop(op);
     PIER__REQUIRE_THREAD(loop, "pier_timer_stop");
+    if (op->kind_ == PIER__OP_TIMER_ON) {
+        pier__op_unlist_unordered(op);
+    }
     if (PIER__LIKELY(!(op->bits_ & PIER__PAUSED))) {
         pier__timers_remove(&loop->core.timers, &op->timer_);
     } else {

@@ -23,6 +23,7 @@ const struct test *const suite_areas[] = {
     poll_tests,
     poll_change_tests,
     lookups_tests,
+    handle_timers_tests,
     loop_tests,
     dump_tests,
     drain_rounds_tests,

@@ -419,6 +419,14 @@ void tracked_timer_each(struct pier_loop *loop, struct tracked *tracked, uint64_
     end(tracked);
 }
 
+void tracked_timer_on(struct tracked_handle *handle, struct tracked *tracked, uint64_t delay_ns,
+                      tracked_fn *then)
+{
+    struct pier_op *op = begin(tracked, TRACKED_TIMER, handle->loop, handle, then);
+    pier_timer_on(&handle->handle, op, delay_ns, on_completion);
+    end(tracked);
+}
+
 /* The op may complete on the loop's thread before this returns: nothing of it is looked at
  * afterwards. */
 void tracked_post(struct pier_loop *loop, struct tracked *tracked, tracked_fn *then)
@@ -566,6 +574,9 @@ bool tracked_timer_stop(struct tracked *tracked)
     if (stopped) {
         in_event = in_event == &tracked->op ? NULL : in_event;
         tracked->in_flight = false;
+        if (tracked->owner != NULL) {
+            tracked->owner->in_flight--;
+        }
         atomic_fetch_sub(&in_flight, 1);
     }
     return stopped;

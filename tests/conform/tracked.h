@@ -112,6 +112,8 @@ void tracked_timer(struct pier_loop *loop, struct tracked *tracked, uint64_t del
                    tracked_fn *then);
 void tracked_timer_each(struct pier_loop *loop, struct tracked *tracked, uint64_t delay_ns,
                         uint64_t interval_ns, tracked_fn *then);
+void tracked_timer_on(struct tracked_handle *handle, struct tracked *tracked, uint64_t delay_ns,
+                      tracked_fn *then);
 void tracked_post(struct pier_loop *loop, struct tracked *tracked, tracked_fn *then);
 void tracked_notify_each(struct pier_loop *loop, struct tracked *tracked, tracked_fn *then);
 void tracked_poll(struct pier_loop *loop, struct tracked *tracked, pier_descriptor descriptor,
