@@ -163,6 +163,63 @@ static void run_tied_timers(void)
     pier_loop_free(loop);
 }
 
+/* Batches: what is said in one turn goes out in one message. */
+
+struct talker {
+    struct pier_handle socket, peer;
+    struct pier_op turn_ends, send, receive, words[4];
+    char text[64], sent[64], heard[64];
+    size_t gathered;
+};
+
+static void on_turn_ends(struct pier_op *op)
+{
+    struct talker *talker = PIER_OWNER(op, struct talker, turn_ends);
+    if (talker->gathered == 0 || pier_op_pending(&talker->send))
+        return; /* nothing to say, or the last message isn't through: its end brings a turn too */
+    memcpy(talker->sent, talker->text, talker->gathered);
+    pier_send(&talker->socket, &talker->send, talker->sent, talker->gathered, on_ended);
+    talker->gathered = 0;
+}
+
+static struct talker *the_talker;
+
+static void say_word(struct pier_op *op)
+{
+    (void)op;
+    memcpy(the_talker->text + the_talker->gathered, "word ", 5);
+    the_talker->gathered += 5;
+}
+
+static void on_heard(struct pier_op *op)
+{
+    struct talker *talker = PIER_OWNER(op, struct talker, receive);
+    expect(op->result == 20, "four words in one message");
+    pier_close(&talker->socket, NULL);
+    pier_close(&talker->peer, NULL);
+}
+
+static void talk(struct pier_loop *loop, struct talker *talker)
+{
+    talker->turn_ends.flags = PIER_BACKGROUND; /* it alone shouldn't keep the loop running */
+    pier_prepare_each(loop, &talker->turn_ends, on_turn_ends);
+    pier_receive(&talker->peer, &talker->receive, talker->heard, sizeof talker->heard, on_heard);
+    for (int i = 0; i < 4; i++)
+        pier_post(loop, &talker->words[i], say_word);
+}
+
+static void run_batches(void)
+{
+    struct pier_loop *loop = new_loop();
+    struct talker talker = {.gathered = 0};
+    expect(pier_socket_pair(loop, &talker.socket, &talker.peer) == 0, "a socket pair");
+    the_talker = &talker;
+    talk(loop, &talker);
+    pier_loop_run(loop, PIER_RUN_UNTIL_IDLE);
+    pier_loop_drain(loop, PIER_SECOND); /* ends the op that is in the background */
+    pier_loop_free(loop);
+}
+
 /* Lent buffers: keeping what arrived until there is time for it. */
 
 struct mailbox {
@@ -438,6 +495,7 @@ int main(void)
     run_shared();
     run_time_outs();
     run_tied_timers();
+    run_batches();
     run_lent_buffers();
     run_notify();
     run_cancel_remote();

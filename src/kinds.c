@@ -44,4 +44,10 @@ const struct pier__kind pier__kinds[PIER__OP_KINDS] = {
                          .direction = PIER__NO_DIRECTION,
                          .cancel = pier__notify_cancel,
                          .resume = pier__notify_resume},
+    [PIER__OP_PREPARE] = {.name = "prepare",
+                          .direction = PIER__NO_DIRECTION,
+                          .cancel = pier__hook_cancel},
+    [PIER__OP_CHECK] = {.name = "check",
+                        .direction = PIER__NO_DIRECTION,
+                        .cancel = pier__hook_cancel},
 };

@@ -23,6 +23,7 @@ set(common_sources
   src/core/fork.c
   src/core/gather.c
   src/core/handle.c
+  src/core/hooks.c
   src/core/loop.c
   src/core/op.c
   src/core/pool.c
@@ -30,6 +31,7 @@ set(common_sources
   src/core/token.c
   src/core/turn.c
   src/ops/graceful.c
+  src/ops/hook.c
   src/ops/poll.c
   src/ops/post.c
   src/ops/stream/accept.c

@@ -152,6 +152,25 @@ PIER_API void pier_notify_each(struct pier_loop *loop, struct pier_op *op, pier_
  * completion may have come. */
 PIER_API void pier_notify(struct pier_op *op);
 
+/* Calls fn in each turn of the loop before it asks the system for events, whether it will sleep
+ * there or not: the place to send what the callbacks of a turn have gathered. A multishot op; each
+ * call has PIER_MORE and result 1, and it ends with PIER_ECANCELED. What the function submits,
+ * cancels or closes is seen before the loop sleeps; it doesn't sleep over what is over at once. In
+ * a loop that runs inside another (pier_loop_descriptor()) it is called at the end of each run as
+ * well, before the other one waits.
+ *
+ * Several are called in the order submitted. One that is submitted, or resumed after its turn in
+ * that order, by such a function has its first call in the next turn; one that is cancelled or
+ * paused has none any more. The calls don't count in options.callbacks_max. The op keeps the loop
+ * running unless it has PIER_BACKGROUND, and by itself doesn't keep it from sleeping. (Modelled on
+ * libuv's uv_prepare_t, as the next on libev's ev_check.) */
+PIER_API void pier_prepare_each(struct pier_loop *loop, struct pier_op *op, pier_op_fn *fn);
+
+/* The same, but called when the loop is back from asking the system, slept or not, before it
+ * delivers what that brings. Between the calls of pier_prepare_each() and these nothing is called
+ * but what the turn before has left over, for which the loop doesn't sleep. */
+PIER_API void pier_check_each(struct pier_loop *loop, struct pier_op *op, pier_op_fn *fn);
+
 /* Ends the loop's present or next wait, so that its turn goes round once. From any thread and from
  * signal handlers. */
 PIER_API void pier_wake(struct pier_loop *loop);

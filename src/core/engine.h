@@ -24,6 +24,7 @@
 
 #include "core/end.h"
 #include "core/gather.h"
+#include "core/hooks.h"
 
 /* What runs the ops of a handle. A table per kind of handle, so that a filter can stand between a
  * handle and the engine. */
@@ -75,7 +76,8 @@ struct pier__engine {
     int (*open)(struct pier_loop *loop, const struct pier_loop_options *options);
     void (*close)(struct pier_loop *loop);
 
-    /* Runs what the kernel has, sleeping up to timeout_ns (0: not at all) if there is nothing. */
+    /* Runs what the kernel has, sleeping up to timeout_ns (0: not at all) if there is nothing. Says
+     * pier__loop_returned() as soon as it's back, once each time. */
     void (*wait)(struct pier_loop *loop, uint64_t timeout_ns);
     /* Goes on with a handle that was given to pier__handle_serve_later(), inside wait(). */
     void (*serve)(struct pier_loop *loop, struct pier_handle *handle);
@@ -129,6 +131,19 @@ void pier__loop_settle(struct pier_loop *loop);
 static inline void pier__loop_unembed(struct pier_loop *loop)
 {
     loop->core.embedded = false;
+}
+
+/* The engine is back from the system, in wait(): once a turn, before the events that it brings, and
+ * in a state in which callbacks may run. Other threads needn't wake the loop any more. */
+static PIER__EXPRESSION void pier__loop_returned(struct pier_loop *loop)
+{
+    if (PIER__LIKELY(loop->core.on_return == PIER__WAS_ASLEEP)) {
+        loop->core.on_return = 0;
+        pier__loop_leave_sleep(loop);
+    } else if (PIER__UNLIKELY(loop->core.on_return != 0)) {
+        pier__loop_awake(loop);
+        pier__hooks_call(loop, PIER__CHECK);
+    }
 }
 
 /* Whether plain receives and sends may take fast roads, on which callbacks aren't timed. */

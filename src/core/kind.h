@@ -25,6 +25,8 @@ enum pier__op_kind {
     PIER__OP_TIMER_ON, /* tied to a handle */
     PIER__OP_POST,
     PIER__OP_NOTIFY,
+    PIER__OP_PREPARE,
+    PIER__OP_CHECK,
     PIER__OP_KINDS /* how many */
 };
 

@@ -68,6 +68,27 @@ enum {
 /* In core.thread and core.fast_thread: no thread's number. */
 #define PIER__NO_THREAD UINT64_MAX
 
+/* The two sorts of ops that are called around a wait, see hooks.c. */
+enum pier__hook { PIER__PREPARE, PIER__CHECK };
+
+struct pier__hooks {
+    struct pier__queue ops;
+    struct pier_op *next, *last; /* of the pass under way */
+};
+
+/* core.owed: what a turn has to do before it waits. */
+enum {
+    PIER__OWES_OTHERS = 1, /* the last turn's events left nothing of the budget for timers, posts
+                              and completed ops */
+    PIER__HAS_PREPARES = 2 /* there are ops of pier_prepare_each() */
+};
+
+/* core.on_return: what an engine that is back from the system has to do. */
+enum {
+    PIER__WAS_ASLEEP = 1, /* others find PIER__ASLEEP, or have replaced it */
+    PIER__HAS_CHECKS = 2  /* there are ops of pier_check_each() */
+};
+
 struct pier__core {
     /* Hot: looked at by each turn or each submit. */
     uint64_t thread; /* pier__thread_id of its thread, PIER__NO_THREAD before the first run */
@@ -80,13 +101,12 @@ struct pier__core {
     struct pier__queue posted;    /* taken from `remote`, to be called back */
     int32_t budget_full;          /* options.callbacks_max */
     int32_t clock_budget;         /* budget when `now` was read: equal means it is fresh enough */
-    bool asleep;                  /* others find PIER__ASLEEP, or have replaced it */
+    uint8_t on_return;            /* PIER__WAS_ASLEEP... */
     bool retry_now;               /* starved handles are to try again in the next turn */
-    bool others_owed;     /* the last turn's events left nothing of the budget for timers, posts and
-                             completed ops */
-    uint8_t first_served; /* of these three */
-    bool embedded;        /* pier_loop_descriptor() was asked for */
-    bool callbacks_timed; /* options.slow_callback_ns isn't 0 */
+    uint8_t owed;                 /* PIER__OWES_OTHERS... */
+    uint8_t first_served;         /* of timers, posts and completed ops */
+    bool embedded;                /* pier_loop_descriptor() was asked for */
+    bool callbacks_timed;         /* options.slow_callback_ns isn't 0 */
 
     uint64_t sleep_most_ns;   /* bounds the next wait */
     uint64_t handles_closing; /* between pier_close() and its callback */
@@ -121,7 +141,8 @@ struct pier__core {
     uint32_t tokens_used, tokens_free;
 
     uint64_t forks;
-    void *user; /* the program's: pier_loop_set_user() */
+    struct pier__hooks hooks[2]; /* by enum pier__hook */
+    void *user;                  /* the program's: pier_loop_set_user() */
 };
 
 struct pier_loop {
@@ -232,17 +253,22 @@ static PIER__EXPRESSION bool pier__loop_has_starved(const struct pier_loop *loop
     return loop->core.starved.head != NULL;
 }
 
-/* Other threads needn't wake the loop any more. An engine says so as soon as it's back from the
- * system. */
+/* Other threads needn't wake the loop any more, of which they think that it sleeps. */
+static PIER__EXPRESSION void pier__loop_leave_sleep(struct pier_loop *loop)
+{
+    struct pier_op *asleep = PIER__ASLEEP;
+    if (pier__atomic_load_relaxed(&loop->core.remote) != PIER__ASLEEP ||
+        !pier__atomic_compare_exchange(&loop->core.remote, &asleep, NULL)) {
+        loop->counters.wakeups++;
+    }
+}
+
+/* The same where it may be awake already. */
 static PIER__EXPRESSION void pier__loop_awake(struct pier_loop *loop)
 {
-    if (loop->core.asleep) {
-        struct pier_op *asleep = PIER__ASLEEP;
-        loop->core.asleep = false;
-        if (pier__atomic_load_relaxed(&loop->core.remote) != PIER__ASLEEP ||
-            !pier__atomic_compare_exchange(&loop->core.remote, &asleep, NULL)) {
-            loop->counters.wakeups++;
-        }
+    if (loop->core.on_return & PIER__WAS_ASLEEP) {
+        loop->core.on_return = (uint8_t)(loop->core.on_return & ~PIER__WAS_ASLEEP);
+        pier__loop_leave_sleep(loop);
     }
 }
 

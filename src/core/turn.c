@@ -242,7 +242,7 @@ PIER__COLD static void make_up(struct pier_loop *loop)
     if (loop->core.retry_now) {
         retry_starved(loop);
     }
-    if (loop->core.others_owed) {
+    if (loop->core.owed & PIER__OWES_OTHERS) {
         serve_others(loop);
     }
 }
@@ -251,10 +251,13 @@ PIER__COLD static void make_up(struct pier_loop *loop)
 static inline bool fall_asleep(struct pier_loop *loop)
 {
     struct pier_op *none = NULL;
-    PIER_ASSERT(!loop->core.asleep);
-    loop->core.asleep = pier__atomic_compare_exchange(&loop->core.remote, &none, PIER__ASLEEP);
-    /* In this order, and both sequentially consistent: see ask_of_loop(). */
-    return loop->core.asleep && pier__atomic_load(&loop->core.asked) == 0;
+    PIER_ASSERT(!(loop->core.on_return & PIER__WAS_ASLEEP));
+    if (PIER__UNLIKELY(!pier__atomic_compare_exchange(&loop->core.remote, &none, PIER__ASLEEP))) {
+        return false;
+    }
+    loop->core.on_return |= PIER__WAS_ASLEEP;
+    /* In this order, and both sequentially consistent: see pier__remote_ask(). */
+    return pier__atomic_load(&loop->core.asked) == 0;
 }
 
 static inline void turn(struct pier_loop *loop, bool may_sleep)
@@ -262,9 +265,11 @@ static inline void turn(struct pier_loop *loop, bool may_sleep)
     loop->counters.turns++;
     loop->budget = loop->core.budget_full;
     loop->core.clock_budget = loop->budget + 1;
-    if (PIER__UNLIKELY(loop->core.retry_now || loop->core.others_owed)) {
-        may_sleep = may_sleep && !loop->core.others_owed;
+    if (PIER__UNLIKELY(loop->core.retry_now || loop->core.owed != 0)) {
+        may_sleep = may_sleep && !(loop->core.owed & PIER__OWES_OTHERS);
         make_up(loop);
+        /* Last, so that what they submit is seen by sleep_time() and by the wait. */
+        pier__hooks_call(loop, PIER__PREPARE);
     }
     int32_t before = loop->budget;
     uint64_t timeout_ns = may_sleep ? sleep_time(loop) : 0;
@@ -281,9 +286,9 @@ static inline void turn(struct pier_loop *loop, bool may_sleep)
     }
     /* When the events took the rest of the budget, the others come first next time; when the
      * others left the events nothing, the events do. */
-    loop->core.others_owed = false;
+    loop->core.owed &= PIER__HAS_PREPARES;
     if (PIER__UNLIKELY(loop->budget <= 0)) {
-        loop->core.others_owed = before > 0;
+        loop->core.owed |= before > 0 ? PIER__OWES_OTHERS : 0;
     } else if (pier__timers_count(&loop->core.timers) != 0 || loop->core.first_served != 0) {
         serve_others(loop);
     } else {
@@ -305,6 +310,17 @@ void pier__loop_rebind(struct pier_loop *loop)
             loop->engine->rebind(loop);
         }
     }
+}
+
+/* The end of a run inside another loop, which is going to wait. */
+PIER__COLD static void leave_to_foreign(struct pier_loop *loop)
+{
+    loop->budget = loop->core.budget_full;
+    pier__hooks_call(loop, PIER__PREPARE);
+    if (loop->engine->flush != NULL) {
+        loop->engine->flush(loop);
+    }
+    fall_asleep(loop); /* what comes now must show at the descriptor */
 }
 
 int pier_loop_run(struct pier_loop *loop, enum pier_run mode)
@@ -334,14 +350,11 @@ int pier_loop_run(struct pier_loop *loop, enum pier_run mode)
     if (is_stopped(loop)) {
         pier__atomic_and(&loop->core.asked, ~(uint32_t)PIER__ASKED_STOP);
     }
+    if (PIER__UNLIKELY(loop->core.embedded)) {
+        leave_to_foreign(loop);
+    }
     loop->running = false;
     loop->core.fast_thread = PIER__NO_THREAD;
-    if (loop->core.embedded) {
-        if (loop->engine->flush != NULL) {
-            loop->engine->flush(loop);
-        }
-        fall_asleep(loop); /* what comes now must show at the descriptor */
-    }
     /* The next run tries again: memory may only have been short, and ops in flight must be able to
      * complete (tests/fault). */
     int failure = loop->failure;
@@ -379,7 +392,7 @@ pier_descriptor pier_loop_descriptor(struct pier_loop *loop)
                           loop->engine->name);
     }
     loop->core.embedded = true;
-    if (!loop->running && !loop->core.asleep) {
+    if (!loop->running && !(loop->core.on_return & PIER__WAS_ASLEEP)) {
         fall_asleep(loop);
     }
     return descriptor;

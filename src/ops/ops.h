@@ -19,4 +19,7 @@ void pier__timer_resume(struct pier_loop *loop, struct pier_op *op);
 void pier__notify_cancel(struct pier_loop *loop, struct pier_op *op);
 void pier__notify_resume(struct pier_loop *loop, struct pier_op *op);
 
+/* ---- hook.c */
+void pier__hook_cancel(struct pier_loop *loop, struct pier_op *op);
+
 #endif

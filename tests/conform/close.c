@@ -255,6 +255,8 @@ static void inside_callbacks_of_every_kind(void)
             tracked_notify_each(loop, &op, close_context);
             pier_notify(&op.op);
             break;
+        case TRACKED_PREPARE_EACH: tracked_prepare_each(loop, &op, close_context); break;
+        case TRACKED_CHECK_EACH: tracked_check_each(loop, &op, close_context); break;
         case TRACKED_POLL: tracked_poll(loop, &op, peer, PIER_WRITABLE, close_context); break;
         case TRACKED_POLL_EACH:
             tracked_poll_each(loop, &op, peer, PIER_WRITABLE, close_context);

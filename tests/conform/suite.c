@@ -24,6 +24,7 @@ const struct test *const suite_areas[] = {
     poll_change_tests,
     lookups_tests,
     handle_timers_tests,
+    hooks_tests,
     loop_tests,
     dump_tests,
     drain_rounds_tests,

@@ -26,6 +26,7 @@ extern const struct test poll_tests[];
 extern const struct test poll_change_tests[];
 extern const struct test lookups_tests[];
 extern const struct test handle_timers_tests[];
+extern const struct test hooks_tests[];
 extern const struct test loop_tests[];
 extern const struct test dump_tests[];
 extern const struct test drain_rounds_tests[];

@@ -25,7 +25,8 @@ int64_t tracked_in_flight(void)
 static bool is_multishot(enum tracked_kind kind)
 {
     return kind == TRACKED_TIMER_EACH || kind == TRACKED_NOTIFY_EACH || kind == TRACKED_POLL_EACH ||
-           kind == TRACKED_ACCEPT_EACH || kind == TRACKED_RECEIVE_EACH;
+           kind == TRACKED_ACCEPT_EACH || kind == TRACKED_RECEIVE_EACH ||
+           kind == TRACKED_PREPARE_EACH || kind == TRACKED_CHECK_EACH;
 }
 
 static bool is_receive(enum tracked_kind kind)
@@ -438,6 +439,18 @@ void tracked_post(struct pier_loop *loop, struct tracked *tracked, tracked_fn *t
 void tracked_notify_each(struct pier_loop *loop, struct tracked *tracked, tracked_fn *then)
 {
     pier_notify_each(loop, begin(tracked, TRACKED_NOTIFY_EACH, loop, NULL, then), on_completion);
+    end(tracked);
+}
+
+void tracked_prepare_each(struct pier_loop *loop, struct tracked *tracked, tracked_fn *then)
+{
+    pier_prepare_each(loop, begin(tracked, TRACKED_PREPARE_EACH, loop, NULL, then), on_completion);
+    end(tracked);
+}
+
+void tracked_check_each(struct pier_loop *loop, struct tracked *tracked, tracked_fn *then)
+{
+    pier_check_each(loop, begin(tracked, TRACKED_CHECK_EACH, loop, NULL, then), on_completion);
     end(tracked);
 }
 

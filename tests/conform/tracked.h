@@ -25,6 +25,8 @@ enum tracked_kind {
     TRACKED_TIMER_EACH,
     TRACKED_POST,
     TRACKED_NOTIFY_EACH,
+    TRACKED_PREPARE_EACH,
+    TRACKED_CHECK_EACH,
     TRACKED_POLL,
     TRACKED_POLL_EACH,
     TRACKED_ACCEPT,
@@ -116,6 +118,8 @@ void tracked_timer_on(struct tracked_handle *handle, struct tracked *tracked, ui
                       tracked_fn *then);
 void tracked_post(struct pier_loop *loop, struct tracked *tracked, tracked_fn *then);
 void tracked_notify_each(struct pier_loop *loop, struct tracked *tracked, tracked_fn *then);
+void tracked_prepare_each(struct pier_loop *loop, struct tracked *tracked, tracked_fn *then);
+void tracked_check_each(struct pier_loop *loop, struct tracked *tracked, tracked_fn *then);
 void tracked_poll(struct pier_loop *loop, struct tracked *tracked, pier_descriptor descriptor,
                   unsigned events, tracked_fn *then);
 void tracked_poll_each(struct pier_loop *loop, struct tracked *tracked, pier_descriptor descriptor,

@@ -109,7 +109,7 @@ static int fetch_packets(struct pier_loop *loop, uint64_t timeout_ns)
 static bool wait_for_packets(struct pier_loop *loop, uint64_t timeout_ns)
 {
     int count = fetch_packets(loop, timeout_ns);
-    pier__loop_awake(loop);
+    pier__loop_returned(loop);
     if (PIER__UNLIKELY(count < 0 && count != PIER_EINTR)) {
         loop->failure = pier__fail(count, "waiting for the completion port: %s",
                                    pier_error_text(count));
@@ -136,8 +136,9 @@ static void wait_iocp(struct pier_loop *loop, uint64_t timeout_ns)
             return;
         }
         take_packets(loop);
+    } else {
+        pier__loop_returned(loop);
     }
-    pier__loop_awake(loop);
     if (!served && loop->serving.head != NULL) {
         iocp->serves_first = !pier__loop_serve(loop);
     }

@@ -165,7 +165,7 @@ static void wait(struct pier_loop *loop, uint64_t timeout_ns)
     struct poller *poller = poller_of(loop);
     loop->counters.system_calls++;
     int count = pier__sys_epoll_wait(poller->epoll, poller->events, poller->size, timeout_ns);
-    pier__loop_awake(loop);
+    pier__loop_returned(loop);
     if (PIER__UNLIKELY(count < 0)) {
         loop->failure = pier__fail(count, "epoll_wait: %s", pier_error_text(count));
         return;

@@ -247,12 +247,14 @@ static void wait(struct pier_loop *loop, uint64_t timeout_ns)
     loop->counters.system_calls++;
     int count = pier__sys_kevent(poller->queue, poller->changes, poller->change_count,
                                  poller->events, poller->size, timeout_ns);
-    pier__loop_awake(loop);
+    if (PIER__LIKELY(count >= 0)) {
+        poller->change_count = 0;
+    }
+    pier__loop_returned(loop);
     if (PIER__UNLIKELY(count < 0)) {
         loop->failure = pier__fail(count, "kevent: %s", pier_error_text(count));
         return;
     }
-    poller->change_count = 0;
     loop->counters.events += (uint64_t)count;
     for (int i = 0; i < count; i++) {
         const struct kevent *event = &poller->events[i];

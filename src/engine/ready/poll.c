@@ -176,7 +176,7 @@ static void wait(struct pier_loop *loop, uint64_t timeout_ns)
     struct poller *poller = poller_of(loop);
     loop->counters.system_calls++;
     int left = pier__sys_poll(poller->entries, poller->count, timeout_ns);
-    pier__loop_awake(loop);
+    pier__loop_returned(loop);
     if (PIER__UNLIKELY(left < 0)) {
         loop->failure = pier__fail(left, "poll: %s", pier_error_text(left));
         return;

@@ -256,7 +256,7 @@ static void wait(struct pier_loop *loop, uint64_t timeout_ns)
     loop->counters.system_calls++;
     int left = pier__sys_select(poller->highest + 1, poller->seen[SET_READ],
                                 poller->seen[SET_WRITE], poller->seen[SET_PRIORITY], timeout_ns);
-    pier__loop_awake(loop);
+    pier__loop_returned(loop);
     if (PIER__UNLIKELY(left == PIER_EBADF)) {
         find_closed(loop, poller);
         return;

@@ -271,11 +271,12 @@ static void wait(struct pier_loop *loop, uint64_t timeout_ns)
     if (PIER__UNLIKELY(!uring->plain || uring->polls_unsent != NULL || uring->cancels_unsent)) {
         if (PIER__UNLIKELY(uring->taken_over)) {
             pier__uring_take_over(loop);
+            pier__loop_returned(loop);
             return;
         }
         sleep = prepare(loop) && sleep;
         if (loop->failure != 0) {
-            pier__loop_awake(loop);
+            pier__loop_returned(loop);
             return;
         }
     }
@@ -287,7 +288,7 @@ static void wait(struct pier_loop *loop, uint64_t timeout_ns)
     bool may_trim = sleep && uring->buffers_tail - uring->trimmed_tail > uring->trim_most;
     int result = PIER__UNLIKELY(may_trim) ? enter_and_trim(loop, uring, timeout_ns)
                                           : enter(loop, uring, sleep, true, timeout_ns);
-    pier__loop_awake(loop);
+    pier__loop_returned(loop);
     if (PIER__UNLIKELY(result < 0) && !may_go_on(loop, result)) {
         pier__handles_prepend(&loop->ready, &loop->serving); /* for the next run */
         return;
