@@ -68,8 +68,9 @@ struct pier_op {
     uint64_t done;  /* bytes moved, valid in every completion; on multishot ops the sum so far */
     uint64_t timeout_ns; /* set before submit to limit the op's time, counted from submit; read and
                           * cleared there. On a multishot op it limits the time between two events,
-                          * and a pause suspends it. 0 means no limit. Timers, posts and
-                          * notifications have none: theirs is cleared unread. */
+                          * and a pause suspends it. 0 means no limit. Timers, posts,
+                          * notifications, prepares and checks have none: theirs is cleared
+                          * unread. */
     uint32_t flags;      /* PIER_BACKGROUND in; PIER_MORE, PIER_EOF, PIER_LENT out */
     int32_t os_error;    /* the system's own code behind a negative result, 0 where there is none */
 

@@ -443,6 +443,53 @@ static void idle_limit_after_a_slow_callback(void)
     raw_close(peer_b);
 }
 
+/* Set all the same, it's cleared and ignored; before the loop's first run, and later. */
+static void some_ops_have_none(void)
+{
+    struct pier_loop *loop = test_loop();
+    enum { TIMER, TIED, EACH, POST, NOTIFY, PREPARE, CHECK_OP, OPS };
+    for (int round = 0; round < 2; round++) {
+        struct tracked_handle a = {0}, b = {0};
+        struct tracked ops[OPS] = {0}, later = {0};
+        tracked_pair(loop, STREAM_PAIR, &a, &b);
+        if (round == 1) {
+            run(loop, PIER_RUN_NO_WAIT);
+        }
+        for (int i = 0; i < OPS; i++) {
+            ops[i].op.timeout_ns = 1;
+        }
+        tracked_timer(loop, &ops[TIMER], 20 * PIER_MILLISECOND, NULL);
+        tracked_timer_on(&a, &ops[TIED], 20 * PIER_MILLISECOND, NULL);
+        tracked_timer_each(loop, &ops[EACH], 20 * PIER_MILLISECOND, PIER_MILLISECOND, NULL);
+        tracked_post(loop, &ops[POST], NULL);
+        CHECK_INT(ops[POST].op.timeout_ns, ==, 0);
+        tracked_notify_each(loop, &ops[NOTIFY], NULL);
+        tracked_prepare_each(loop, &ops[PREPARE], NULL);
+        tracked_check_each(loop, &ops[CHECK_OP], NULL);
+        CHECK_INT(wait_for(&ops[TIMER]), ==, 0);
+        CHECK_INT(wait_for(&ops[TIED]), ==, 0);
+        CHECK_INT(wait_for(&ops[POST]), ==, 0);
+        RUN_UNTIL(loop, ops[EACH].events > 0);
+        tracked_timer(loop, &later, PIER_MILLISECOND, NULL);
+        CHECK_INT(wait_for(&later), ==, 0);
+        pier_notify(&ops[NOTIFY].op);
+        RUN_UNTIL(loop, ops[NOTIFY].events == 1);
+        const int multishot[] = {EACH, NOTIFY, PREPARE, CHECK_OP};
+        for (size_t i = 0; i < COUNT_OF(multishot); i++) {
+            CHECK(ops[multishot[i]].in_flight);
+            tracked_cancel(&ops[multishot[i]]);
+            CHECK_INT(wait_for(&ops[multishot[i]]), ==, PIER_ECANCELED);
+        }
+        /* Nor when it is refused. */
+        tracked_close(&a, NULL);
+        ops[TIED].op.timeout_ns = 1;
+        tracked_timer_on(&a, &ops[TIED], 0, NULL);
+        CHECK_INT(wait_for(&ops[TIED]), ==, PIER_ECLOSED);
+        RUN_UNTIL(loop, a.closes == 1);
+        close_and_wait(&b);
+    }
+}
+
 const struct test timeouts_tests[] = {
     TEST(timeouts, each_kind_times_out),
     TEST(timeouts, send_times_out_partly_done),
@@ -458,5 +505,6 @@ const struct test timeouts_tests[] = {
     TEST(timeouts, huge_times_do_not_wrap),
     TEST(timeouts, in_a_queue_of_sends),
     TEST(timeouts, idle_limit_after_a_slow_callback),
+    TEST(timeouts, some_ops_have_none),
     TEST_END,
 };
