@@ -219,7 +219,7 @@ struct pier_loop_counters {
     uint64_t longest_callback_ns; /* 0 unless callbacks are timed */
     uint64_t allocations;         /* calls of the allocator for new memory */
     uint64_t ops_in_flight;       /* right now: also pier's own of graceful closes, but no post that
-                                     is still on its way */
+                                     the loop hasn't taken yet */
     uint64_t handles_open;        /* right now */
     uint64_t buffers_total;       /* lent buffers made so far */
     uint64_t buffers_lent;        /* right now: held by the program, by sends, or with data that
@@ -241,7 +241,8 @@ static inline void pier_loop_stats(struct pier_loop *loop, struct pier_loop_coun
 typedef void pier_dump_fn(void *context, const char *line);
 
 /* Describes what is pending, a line per open handle and per op: kind, state, handle, bytes done,
- * deadline. For people. */
+ * deadline. A post that the loop hasn't taken yet has a line too ("posted"), though ops_in_flight
+ * doesn't count it. For people. */
 PIER_API void pier_loop_dump(struct pier_loop *loop, pier_dump_fn *fn, void *context);
 
 /* The version of the library that runs, as "0.1.0". */

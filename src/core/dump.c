@@ -69,6 +69,18 @@ static void dump_visited(struct pier_loop *loop, struct pier_op *op, void *conte
     dump_op(loop, op, dump->fn, dump->context);
 }
 
+/* What other threads have posted and the loop hasn't taken yet, the last one first. The stack only
+ * grows meanwhile: this thread alone takes from it. Notifications are listed already. */
+static void dump_posted(struct pier_loop *loop, pier_dump_fn *fn, void *context)
+{
+    const struct pier_op *op = pier__atomic_load(&loop->core.remote);
+    for (op = op != PIER__ASLEEP ? op : NULL; op != NULL; op = op->next_) {
+        if (op->kind_ == PIER__OP_POST) {
+            dump_op(loop, op, fn, context);
+        }
+    }
+}
+
 void pier_loop_dump(struct pier_loop *loop, pier_dump_fn *fn, void *context)
 {
     char line[256];
@@ -93,4 +105,5 @@ void pier_loop_dump(struct pier_loop *loop, pier_dump_fn *fn, void *context)
             dump_op(loop, op, fn, context);
         }
     }
+    dump_posted(loop, fn, context);
 }

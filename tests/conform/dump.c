@@ -194,11 +194,65 @@ static void post_has_no_age(void)
     CHECK_INT(posts, ==, 1);
 }
 
+static void take_posted(void *context, const char *line)
+{
+    unsigned *posts = context;
+    if (strncmp(line, "post posted, ", 13) == 0) {
+        CHECK(strstr(line, "age") == NULL);
+        (*posts)++;
+    }
+}
+
+static void post_another(void *context)
+{
+    struct tracked *post = context;
+    tracked_post(post->loop, post, NULL);
+}
+
+/* It isn't counted, and has no token, but it can be seen. The loop has gone to sleep once before,
+ * and not. */
+static void post_that_is_not_taken(void)
+{
+    struct pier_loop *loop = test_loop();
+    for (int round = 0; round < 2; round++) {
+        struct tracked posts[3] = {0}, idle = {0};
+        struct platform_thread thread;
+        unsigned seen = 0;
+        tracked_notify_each(loop, &idle, NULL);
+        pier_loop_dump(loop, take_posted, &seen);
+        CHECK_INT(seen, ==, 0);
+        tracked_post(loop, &posts[0], NULL);
+        pier_notify(&idle.op);
+        tracked_post(loop, &posts[1], NULL);
+        posts[2].loop = loop;
+        platform_thread_start(&thread, post_another, &posts[2]);
+        platform_thread_join(&thread);
+        pier_loop_dump(loop, take_posted, &seen);
+        CHECK_INT(seen, ==, 3);
+        CHECK_INT(stats_of(loop).ops_in_flight, ==, 1);
+        CHECK_INT(pier_op_token(&posts[0].op), ==, 0);
+        tracked_cancel(&posts[0]);
+        tracked_cancel(&idle);
+        CHECK_INT(run(loop, PIER_RUN_NO_WAIT), >=, 0);
+        CHECK_INT(run(loop, PIER_RUN_UNTIL_IDLE), ==, 0);
+        for (int i = 0; i < 3; i++) {
+            CHECK_INT(posts[i].result, ==, 0);
+        }
+        seen = 0;
+        pier_loop_dump(loop, take_posted, &seen);
+        CHECK_INT(seen, ==, 0);
+        if (test_can(PIER_CAN_EMBED)) {
+            CHECK_INT(pier_loop_descriptor(loop), >=, 0); /* asleep outside of its runs */
+        }
+    }
+}
+
 const struct test dump_tests[] = {
     TEST(dump, tells_what_is_pending),
     TEST(dump, tells_of_timers_that_are_never_due),
     TEST(dump, age_counts_from_the_submit_after_an_idle_time),
     TEST(dump, age_counts_from_the_submit_also_with_timers),
     TEST(dump, post_has_no_age),
+    TEST(dump, post_that_is_not_taken),
     TEST_END,
 };
