@@ -29,9 +29,28 @@ typedef void pier_op_fn(struct pier_op *op);
 /* Called once a handle is closed; the handle's memory is the caller's again. */
 typedef void pier_handle_fn(struct pier_handle *handle);
 
-/* The struct that holds an op or handle as member: PIER_OWNER(op, struct connection, receive). */
+/* The struct that holds an op or handle as member: PIER_OWNER(op, struct connection, receive). In
+ * C++ also a class with bases, private members or virtual functions, which every compiler lays out
+ * in a way that this works; not a virtual base. */
+#if defined(__cplusplus) && __cplusplus >= 201103L && defined(__GNUC__)
+/* A lambda, since a warning can be switched off between statements only. */
+/* clang-format off */
+#define PIER_OWNER(pointer, type, member) \
+    (reinterpret_cast<type *>(const_cast<char *>(reinterpret_cast<const char *>(pointer)) - [] { \
+        _Pragma("GCC diagnostic push") \
+        _Pragma("GCC diagnostic ignored \"-Winvalid-offsetof\"") \
+        return offsetof(type, member); \
+        _Pragma("GCC diagnostic pop") \
+    }()))
+/* clang-format on */
+#elif defined(__cplusplus)
+#define PIER_OWNER(pointer, type, member) \
+    (reinterpret_cast<type *>(const_cast<char *>(reinterpret_cast<const char *>(pointer)) - \
+                              offsetof(type, member)))
+#else
 #define PIER_OWNER(pointer, type, member) \
     ((type *)(void *)((char *)(pointer)-offsetof(type, member)))
+#endif
 
 /* A duration or time that never comes. */
 #define PIER_FOREVER UINT64_MAX
