@@ -350,7 +350,7 @@ static void client_connects(struct lane *lane)
 
 /* ---- instructions on ops */
 
-static void submit_other(unsigned how)
+static void submit_other(struct lane *lane, unsigned how)
 {
     struct slot *slot = free_slot();
     if (slot == NULL) {
@@ -359,14 +359,22 @@ static void submit_other(unsigned how)
     struct tracked *tracked = &slot->tracked;
     const unsigned events = how / 16 % 2 == 0 ? PIER_READABLE : PIER_READABLE | PIER_WRITABLE;
     slot->lane = NULL;
-    switch (how % 6) {
-    case 0: tracked_timer(fuzz.loop, tracked, (how / 6) * 50 * PIER_MICROSECOND, on_other); break;
+    switch (how % 9) {
+    case 0: tracked_timer(fuzz.loop, tracked, (how / 9) * 50 * PIER_MICROSECOND, on_other); break;
     case 1:
-        tracked_timer_each(fuzz.loop, tracked, 0, (how / 6 + 1) * PIER_MILLISECOND, on_other);
+        tracked_timer_each(fuzz.loop, tracked, 0, (how / 9 + 1) * PIER_MILLISECOND, on_other);
         break;
     case 2: tracked_post(fuzz.loop, tracked, on_other); break;
     case 3: tracked_notify_each(fuzz.loop, tracked, on_other); break;
     case 4: tracked_poll(fuzz.loop, tracked, fuzz.polled[0], events, on_other); break;
+    case 5: tracked_prepare_each(fuzz.loop, tracked, on_other); break;
+    case 6: tracked_check_each(fuzz.loop, tracked, on_other); break;
+    case 7:
+        if (lane->kind != LANE_FREE && lane->handle.closes == 0) {
+            slot->lane = lane;
+            tracked_timer_on(&lane->handle, tracked, (how / 9) * 50 * PIER_MICROSECOND, on_other);
+        }
+        break;
     default: tracked_poll_each(fuzz.loop, tracked, fuzz.polled[0], events, on_other);
     }
 }
@@ -375,7 +383,7 @@ static void change_op(unsigned how)
 {
     struct slot *slot = &fuzz.slots[how % SLOTS];
     struct tracked *tracked = &slot->tracked;
-    switch (next_byte() % 7) {
+    switch (next_byte() % 8) {
     case 0:
     case 1: tracked_cancel(tracked); break;
     case 2:
@@ -394,7 +402,13 @@ static void change_op(unsigned how)
             pier_notify(&tracked->op);
         }
         break;
-    case 5: pier_timer_reset(&tracked->op, (how / SLOTS) * PIER_MILLISECOND); break;
+    case 5:
+        if (tracked->in_flight && tracked->kind >= TRACKED_POLL &&
+            tracked->kind <= TRACKED_POLL_EACH) {
+            tracked_poll_change(tracked, how / SLOTS);
+        }
+        break;
+    case 6: pier_timer_reset(&tracked->op, (how / SLOTS) * PIER_MILLISECOND); break;
     default: tracked_timer_stop(tracked); break;
     }
 }
@@ -436,7 +450,7 @@ static void step(bool inside)
             peer_ends(lane, next_byte());
         }
         break;
-    case 15: submit_other(next_byte()); break;
+    case 15: submit_other(lane, next_byte()); break;
     case 16:
     case 17: change_op(next_byte()); break;
     case 18: fuzz.timeout_ns = next_byte() * 20 * PIER_MICROSECOND; break;
