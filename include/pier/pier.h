@@ -27,13 +27,16 @@
  *     function and the rule. A handle that is closing is no misuse: ops on it complete with
  *     PIER_ECLOSED. What can't be detected: an op or handle that was not zeroed before first use,
  *     memory freed while pier owns it, a descriptor closed behind pier's back, calls from a second
- *     thread before the first run, and calls from another thread of functions that only set or ask
- *     for something (a socket's options and addresses, pier_loop_now(), pier_op_then() and the
- *     like).
+ *     thread before the first run, and from another thread pier_op_pending(), pier_op_then(),
+ *     pier_handle_loop(), pier_handle_descriptor(), pier_buffer_keep(), pier_buffer_data(),
+ *     pier_buffer_size(), pier_writer_queued(), and calls about an op that isn't in flight or a
+ *     handle that isn't open.
  *
- * Unless a comment says otherwise, a function may only be called on the loop's own thread. From any
- * thread: what takes no loop, op or handle, making a loop, pier_loop_backend() and
- * pier_loop_capabilities().
+ * A function may only be called on the loop's own thread, but for these. From any thread and from
+ * signal handlers: pier_post(), pier_notify(), pier_wake(), pier_loop_stop(), pier_cancel_remote().
+ * From any thread: what takes no loop, op or handle, making a loop, pier_loop_backend(),
+ * pier_loop_capabilities(), and pier_handle_discard() for a detached handle. Once the loop's thread
+ * has ended, by whoever joined it: pier_loop_drain() and pier_loop_free().
  *
  * What pier does to the process: descriptors that it opens are close-on-exec. Sockets and pipes
  * that it opens are non-blocking, but for the sockets of uring, on which a read or an accept of the

@@ -80,11 +80,10 @@ void pier_cancel(struct pier_op *op)
     pier__op_cancel(loop, op, PIER__REASON_CALLER);
 }
 
-/* Whether a multishot op is in flight and nothing has ended it. */
+/* Whether an op in flight is a multishot one that nothing has ended. */
 static inline bool is_running(const struct pier_op *op)
 {
-    return op->state_ != PIER__IDLE && op->state_ != PIER__DONE && (op->bits_ & PIER__MULTISHOT) &&
-           !pier__op_is_ending(op);
+    return op->state_ != PIER__DONE && (op->bits_ & PIER__MULTISHOT) && !pier__op_is_ending(op);
 }
 
 /* A timer stands in the wheel by its deadline alone, other ops by their limit. */
@@ -95,11 +94,14 @@ static bool is_in_wheel(const struct pier_op *op)
 
 void pier_pause(struct pier_op *op)
 {
-    if (!is_running(op) || (op->bits_ & PIER__PAUSED)) {
+    if (op->state_ == PIER__IDLE) {
         return;
     }
     struct pier_loop *loop = pier__op_loop(op);
     PIER__REQUIRE_THREAD(loop, "pier_pause");
+    if (!is_running(op) || (op->bits_ & PIER__PAUSED)) {
+        return;
+    }
     if (is_in_wheel(op)) {
         pier__op_unlink(loop, op); /* a held op isn't idle */
         if (!pier__op_has_handle(op)) {
@@ -114,11 +116,14 @@ void pier_pause(struct pier_op *op)
 
 void pier_resume(struct pier_op *op)
 {
-    if (!(op->bits_ & PIER__PAUSED) || !is_running(op)) {
+    if (op->state_ == PIER__IDLE) {
         return;
     }
     struct pier_loop *loop = pier__op_loop(op);
     PIER__REQUIRE_THREAD(loop, "pier_resume");
+    if (!(op->bits_ & PIER__PAUSED) || !is_running(op)) {
+        return;
+    }
     if (!pier__op_has_handle(op) && is_in_wheel(op)) {
         pier__op_unlink(loop, op);
     }

@@ -265,5 +265,7 @@ pier_descriptor pier_handle_descriptor(const struct pier_handle *handle)
 
 bool pier_handle_is_open(const struct pier_handle *handle)
 {
+    PIER_REQUIRE(handle->loop_ == NULL || pier__loop_on_thread(handle->loop_),
+                 "pier_handle_is_open", "called from another thread than the loop's");
     return handle->loop_ != NULL && (handle->bits_ & PIER__CLOSED_TO_USER) == 0;
 }

@@ -364,6 +364,7 @@ int pier_loop_run(struct pier_loop *loop, enum pier_run mode)
 
 uint64_t pier_loop_now(struct pier_loop *loop)
 {
+    PIER__REQUIRE_THREAD(loop, "pier_loop_now");
     return pier__loop_clock(loop);
 }
 
@@ -374,6 +375,7 @@ const char *pier_loop_backend(const struct pier_loop *loop)
 
 uint64_t pier_loop_next_timeout(struct pier_loop *loop)
 {
+    PIER__REQUIRE_THREAD(loop, "pier_loop_next_timeout");
     if (loop->core.embedded && !loop->running && loop->engine->flush != NULL) {
         loop->engine->flush(loop); /* what was submitted outside of a run */
     }
@@ -385,6 +387,7 @@ uint64_t pier_loop_next_timeout(struct pier_loop *loop)
 
 pier_descriptor pier_loop_descriptor(struct pier_loop *loop)
 {
+    PIER__REQUIRE_THREAD(loop, "pier_loop_descriptor");
     pier_descriptor descriptor = loop->engine->descriptor(loop);
     if (descriptor < 0) {
         return pier__fail((int)descriptor,

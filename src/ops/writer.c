@@ -361,6 +361,7 @@ void pier_writer_free(struct pier_writer *writer)
     struct pier_loop *loop = writer->loop_;
     if (loop == NULL)
         return;
+    PIER__REQUIRE_THREAD(loop, "pier_writer_free");
     PIER_REQUIRE(writer->sending_ == 0, "pier_writer_free",
                  "a send is in flight: close the handle, and free the writer when it is closed");
     if (writer->signal_ != NULL) {

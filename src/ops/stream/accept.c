@@ -16,7 +16,8 @@ void pier_accept_each(struct pier_handle *listener, struct pier_op *op, pier_op_
 }
 
 /* The socket of the accept callback that is running, now the caller's. */
-static pier_descriptor take_accepted(struct pier_op *op, uint8_t *family, unsigned *kind)
+static pier_descriptor take_accepted(struct pier_op *op, uint8_t *family, unsigned *kind,
+                                     const char *function)
 {
     struct pier_loop *loop = NULL;
     if (op->kind_ == PIER__OP_ACCEPT && op->owner_ != NULL) {
@@ -26,6 +27,8 @@ static pier_descriptor take_accepted(struct pier_op *op, uint8_t *family, unsign
         *kind = listener->kind_ == PIER__KIND_PIPE_LISTENER ? PIER__KIND_PIPE_STREAM
                                                             : PIER__KIND_STREAM;
     }
+    PIER_REQUIRE(loop == NULL || pier__loop_on_thread(loop), function,
+                 "called from another thread than the loop's");
     if (loop == NULL || loop->core.accepted_op != op || loop->core.accepted < 0) {
         return pier__fail(
             PIER_EINVAL,
@@ -41,7 +44,7 @@ int pier_accept_take(struct pier_op *op, struct pier_loop *loop, struct pier_han
     uint8_t family = PIER_ADDRESS_NONE;
     unsigned kind = PIER__KIND_STREAM;
     PIER_REQUIRE(handle->loop_ == NULL, "pier_accept_take", "the handle is open already");
-    pier_descriptor socket = take_accepted(op, &family, &kind);
+    pier_descriptor socket = take_accepted(op, &family, &kind, "pier_accept_take");
     if (socket < 0) {
         return (int)socket;
     }
@@ -60,7 +63,7 @@ int pier_accept_detach(struct pier_op *op, struct pier_handle *handle)
     uint8_t family = PIER_ADDRESS_NONE;
     unsigned kind = PIER__KIND_STREAM;
     PIER_REQUIRE(handle->loop_ == NULL, "pier_accept_detach", "the handle is open already");
-    pier_descriptor socket = take_accepted(op, &family, &kind);
+    pier_descriptor socket = take_accepted(op, &family, &kind, "pier_accept_detach");
     if (socket < 0) {
         return (int)socket;
     }

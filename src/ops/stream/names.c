@@ -9,6 +9,12 @@ static int without_options(const struct pier_handle *handle)
     return pier__is_pipe_for_unix(handle) ? PIER_ENOTSUP : 0;
 }
 
+static void require_use(const struct pier_handle *handle, const char *function)
+{
+    pier__handle_require_open(handle, function);
+    PIER__REQUIRE_THREAD(handle->loop_, function);
+}
+
 static int explain(int error, const struct pier_handle *handle, const char *what)
 {
     return error >= 0 ? 0
@@ -18,7 +24,7 @@ static int explain(int error, const struct pier_handle *handle, const char *what
 
 int pier_set_no_delay(struct pier_handle *handle, bool on)
 {
-    pier__handle_require_open(handle, "pier_set_no_delay");
+    require_use(handle, "pier_set_no_delay");
     int error = without_options(handle);
     error = error < 0 ? error : pier__sys_set_no_delay(handle->descriptor_, on);
     return explain(error, handle, "set the no-delay option");
@@ -27,7 +33,7 @@ int pier_set_no_delay(struct pier_handle *handle, bool on)
 int pier_set_keep_alive(struct pier_handle *handle, unsigned idle_s, unsigned interval_s,
                         unsigned count)
 {
-    pier__handle_require_open(handle, "pier_set_keep_alive");
+    require_use(handle, "pier_set_keep_alive");
     if (idle_s == 0 && (interval_s != 0 || count != 0)) {
         return pier__fail(
             PIER_EINVAL,
@@ -48,7 +54,7 @@ int pier_set_keep_alive(struct pier_handle *handle, unsigned idle_s, unsigned in
 
 int pier_set_buffer_sizes(struct pier_handle *handle, size_t receive, size_t send)
 {
-    pier__handle_require_open(handle, "pier_set_buffer_sizes");
+    require_use(handle, "pier_set_buffer_sizes");
     int error = without_options(handle);
     error = error < 0 ? error : pier__sys_set_buffer_sizes(handle->descriptor_, receive, send);
     return explain(error, handle, "set the buffer sizes");
@@ -56,7 +62,7 @@ int pier_set_buffer_sizes(struct pier_handle *handle, size_t receive, size_t sen
 
 int pier_set_linger(struct pier_handle *handle, int seconds)
 {
-    pier__handle_require_open(handle, "pier_set_linger");
+    require_use(handle, "pier_set_linger");
     if (seconds > 0) {
         return pier__fail(PIER_EINVAL,
                           "linger of %d seconds would block the loop: use pier_close_gracefully()",
@@ -69,7 +75,7 @@ int pier_set_linger(struct pier_handle *handle, int seconds)
 
 int pier_local_address(const struct pier_handle *handle, struct pier_address *address)
 {
-    pier__handle_require_open(handle, "pier_local_address");
+    require_use(handle, "pier_local_address");
     int error = pier__is_pipe_for_unix(handle)
                     ? pier__sys_pipe_address(handle->descriptor_, false, address)
                     : pier__sys_local_address(handle->descriptor_, address);
@@ -78,7 +84,7 @@ int pier_local_address(const struct pier_handle *handle, struct pier_address *ad
 
 int pier_peer_address(const struct pier_handle *handle, struct pier_address *address)
 {
-    pier__handle_require_open(handle, "pier_peer_address");
+    require_use(handle, "pier_peer_address");
     int error = !pier__is_pipe_for_unix(handle)
                     ? pier__sys_peer_address(handle->descriptor_, address)
                 : handle->kind_ == PIER__KIND_PIPE_LISTENER || (handle->bits_ & PIER__UNCONNECTED)

@@ -203,6 +203,7 @@ int pier_open_socket(struct pier_loop *loop, struct pier_handle *handle,
 int pier_bind(struct pier_handle *handle, const struct pier_address *address)
 {
     pier__handle_require_open(handle, "pier_bind");
+    PIER__REQUIRE_THREAD(handle->loop_, "pier_bind");
     int error = check_address("pier_bind", address);
     if (error < 0) {
         return error;
