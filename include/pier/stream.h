@@ -59,9 +59,9 @@ PIER_API int pier_open_socket(struct pier_loop *loop, struct pier_handle *handle
                               const struct pier_address *address);
 
 /* Binds an unconnected socket to a local address, before pier_connect(). Returns 0,
- * PIER_EADDRINUSE, PIER_EADDRNOTAVAIL, PIER_EACCES, PIER_EAFNOSUPPORT or PIER_EINVAL (an address of
- * another family than the socket's: which of the two is up to the system), or PIER_ENOTSUP where a
- * named pipe stands for the socket (Windows). */
+ * PIER_EADDRINUSE, PIER_EADDRNOTAVAIL, PIER_EACCES, PIER_EAFNOSUPPORT (an address of another family
+ * than the socket's), PIER_EINVAL (one that wasn't filled; a socket that is bound already), or
+ * PIER_ENOTSUP where a named pipe stands for the socket (Windows). */
 PIER_API int pier_bind(struct pier_handle *handle, const struct pier_address *address);
 
 /* Takes over an open descriptor: a stream socket (also a listening one), pipe, FIFO, terminal,

@@ -208,8 +208,13 @@ int pier_bind(struct pier_handle *handle, const struct pier_address *address)
     if (error < 0) {
         return error;
     }
-    error = pier__is_pipe_for_unix(handle) ? PIER_ENOTSUP /* a pipe's client has no name */
-                                           : pier__sys_bind(handle->descriptor_, address);
+    if (pier__is_pipe_for_unix(handle)) {
+        error = PIER_ENOTSUP; /* a pipe's client has no name */
+    } else if (address->family != handle->family_) {
+        error = PIER_EAFNOSUPPORT; /* the system would say that, or EINVAL */
+    } else {
+        error = pier__sys_bind(handle->descriptor_, address);
+    }
     return error < 0 ? fail_opening(error, "bind to", address) : error;
 }
 
