@@ -171,7 +171,8 @@ PIER_API unsigned pier_loop_capabilities(const struct pier_loop *loop);
  * PIER_RUN_NO_WAIT) has something to do, or PIER_ENOTSUP where the backend has none (poll, select,
  * iocp). Also run it when pier_loop_next_timeout() has passed: ask for that before each wait, since
  * it also begins what was submitted outside of a run. The descriptor stays pier's. After each run
- * with work left to do the descriptor is readable again or the next time-out is 0. */
+ * with work left to do the descriptor is readable again or the next time-out is 0. It's 0 whenever
+ * no new edge would tell of that work, so that a foreign loop may watch for edges (EPOLLET). */
 PIER_API pier_descriptor pier_loop_descriptor(struct pier_loop *loop);
 
 /* Nanoseconds until the loop wants to run though nothing happens: 0 for now, PIER_FOREVER for no

@@ -87,6 +87,10 @@ struct pier__engine {
     /* Whether there is work that wait() must not sleep on, besides loop->ready. May be NULL. */
     bool (*busy)(struct pier_loop *loop);
 
+    /* Whether the kernel may have more than the last wait() took. What it has shows at the
+     * descriptor, but not to somebody who watches that for edges. May be NULL. */
+    bool (*more)(struct pier_loop *loop);
+
     /* Hands over what is still on its way to the kernel: the loop won't wait, a foreign one does.
      * May be NULL. */
     void (*flush)(struct pier_loop *loop);

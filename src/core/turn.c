@@ -379,8 +379,10 @@ uint64_t pier_loop_next_timeout(struct pier_loop *loop)
     if (loop->core.embedded && !loop->running && loop->engine->flush != NULL) {
         loop->engine->flush(loop); /* what was submitted outside of a run */
     }
-    /* pier_wake() may have come when the run was nearly over. */
-    return pier__remote_pending(loop) || pier__atomic_load_relaxed(&loop->core.asked) != 0
+    /* pier_wake() may have come when the run was nearly over. What the last wait had no room for
+     * is no news for who watches the descriptor for edges. */
+    return pier__remote_pending(loop) || pier__atomic_load_relaxed(&loop->core.asked) != 0 ||
+                   (loop->core.embedded && loop->engine->more != NULL && loop->engine->more(loop))
                ? 0
                : sleep_time(loop);
 }

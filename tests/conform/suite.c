@@ -60,6 +60,7 @@ const struct test *const suite_areas[] = {
     signals_tests,
     exclusive_tests,
     sandbox_tests,
+    edges_tests,
 #else
     windows_tests, /* a comment ends the line for clang-format */
     windows_unix_tests,

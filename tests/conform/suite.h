@@ -63,6 +63,7 @@ extern const struct test reuse_tests[];
 extern const struct test signals_tests[];
 extern const struct test exclusive_tests[];
 extern const struct test sandbox_tests[];
+extern const struct test edges_tests[];
 
 /* windows_*.c */
 extern const struct test windows_tests[], windows_unix_tests[];

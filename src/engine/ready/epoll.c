@@ -170,6 +170,7 @@ static void wait(struct pier_loop *loop, uint64_t timeout_ns)
         loop->failure = pier__fail(count, "epoll_wait: %s", pier_error_text(count));
         return;
     }
+    pier__ready_of(loop)->taken = count;
     loop->counters.events += (uint64_t)count;
     for (int i = 0; i < count; i++) {
         if (PIER__LIKELY(poller->events[i].data.u64 != WAKE_KEY)) {

@@ -255,6 +255,7 @@ static void wait(struct pier_loop *loop, uint64_t timeout_ns)
         loop->failure = pier__fail(count, "kevent: %s", pier_error_text(count));
         return;
     }
+    pier__ready_of(loop)->taken = count;
     loop->counters.events += (uint64_t)count;
     for (int i = 0; i < count; i++) {
         const struct kevent *event = &poller->events[i];

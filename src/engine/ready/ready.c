@@ -290,6 +290,18 @@ void pier__ready_retry(struct pier_handle *handle)
     }
 }
 
+/* Events that the last wait had no room for, and levels, which it leaves there. Without any event
+ * there were none of these. */
+bool pier__ready_more(struct pier_loop *loop)
+{
+    const struct pier__ready *ready = pier__ready_of(loop);
+    if (ready->taken == 0) {
+        return false;
+    }
+    loop->counters.system_calls++;
+    return pier__sys_can_read(ready->poller->descriptor(loop));
+}
+
 void pier__ready_flush(struct pier_loop *loop)
 {
     const struct pier__poller *poller = pier__ready_of(loop)->poller;

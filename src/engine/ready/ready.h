@@ -17,6 +17,7 @@ struct pier__ready {
     const struct pier__poller *poller;
     void *poller_data;
     enum pier__poller_mode mode;
+    int taken; /* events, of the last wait; only pollers with a descriptor say so */
     struct pier__foreign
         *foreign_changed; /* whose interest is to be settled before the next wait */
     struct pier__foreign *foreign_free;
@@ -86,6 +87,7 @@ void pier__ready_detach(struct pier_handle *handle);
 void pier__ready_shut(struct pier_handle *handle);
 void pier__ready_wait(struct pier_loop *loop, uint64_t timeout_ns);
 void pier__ready_serve(struct pier_loop *loop, struct pier_handle *handle);
+bool pier__ready_more(struct pier_loop *loop);
 void pier__ready_flush(struct pier_loop *loop);
 void pier__ready_retry(struct pier_handle *handle);
 pier_descriptor pier__ready_descriptor(struct pier_loop *loop);
@@ -116,6 +118,7 @@ void pier__ready_resume(struct pier_handle *handle, struct pier_op *op);
                                           .wait = pier__ready_wait, \
                                           .serve = pier__ready_serve, \
                                           .wake = wake, \
+                                          .more = pier__ready_more, \
                                           .flush = pier__ready_flush, \
                                           .poll_start = pier__foreign_start, \
                                           .poll_cancel = pier__foreign_cancel, \

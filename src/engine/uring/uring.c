@@ -310,6 +310,12 @@ static bool busy(struct pier_loop *loop)
     return pier__uring_completions(pier__uring_of(loop)) != 0;
 }
 
+/* Completions beyond the queue, which an enter brings into it. */
+static bool has_more(struct pier_loop *loop)
+{
+    return (*pier__uring_of(loop)->ring.sq.kflags & IORING_SQ_CQ_OVERFLOW) != 0;
+}
+
 static void flush(struct pier_loop *loop)
 {
     struct pier__uring *uring = pier__uring_of(loop);
@@ -420,6 +426,7 @@ const struct pier__engine pier__uring_engine = {
     .serve = pier__uring_serve,
     .wake = pier__uring_wake_by_eventfd,
     .busy = busy,
+    .more = has_more,
     .flush = flush,
     .poll_start = pier__uring_poll_start,
     .poll_cancel = pier__uring_poll_cancel,
