@@ -188,39 +188,43 @@ PIER_API uint64_t pier_loop_next_timeout(struct pier_loop *loop);
  * A child that doesn't want the loop need not call anything: it just must not use it. */
 PIER_API int pier_loop_after_fork(struct pier_loop *loop);
 
-/* Counters since the loop was made, see pier_loop_stats(). */
+/* Counters since the loop was made, see pier_loop_stats(). Each counts what stands beside it and
+ * nothing else, up to and with the callback that is running. What pier_close_gracefully() submits
+ * itself is no op and no callback here; what a writer submits is. How often the kernel was asked,
+ * woken and answered differs between backends; the rest doesn't, but for `receives`: how many
+ * pieces a stream comes in. */
 struct pier_loop_counters {
     uint64_t turns;     /* passes of the loop */
     uint64_t waits;     /* of which slept or could have slept in the kernel */
     uint64_t events;    /* events or completion entries taken from the kernel */
-    uint64_t callbacks; /* completions and close functions called, those of the ops included that
-                         * pier_close_gracefully() submits */
-    uint64_t accepts;   /* connections accepted */
-    uint64_t connects;  /* connections made */
-    uint64_t receives;  /* receive completions with data */
-    uint64_t received_bytes;
-    uint64_t sends; /* completed sends */
-    uint64_t sent_bytes;
-    uint64_t timers;          /* timers and time-outs that fired */
-    uint64_t posts;           /* posts and notifications delivered */
-    uint64_t cancels;         /* ops that ended with PIER_ECANCELED, PIER_ECLOSED, or PIER_ETIMEDOUT
-                                 by their time limit */
-    uint64_t closes;          /* handles closed */
-    uint64_t system_calls;    /* made by the loop's thread for its handles and waits */
-    uint64_t registrations;   /* changes of the kernel's interest set */
-    uint64_t wakeups;         /* times that other threads woke the loop from its sleep */
-    uint64_t stale_events;    /* events for handles closed meanwhile, dropped */
-    uint64_t rearms;          /* multishot requests ended early by the kernel and asked again */
-    uint64_t accept_pauses;   /* accepting paused: out of descriptors or memory */
-    uint64_t buffer_pauses;   /* receiving paused: no buffer to be had, or the share used up */
-    uint64_t queue_full;      /* the submission queue was full */
-    uint64_t queue_overflows; /* the completion queue was full */
-    uint64_t timer_skips;     /* expiries of repeating timers that were skipped, being late */
-    uint64_t slow_callbacks;  /* callbacks longer than options.slow_callback_ns */
+    uint64_t callbacks; /* functions called: of ops, for each event and for each end, and of closed
+                         * handles; none for silent sends and closes without a function */
+    uint64_t accepts;   /* connections accepted, taken or not */
+    uint64_t connects;  /* connects that succeeded */
+    uint64_t receives;  /* pieces of data received, also those that a graceful close throws away */
+    uint64_t received_bytes; /* in these */
+    uint64_t sends;         /* sends of which all bytes went, silent ones too, but none of size 0 */
+    uint64_t sent_bytes;    /* taken by the system, also of sends that failed after that */
+    uint64_t timers;        /* timers that fired, once for each call, and time limits that passed */
+    uint64_t posts;         /* posts delivered, and events of notifications */
+    uint64_t cancels;       /* ops that ended with PIER_ECANCELED, PIER_ECLOSED, or by their time
+                             * limit with PIER_ETIMEDOUT; not those of pier_timer_stop() */
+    uint64_t closes;        /* handles closed, with or without a function */
+    uint64_t system_calls;  /* made by the loop's thread for its handles and waits */
+    uint64_t registrations; /* changes of the kernel's interest set */
+    uint64_t wakeups;       /* times that other threads woke the loop from its sleep */
+    uint64_t stale_events;  /* events for handles closed meanwhile, dropped */
+    uint64_t rearms;        /* multishot requests ended early by the kernel and asked again */
+    uint64_t accept_pauses; /* accepting paused: out of descriptors or memory */
+    uint64_t buffer_pauses; /* receiving paused: no buffer to be had, or the share used up */
+    uint64_t queue_full;    /* the submission queue was full */
+    uint64_t queue_overflows;     /* the completion queue was full */
+    uint64_t timer_skips;         /* expiries of repeating timers that were skipped, being late */
+    uint64_t slow_callbacks;      /* callbacks longer than options.slow_callback_ns */
     uint64_t longest_callback_ns; /* 0 unless callbacks are timed */
     uint64_t allocations;         /* calls of the allocator for new memory */
-    uint64_t ops_in_flight;       /* right now: also pier's own of graceful closes, but no post that
-                                     the loop hasn't taken yet */
+    uint64_t ops_in_flight;       /* right now: submitted and not yet completed, but no post that is
+                                     still on its way */
     uint64_t handles_open;        /* right now */
     uint64_t buffers_total;       /* lent buffers made so far */
     uint64_t buffers_lent;        /* right now: held by the program, by sends, or with data that

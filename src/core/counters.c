@@ -16,7 +16,8 @@ void pier_loop_stats_for(struct pier_loop *loop, struct pier_loop_counters *coun
     if (loop->running) {
         all.callbacks += (uint64_t)((int32_t)loop->options.callbacks_max - loop->budget);
     }
-    all.ops_in_flight = loop->core.in_flight;
+    all.callbacks -= loop->core.own_callbacks;
+    all.ops_in_flight = loop->core.in_flight - loop->core.own_ops;
     all.buffers_lent = loop->pool.lent;
     size_t known = size < sizeof(all) ? size : sizeof(all);
     memcpy(counters, &all, known);

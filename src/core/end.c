@@ -69,7 +69,7 @@ static inline void conclude(struct pier_loop *loop, struct pier_op *op, int64_t 
 {
     if (PIER__UNLIKELY(result < 0) && pier__op_is_ending(op) && result == pier__op_reason(op)) {
         op->os_error = 0;
-        loop->counters.cancels++;
+        loop->counters.cancels += (op->bits_ & PIER__INTERNAL) == 0;
     }
     if (PIER__UNLIKELY(op->bits_ & PIER__CLEAN_UP)) {
         pier__op_clean_up(loop, op);

@@ -108,6 +108,9 @@ struct pier__core {
     bool embedded;                /* pier_loop_descriptor() was asked for */
     bool callbacks_timed;         /* options.slow_callback_ns isn't 0 */
 
+    uint64_t own_callbacks; /* of the graceful closes' ops: no callbacks of the program's */
+    uint64_t own_ops;       /* of these ops, in flight */
+
     uint64_t sleep_most_ns;   /* bounds the next wait */
     uint64_t handles_closing; /* between pier_close() and its callback */
 

@@ -117,6 +117,7 @@ static inline void deliver_posted(struct pier_loop *loop)
 {
     struct pier_op *op;
     while (loop->budget > 0 && (op = pier__queue_pop(&loop->core.posted)) != NULL) {
+        loop->counters.posts++;
         pier__op_deliver(loop, op);
     }
 }
@@ -143,7 +144,6 @@ void pier__remote_deliver(struct pier_loop *loop)
             continue;
         }
         pier__op_count(loop, op);
-        loop->counters.posts++;
         op->result = 0;
         pier__op_move(op, PIER__DONE);
         pier__queue_push(&loop->core.posted, op);

@@ -16,8 +16,11 @@ struct graceful {
     bool peer_ended, shut_done; /* for what has no half-close, the peer counts as having ended */
 };
 
+/* The callback of one of the ops runs. It is no business of the program's, so it isn't counted. */
 static void release_part(struct graceful *graceful, struct pier_loop *loop)
 {
+    loop->core.own_callbacks++;
+    loop->core.own_ops--;
     if (--graceful->parts == 0) {
         pier__block_put(&loop->core.graceful_free, &graceful->block);
     }
@@ -53,10 +56,11 @@ static void on_graceful_shut(struct pier_op *op)
 static void on_graceful_discard(struct pier_op *op)
 {
     struct graceful *graceful = PIER_OWNER(op, struct graceful, discard);
+    struct pier_loop *loop = graceful->timer.owner_;
     if (op->flags & PIER_MORE) {
+        loop->core.own_callbacks++;
         return;
     }
-    struct pier_loop *loop = graceful->timer.owner_;
     graceful->peer_ended = true;
     if (graceful->shut_done || op->result < 0) {
         end_graceful(graceful);
@@ -68,6 +72,7 @@ static void on_graceful_timer(struct pier_op *op)
 {
     struct graceful *graceful = PIER_OWNER(op, struct graceful, timer);
     struct pier_loop *loop = op->owner_;
+    loop->counters.timers -= op->result == 0;
     end_graceful(graceful);
     release_part(graceful, loop);
 }
@@ -109,9 +114,11 @@ void pier_close_gracefully(struct pier_handle *handle, uint64_t timeout_ns, pier
     bool has_half_close = pier__handle_has_half_close(handle);
     graceful->handle = handle;
     graceful->parts = has_half_close ? 3 : 2;
+    loop->core.own_ops += graceful->parts;
     graceful->peer_ended = !has_half_close;
     graceful->timer.flags = graceful->discard.flags = graceful->shut.flags = PIER_BACKGROUND;
     pier_timer(loop, &graceful->timer, timeout_ns == 0 ? GRACE_NS : timeout_ns, on_graceful_timer);
+    pier__op_set(&graceful->timer, PIER__INTERNAL);
     if (!has_half_close) {
         /* A send of nothing, behind the others, tells when they are done. */
         pier__op_submit(handle, &graceful->shut, PIER__OP_SEND, PIER__INTERNAL, on_graceful_shut,

@@ -47,6 +47,7 @@ const struct test *const suite_areas[] = {
     notifications_tests,
     detached_tests,
     abi_tests,
+    counters_tests,
     misuse_threads_tests,
 #ifdef CONFORM_POSIX
     descriptors_tests,
