@@ -50,9 +50,10 @@ PIER_API void pier_cancel(struct pier_op *op);
 /* Holds a multishot op: its events wait in the kernel (or in held buffers up to the handle's share)
  * until pier_resume(). Its time limit is suspended too. An end that the program brings about, by
  * cancel or close, isn't held, nor what was received before a cancel: that comes before the end. So
- * an op whose cancel was asked for can't be paused. That the peer has ended or reset the stream may
- * be noticed only after the resume. Notifications are counted meanwhile. Does nothing on an op that
- * isn't in flight, isn't multishot, or is paused already. */
+ * an op whose cancel was asked for can't be paused. An end that the peer brings about, by ending or
+ * resetting the stream, is held like data, and comes behind it after the resume. Notifications are
+ * counted meanwhile. Does nothing on an op that isn't in flight, isn't multishot, or is paused
+ * already. */
 PIER_API void pier_pause(struct pier_op *op);
 
 /* Lets a held op go on. Its time limit begins anew, in full. A repeating timer that has missed

@@ -48,6 +48,7 @@ const struct test *const suite_areas[] = {
     detached_tests,
     abi_tests,
     counters_tests,
+    held_ends_tests,
     misuse_threads_tests,
 #ifdef CONFORM_POSIX
     descriptors_tests,

@@ -189,6 +189,8 @@ void pier__iocp_lent_completed(struct pier_loop *loop, struct pier_handle *handl
     }
     if (pier__op_is_ending(op)) {
         pier__op_finish(loop, op, pier__op_reason(op));
+    } else if (error < 0 && error != PIER_ECANCELED && (op->bits_ & PIER__PAUSED)) {
+        handle->engine_.iocp.requests |= PIER__READABLE; /* the next receive is told the same */
     } else if (error < 0 && error != PIER_ECANCELED) {
         end_lent(loop, handle, op, error);
     } else if (!(op->bits_ & PIER__PAUSED)) {

@@ -157,7 +157,8 @@ void pier__uring_cancel(struct pier_handle *handle, struct pier_op *op)
     }
     if (!(handle->engine_.uring.requests &
           (sending ? PIER__SEND_IN_KERNEL : PIER__RECEIVE_IN_KERNEL))) {
-        if (!sending && handle->engine_.uring.held != NULL) {
+        if (!sending && (handle->engine_.uring.held != NULL ||
+                         (handle->engine_.uring.requests & PIER__ENDED))) {
             pier__handle_serve_later(loop, handle); /* delivers what is held, then ends */
             return;
         }

@@ -241,7 +241,10 @@ static void request_over(struct pier_loop *loop, struct pier_handle *handle, str
         return;
     }
     if (!goes_on) {
-        if (handle->engine_.uring.held == NULL) {
+        if (handle->engine_.uring.held == NULL && (op->bits_ & PIER__PAUSED)) {
+            op->os_error = -result; /* a socket says it only once */
+            handle->engine_.uring.requests |= PIER__ENDED;
+        } else if (handle->engine_.uring.held == NULL) {
             end(loop, op, result);
         } else {
             struct pier_buffer *last = handle->engine_.uring.held;
@@ -388,7 +391,12 @@ void pier__uring_serve_lent(struct pier_loop *loop, struct pier_handle *handle, 
     if (handle->engine_.uring.requests & PIER__RECEIVE_IN_KERNEL) {
         return;
     }
-    if (pier__op_is_ending(op)) {
+    if (handle->engine_.uring.requests & PIER__ENDED) {
+        if (pier__op_is_ending(op) || !(op->bits_ & PIER__PAUSED)) {
+            handle->engine_.uring.requests &= (uint8_t)~PIER__ENDED;
+            end(loop, op, -op->os_error);
+        }
+    } else if (pier__op_is_ending(op)) {
         pier__op_finish(loop, op, pier__op_reason(op));
     } else if (!(op->bits_ & PIER__PAUSED) && !(handle->bits_ & PIER__STARVED)) {
         ask_again(loop, handle, op);

@@ -35,7 +35,8 @@ enum {
     PIER__RECEIVE_IN_KERNEL = 1,
     PIER__SEND_IN_KERNEL = 2,
     PIER__STOPPING = 4, /* the receive request is being cancelled to hold it, not to end the op */
-    PIER__ENDED = 8,    /* the multishot op's outcome is known and noted in the last held buffer */
+    PIER__ENDED = 8, /* the multishot op's outcome is known and noted: in the last held buffer, or
+                           without one, for an op that is paused, in its os_error */
     PIER__RECEIVE_POLLING = 16, /* what is in the kernel is a poll for PIER__TAG_READY */
     PIER__SEND_POLLING = 32,
     PIER__SHUTTING = 64, /* its close is under way; engine_.uring.turn is the queue's tail then */
