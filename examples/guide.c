@@ -220,6 +220,43 @@ static void run_batches(void)
     pier_loop_free(loop);
 }
 
+/* A large send to somebody who may read slowly, but must get on. */
+
+struct download {
+    struct pier_handle socket, peer;
+    struct pier_op send;
+    uint64_t stall_ns;
+    bool stalled;
+};
+
+static void on_file_sent(struct pier_op *op)
+{
+    struct download *download = PIER_OWNER(op, struct download, send);
+    download->stalled = op->result == PIER_ETIMEDOUT;
+    pier_close(&download->socket, NULL);
+    pier_close(&download->peer, NULL);
+}
+
+static void send_file(struct download *download, const void *bytes, size_t size)
+{
+    download->send.timeout_ns = download->stall_ns;
+    download->send.flags |= PIER_PROGRESS; /* cleared by the submit, like the time */
+    pier_send(&download->socket, &download->send, bytes, size, on_file_sent);
+}
+
+static void run_progress(void)
+{
+    struct pier_loop *loop = new_loop();
+    struct download download = {.stall_ns = 20 * PIER_MILLISECOND};
+    static char bytes[4 << 20];
+    expect(pier_socket_pair(loop, &download.socket, &download.peer) == 0, "a socket pair");
+    send_file(&download, bytes, sizeof bytes);
+    pier_loop_run(loop, PIER_RUN_UNTIL_IDLE);
+    expect(download.stalled, "a reader that doesn't read is noticed");
+    expect(download.send.done > 0 && download.send.done < sizeof bytes, "some of it was sent");
+    pier_loop_free(loop);
+}
+
 /* Lent buffers: keeping what arrived until there is time for it. */
 
 struct mailbox {
@@ -496,6 +533,7 @@ int main(void)
     run_time_outs();
     run_tied_timers();
     run_batches();
+    run_progress();
     run_lent_buffers();
     run_notify();
     run_cancel_remote();

@@ -27,6 +27,7 @@ set(common_sources
   src/core/loop.c
   src/core/op.c
   src/core/pool.c
+  src/core/progress.c
   src/core/remote.c
   src/core/token.c
   src/core/turn.c

@@ -65,7 +65,9 @@ enum {
         1 << 0,         /* set by the caller before submit: does not keep pier_loop_run() running */
     PIER_MORE = 1 << 1, /* set by pier: the op stays in flight, more completions follow */
     PIER_EOF = 1 << 2,  /* set by pier: the peer has ended the stream; op->result is 0 */
-    PIER_LENT = 1 << 3  /* set by pier: op->data is a lent buffer, see buffer.h */
+    PIER_LENT = 1 << 3, /* set by pier: op->data is a lent buffer, see buffer.h */
+    PIER_PROGRESS = 1 << 4 /* set by the caller before the submit of a send, which clears it: see
+                            * timeout_ns */
 };
 
 /* A place in the timer wheel. Private to pier. */
@@ -84,13 +86,25 @@ struct pier_op {
     void *data;     /* the memory of a transfer; in a lent receive the data that arrived, if flags
                      * has PIER_LENT, else nothing that means anything */
     size_t size;    /* its size in bytes, or the number of vectors */
-    uint64_t done;  /* bytes moved, valid in every completion; on multishot ops the sum so far */
+    uint64_t done;  /* bytes moved, valid in every completion; on multishot ops the sum so far. On
+                     * the loop's thread it may be read while the op is in flight: it never goes
+                     * back. How soon it tells of a large send depends on the backend, unless
+                     * PIER_PROGRESS is set. */
     uint64_t timeout_ns; /* set before submit to limit the op's time, counted from submit; read and
                           * cleared there. On a multishot op it limits the time between two events,
                           * and a pause suspends it. 0 means no limit. Timers, posts,
-                          * notifications, prepares and checks have none: theirs is cleared
-                          * unread. */
-    uint32_t flags;      /* PIER_BACKGROUND in; PIER_MORE, PIER_EOF, PIER_LENT out */
+                          * notifications, prepares and checks have none: theirs is cleared unread.
+                          *
+                          * With PIER_PROGRESS in flags, a send, vectored send or write is limited
+                          * in the time that nothing moves: it ends with PIER_ETIMEDOUT no sooner
+                          * than timeout_ns after the last byte of the handle's sends did, and at
+                          * most a quarter of it later. A byte has moved when the system has taken
+                          * it, or the peer has taken it of the system (where that can be seen, see
+                          * semantics.md). While it waits behind a send or connect without
+                          * PIER_PROGRESS, its time stands still. This field keeps the limit until
+                          * the op ends. With PIER_FOREVER the op has no limit, but `done` follows
+                          * what the system takes. Other ops take no notice of the flag. */
+    uint32_t flags;      /* PIER_BACKGROUND, PIER_PROGRESS in; PIER_MORE, PIER_EOF, PIER_LENT out */
     int32_t os_error;    /* the system's own code behind a negative result, 0 where there is none */
 
     struct pier_timer_link timer_;
@@ -155,6 +169,7 @@ struct pier_handle {
     uint32_t bits_;
     uint16_t lent_; /* buffers of the pool that this handle holds */
     uint8_t kind_, family_;
+    uint16_t moved_; /* counts how often its sends came on, for PIER_PROGRESS */
 };
 
 #ifdef __cplusplus

@@ -53,6 +53,11 @@ void pier__op_cancel(struct pier_loop *loop, struct pier_op *op, unsigned reason
 
 void pier__op_timed_out(struct pier_loop *loop, struct pier_op *op)
 {
+    if ((op->bits_ & PIER__PROGRESS) && !pier__op_is_ending(op) &&
+        pier__progress_goes_on(loop, op)) {
+        return;
+    }
+    loop->counters.timers++;
     if (!pier__op_has_handle(op)) {
         pier__op_clear(op, PIER__TIMED); /* it has left the wheel */
         pier__op_list_other(loop, op);

@@ -8,6 +8,7 @@ void pier__op_clean_up(struct pier_loop *loop, struct pier_op *op)
 {
     if (op->bits_ & PIER__TIMED) {
         pier__op_unlink(loop, op);
+        op->timeout_ns = 0; /* which keeps a limit of progress meanwhile */
     }
     if (op->bits_ & PIER__TOKEN) {
         pier__token_release(loop, op);

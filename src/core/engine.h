@@ -25,6 +25,7 @@
 #include "core/end.h"
 #include "core/gather.h"
 #include "core/hooks.h"
+#include "core/progress.h"
 
 /* What runs the ops of a handle. A table per kind of handle, so that a filter can stand between a
  * handle and the engine. */

@@ -7,6 +7,8 @@
 
 #include "core/gather.h"
 
+#include "core/progress.h"
+
 /* Whether op->use_.sent can tell the progress. */
 static bool is_noted(const struct pier_op *op)
 {
@@ -134,6 +136,7 @@ void pier__send_advance(struct pier_loop *loop, struct pier_handle *handle, uint
 {
     uint32_t before = pier__direction_hold(handle, PIER__SENDING);
     loop->counters.sent_bytes += bytes;
+    pier__progress_note(handle);
     struct pier_op *op = handle->head_[PIER__SENDING];
     while (op != NULL && pier__op_is_send(op)) {
         bytes -= is_noted(op) ? advance_one(op, bytes) : advance_long(op, bytes);

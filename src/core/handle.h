@@ -42,6 +42,7 @@ enum {
     PIER__OPEN = 0x4000000,        /* belongs to a loop */
     PIER__STREAMING = 0x8000000,   /* its last receive filled its buffer, and more is wanted: it may
                                       have a large one */
+    PIER__PACED = 0x10000000,      /* requests tell soon how far they are: see progress.h */
     PIER__KIND_OF_HANDLE = PIER__ADOPTED | PIER__CAUTIOUS | PIER__IS_TCP | PIER__SHARED |
                            PIER__FAILED | PIER__UNCONNECTED | PIER__READ_ONLY | PIER__WRITE_ONLY |
                            PIER__RESTRICTED /* what stays true of it from one loop to the next */

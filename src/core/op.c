@@ -6,13 +6,18 @@
  * while it waits in the queue finishes at once, ahead of those before it: waiting for a stranger's
  * slow receive is what the canceller wanted to avoid. */
 
-#include "core/gather.h"
+#include "core/engine.h"
 
-static void arm_time_limit(struct pier_loop *loop, struct pier_op *op)
+/* `flags` are those that the op was submitted with. */
+static void arm_time_limit(struct pier_loop *loop, struct pier_op *op, uint32_t flags)
 {
     uint64_t limit = op->timeout_ns;
-    op->timeout_ns = 0;
     pier__op_set(op, PIER__TIMED);
+    if ((flags & PIER_PROGRESS) && pier__op_is_send(op)) {
+        pier__progress_begin(loop, op);
+        return;
+    }
+    op->timeout_ns = 0;
     if (op->bits_ & PIER__MULTISHOT) {
         op->use_.idle_limit_ns = limit;
     }
@@ -112,6 +117,7 @@ void pier__op_submit(struct pier_handle *handle, struct pier_op *op, unsigned ki
         PIER__TAKE_FOR_GRANTED(loop != NULL); /* static analysers don't see that it's checked */
         pier__loop_clock_of_turn(loop);
     }
+    uint32_t flags = op->flags;
     pier__op_begin(loop, op, kind, bits, fn, handle);
     if (PIER__UNLIKELY((handle->bits_ & PIER__CLOSED_TO_USER) &&
                        !((handle->bits_ & PIER__GRACEFUL) && (bits & PIER__INTERNAL)))) {
@@ -119,7 +125,7 @@ void pier__op_submit(struct pier_handle *handle, struct pier_op *op, unsigned ki
         return;
     }
     if (PIER__UNLIKELY(op->timeout_ns != 0)) {
-        arm_time_limit(loop, op);
+        arm_time_limit(loop, op, flags);
     }
     unsigned direction = pier__op_direction(op);
     if (direction == PIER__NO_DIRECTION) {
@@ -167,7 +173,7 @@ void pier__op_submit_free(struct pier_loop *loop, struct pier_op *op, unsigned k
     pier__op_begin(loop, op, kind, bits, fn, loop);
     pier__op_move(op, PIER__ACTIVE);
     if (op->timeout_ns != 0 && kind != PIER__OP_TIMER) {
-        arm_time_limit(loop, op);
+        arm_time_limit(loop, op, 0);
     }
     op->timeout_ns = 0;
     if (kind != PIER__OP_TIMER && !(op->bits_ & PIER__TIMED)) {

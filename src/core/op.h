@@ -50,7 +50,8 @@ enum {
     PIER__INTERNAL = 0x0800,     /* an op of pier's own, let in while closing gracefully */
     PIER__LONG_VECTORS = 0x1000, /* a vectored send whose progress doesn't fit into use_.sent */
     PIER__LOOKED_THROUGH =
-        0x2000, /* a vectored send: for lent memory, which needs no second look */
+        0x2000,              /* a vectored send: for lent memory, which needs no second look */
+    PIER__PROGRESS = 0x4000, /* its time limit is one of progress: see progress.h */
     PIER__CLEAN_UP = PIER__TIMED | PIER__TOKEN | PIER__HOLDS | PIER__ADDRESS
 };
 

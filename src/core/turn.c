@@ -66,7 +66,6 @@ static void deliver_closed(struct pier_loop *loop)
 
 static void fire(struct pier_loop *loop, struct pier_op *op)
 {
-    loop->counters.timers++;
     if (PIER__UNLIKELY(op->kind_ != PIER__OP_TIMER)) {
         if (op->kind_ != PIER__OP_TIMER_ON) {
             pier__op_timed_out(loop, op);
@@ -74,6 +73,7 @@ static void fire(struct pier_loop *loop, struct pier_op *op)
         }
         pier__op_unlist_unordered(op); /* its handle isn't closing: that would have ended it */
     }
+    loop->counters.timers++;
     if ((op->bits_ & PIER__MULTISHOT) == 0) {
         op->result = 0;
         op->flags &= PIER_BACKGROUND;

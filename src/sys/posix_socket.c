@@ -12,6 +12,7 @@
 #include <netinet/in.h>
 #include <netinet/tcp.h>
 #include <string.h>
+#include <sys/ioctl.h>
 #include <sys/socket.h>
 #include <sys/stat.h>
 #include <sys/un.h>
@@ -278,6 +279,21 @@ int pier__sys_shutdown(pier_descriptor socket)
 {
     PIER__FAULT(SHUTDOWN);
     return shutdown((int)socket, SHUT_WR) < 0 ? pier__sys_errno() : 0;
+}
+
+uint32_t pier__sys_unsent(pier_descriptor socket)
+{
+    int bytes = 0, result = -1;
+#if defined(__linux__)
+    result = ioctl((int)socket, TIOCOUTQ, &bytes); /* SIOCOUTQ is another name of it */
+#elif defined(FIONWRITE)
+    result = ioctl((int)socket, FIONWRITE, &bytes);
+#elif defined(SO_NWRITE)
+    result = getsockopt((int)socket, SOL_SOCKET, SO_NWRITE, &bytes, &(socklen_t){sizeof(bytes)});
+#else
+    (void)socket;
+#endif
+    return result < 0 ? 0 : (uint32_t)bytes;
 }
 
 int pier__sys_local_address(pier_descriptor socket, struct pier_address *address)

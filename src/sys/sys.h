@@ -135,6 +135,9 @@ int64_t pier__sys_send(pier_descriptor socket, const void *memory, size_t size);
 int64_t pier__sys_send_vectored(pier_descriptor socket, const struct pier_vector *vectors,
                                 size_t count);
 int pier__sys_shutdown(pier_descriptor socket);
+/* Bytes that the system has taken of sends and the peer hasn't of the system; 0 where it can't tell
+ * (OpenBSD, Windows). */
+uint32_t pier__sys_unsent(pier_descriptor socket);
 int pier__sys_close(pier_descriptor descriptor);
 int pier__sys_local_address(pier_descriptor socket, struct pier_address *address);
 int pier__sys_peer_address(pier_descriptor socket, struct pier_address *address);

@@ -188,6 +188,12 @@ int pier__sys_shutdown(pier_descriptor socket)
     return socket_result(shutdown((SOCKET)socket, SD_SEND));
 }
 
+uint32_t pier__sys_unsent(pier_descriptor socket)
+{
+    (void)socket;
+    return 0;
+}
+
 /* A socket that isn't bound yet has no name for Windows; elsewhere it's any address and port 0. */
 static int name_of_unbound(pier_descriptor socket, union pier__native_address *native)
 {

@@ -47,6 +47,7 @@ const struct test *const suite_areas[] = {
     notifications_tests,
     detached_tests,
     abi_tests,
+    progress_tests,
     counters_tests,
     held_ends_tests,
     misuse_threads_tests,

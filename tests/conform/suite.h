@@ -49,6 +49,7 @@ extern const struct test thread_ends_tests[];
 extern const struct test notifications_tests[];
 extern const struct test detached_tests[];
 extern const struct test abi_tests[];
+extern const struct test progress_tests[];
 extern const struct test counters_tests[];
 extern const struct test held_ends_tests[];
 extern const struct test misuse_threads_tests[];

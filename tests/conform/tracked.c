@@ -389,6 +389,7 @@ static struct pier_op *begin(struct tracked *tracked, enum tracked_kind kind,
     tracked->in_flight = true;
     tracked->paused = tracked->ending = tracked->late = false;
     tracked->timed = tracked->op.timeout_ns != 0;
+    tracked->limit_stays = kind == TRACKED_SEND && (tracked->op.flags & PIER_PROGRESS) != 0;
     tracked->done = 0;
     if (owner != NULL) {
         owner->in_flight++;
@@ -401,7 +402,7 @@ static struct pier_op *begin(struct tracked *tracked, enum tracked_kind kind,
 static void end(struct tracked *tracked)
 {
     in_call = false;
-    CHECK_INT(tracked->op.timeout_ns, ==, 0);
+    CHECK(tracked->op.timeout_ns == 0 || tracked->limit_stays);
     CHECK(pier_op_pending(&tracked->op));
 }
 

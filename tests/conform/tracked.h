@@ -51,7 +51,8 @@ struct tracked {
     bool in_flight, paused;
     bool ending; /* its cancel was asked for: what the system had delivered before still comes */
     bool timed;  /* has a time limit, which may have done the same */
-    bool late;   /* an event came while paused, so the limit must have passed before the pause */
+    bool limit_stays; /* in the op until it ends: one of progress */
+    bool late; /* an event came while paused, so the limit must have passed before the pause */
     unsigned events, completions; /* with PIER_MORE; terminal ones */
     /* Of the last completion. */
     int64_t result;

@@ -14,6 +14,18 @@
 #define PIPE_WRITE 4096
 #define PIPE_STREAM_WRITE 16384
 #define SENDS_PER_TURN 16
+#define PACED_WRITE 65536 /* a request, on a handle whose sends are to show how far they are */
+
+/* Cuts what is gathered to that. Returns how many vectors are left. */
+static size_t cut(struct pier_vector *vectors, size_t count)
+{
+    size_t left = PACED_WRITE, used = 0;
+    while (used < count && left > 0) {
+        vectors[used].size = vectors[used].size < left ? vectors[used].size : left;
+        left -= vectors[used++].size;
+    }
+    return used;
+}
 
 static int64_t request_send(struct pier_handle *handle, struct pier_op *op,
                             const struct pier_vector *vectors, size_t count)
@@ -82,6 +94,9 @@ static bool issue(struct pier_loop *loop, struct pier_handle *handle, struct pie
     }
     size_t most = handle->kind_ == PIER__KIND_STREAM ? PIER__VECTORS_MAX : 1;
     size_t count = pier__send_gather(handle, vectors, most, &last);
+    if (PIER__UNLIKELY(pier__handle_is_paced(handle))) {
+        count = cut(vectors, count);
+    }
     loop->counters.system_calls++;
     return answered(loop, handle, op, last, request_send(handle, op, vectors, count));
 }

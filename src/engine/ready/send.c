@@ -102,6 +102,7 @@ PIER__COLD void pier__ready_tried(struct pier_loop *loop, struct pier_handle *ha
     if (result >= 0) {
         op->done = (uint64_t)result;
         loop->counters.sent_bytes += op->done;
+        pier__progress_note(handle);
         if (op->done == op->size) {
             loop->counters.sends++;
             pier__op_finish(loop, op, result);

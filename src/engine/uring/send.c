@@ -32,7 +32,9 @@ static bool fill_vectored(struct pier_loop *loop, struct pier_handle *handle,
     entry->opcode = IORING_OP_SENDMSG;
     entry->addr = (uint64_t)(uintptr_t)&scratch->message;
     entry->len = 1;
-    entry->msg_flags = MSG_NOSIGNAL | MSG_WAITALL;
+    /* With MSG_WAITALL the kernel goes on by itself until all has gone, and tells nobody how far it
+     * is. Without, it completes with what went. */
+    entry->msg_flags = MSG_NOSIGNAL | (pier__handle_is_paced(handle) ? 0u : MSG_WAITALL);
     return true;
 }
 
@@ -61,7 +63,8 @@ void pier__uring_start_send(struct pier_loop *loop, struct pier_handle *handle, 
     }
     entry->fd = (int)handle->descriptor_;
     entry->user_data = pier__uring_key(op, PIER__TAG_OP);
-    if (PIER__LIKELY(op->next_ == NULL && op->kind_ == PIER__OP_SEND)) {
+    if (PIER__LIKELY(op->next_ == NULL && op->kind_ == PIER__OP_SEND &&
+                     !pier__handle_is_paced(handle))) {
         fill_single(loop, op, entry);
     } else if (!fill_vectored(loop, handle, entry)) { /* no memory for the vectors */
         entry->opcode = IORING_OP_NOP;
