@@ -150,10 +150,15 @@ PIER_API void pier_receive_each(struct pier_handle *handle, struct pier_op *op, 
 
 /* Sends all of `size` bytes. result: the bytes, or why not all could be sent (PIER_EPIPE,
  * PIER_ECONNRESET...), with op->done the bytes that the system took. The memory must stay until the
- * completion. `fn` may be NULL: then the op completes silently, perhaps before this returns: test
- * with pier_op_pending(), see pier_op_then(). Its result is in the op then. That the connection
- * broke also shows at the next send. That this send was cancelled or ran out of time half-way shows
- * nowhere else: look at its result before you send on, or the stream has a gap. */
+ * completion. While it is in flight op->done tells how far it is, see types.h.
+ *
+ * `fn` may be NULL: then the op completes silently, perhaps before this returns: test with
+ * pier_op_pending(), see pier_op_then(). Its result is in the op then. One that ends without all
+ * its bytes, whether by an error, its time limit or a cancel, is the end of sending on the handle:
+ * the sends and shutdowns that wait behind it and all later ones complete with the same error, so
+ * that the stream has no gap that nobody is told of. (Not so one that is refused before there is a
+ * connection: it is in no stream.) Receives don't tell of it. With a function that is yours to
+ * decide: after a cancel, say, you may send the rest. */
 PIER_API void pier_send(struct pier_handle *handle, struct pier_op *op, const void *memory,
                         size_t size, pier_op_fn *fn);
 

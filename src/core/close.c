@@ -53,14 +53,18 @@ void pier__handle_cancel_direction(struct pier_handle *handle, unsigned directio
         handle->tail_[direction] = last;
     }
     struct pier_op *started = handle->head_[direction];
-    while (started != NULL) {
+    while (started != NULL && started->state_ == PIER__ACTIVE) {
         struct pier_op *next = started->next_;
         pier__op_cancel(loop, started, reason);
         started = next;
     }
     while (waiting != NULL) {
         struct pier_op *next = waiting->next_;
+        bool is_silent = waiting->fn == NULL && !pier__send_is_complete(waiting);
         pier__op_abandon(loop, waiting, reason);
+        if (is_silent) {
+            pier__send_break(loop, handle, NULL, pier__op_reason(waiting));
+        }
         waiting = next;
     }
 }

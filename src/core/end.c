@@ -117,6 +117,48 @@ static void connect_finished(struct pier_loop *loop, struct pier_handle *handle,
     pier__op_start_direction(loop, handle, PIER__RECEIVING);
 }
 
+/* Ends what stands in the sending queue from `first` on. */
+static void end_from(struct pier_loop *loop, struct pier_handle *handle, struct pier_op *first,
+                     int64_t result)
+{
+    struct pier_op **link = &handle->head_[PIER__SENDING], *last = NULL;
+    while (*link != first) {
+        last = *link;
+        link = &last->next_;
+    }
+    *link = NULL;
+    handle->tail_[PIER__SENDING] = last;
+    while (first != NULL) {
+        struct pier_op *op = first;
+        first = op->next_;
+        conclude(loop, op, result);
+        pier__op_move(op, PIER__DONE);
+        if (op->fn != NULL) {
+            pier__queue_push(&loop->completed, op);
+        } else {
+            pier__op_leave(loop, op);
+        }
+    }
+}
+
+/* Nobody is told how a silent send ended. Were others to follow one that ended without all its
+ * bytes, the stream would have a gap that shows nowhere: so they end with its error, those that
+ * wait behind it and those to come (op.c). Requests of what waits are over, if there were any. */
+PIER__COLD void pier__send_break(struct pier_loop *loop, struct pier_handle *handle,
+                                 struct pier_op *behind, int64_t result)
+{
+    if (handle->bits_ & (PIER__BROKEN | PIER__CLOSING)) {
+        return; /* the first reason stays */
+    }
+    if ((handle->bits_ & (PIER__UNCONNECTED | PIER__CONNECTING)) == PIER__UNCONNECTED) {
+        return; /* there is no stream yet that could have a gap */
+    }
+    handle->bits_ |= PIER__BROKEN;
+    handle->broken_ = (uint8_t)-result;
+    pier__handle_clear(handle, PIER__FAST_SENDS);
+    end_from(loop, handle, behind, result);
+}
+
 /* An op has left the queue: the next one's turn, or a close's if there is none. */
 static inline void continue_queue(struct pier_loop *loop, struct pier_handle *handle,
                                   unsigned direction, struct pier_op *next)
@@ -163,6 +205,10 @@ void pier__op_finish(struct pier_loop *loop, struct pier_op *op, int64_t result)
         pier__queue_push(&loop->completed, op);
     } else {
         pier__op_leave(loop, op); /* silent: nobody is called, the op is the caller's at once */
+        if (PIER__UNLIKELY(result < 0) && !pier__send_is_complete(op)) {
+            pier__send_break(loop, handle, op->next_, result);
+            next = handle->head_[direction];
+        }
     }
     continue_queue(loop, handle, direction, next);
 }

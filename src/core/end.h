@@ -199,6 +199,10 @@ static inline void pier__op_fail(struct pier_loop *loop, struct pier_op *op, int
 }
 /* Finishes an op that its caller has taken out of the handle's queue already. */
 void pier__op_abandon(struct pier_loop *loop, struct pier_op *op, unsigned reason);
+/* A silent send ended with an error and without all its bytes: so do those from `behind` on, and
+ * later ones. */
+void pier__send_break(struct pier_loop *loop, struct pier_handle *handle, struct pier_op *behind,
+                      int64_t result);
 /* Delivers a terminal completion. */
 void pier__op_deliver(struct pier_loop *loop, struct pier_op *op);
 

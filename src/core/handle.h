@@ -43,9 +43,11 @@ enum {
     PIER__STREAMING = 0x8000000,   /* its last receive filled its buffer, and more is wanted: it may
                                       have a large one */
     PIER__PACED = 0x10000000,      /* requests tell soon how far they are: see progress.h */
+    PIER__BROKEN = 0x20000000,     /* a silent send ended without all its bytes: none follows it */
     PIER__KIND_OF_HANDLE = PIER__ADOPTED | PIER__CAUTIOUS | PIER__IS_TCP | PIER__SHARED |
                            PIER__FAILED | PIER__UNCONNECTED | PIER__READ_ONLY | PIER__WRITE_ONLY |
-                           PIER__RESTRICTED /* what stays true of it from one loop to the next */
+                           PIER__RESTRICTED |
+                           PIER__BROKEN /* what stays true of it from one loop to the next */
 };
 
 /* handle->kind_ has the enum pier__sys_kind values, and one more: */

@@ -83,11 +83,30 @@ void pier__op_start_direction(struct pier_loop *loop, struct pier_handle *handle
     pier__handle_clear(handle, starting);
 }
 
+/* Why an op can't even be queued, on a handle that is closing or whose sends are broken. */
+PIER__COLD static int refusal_of(const struct pier_handle *handle, const struct pier_op *op)
+{
+    if ((handle->bits_ & PIER__CLOSED_TO_USER) &&
+        !((handle->bits_ & PIER__GRACEFUL) && (op->bits_ & PIER__INTERNAL))) {
+        return PIER_ECLOSED;
+    }
+    return (handle->bits_ & PIER__BROKEN) &&
+                   (pier__op_is_send(op) || op->kind_ == PIER__OP_SHUTDOWN)
+               ? -handle->broken_
+               : 0;
+}
+
 /* Puts an op that can't even be queued straight among the completed. */
-PIER__COLD static void refuse(struct pier_loop *loop, struct pier_op *op)
+PIER__COLD static void refuse(struct pier_loop *loop, struct pier_op *op, int error)
 {
     op->timeout_ns = 0;
-    pier__op_abandon(loop, op, PIER__REASON_CLOSE);
+    if (error == PIER_ECLOSED) {
+        pier__op_abandon(loop, op, PIER__REASON_CLOSE);
+        return;
+    }
+    op->result = error;
+    pier__op_move(op, PIER__DONE);
+    pier__queue_push(&loop->completed, op);
 }
 
 static void queue(struct pier_loop *loop, struct pier_op *op)
@@ -119,10 +138,12 @@ void pier__op_submit(struct pier_handle *handle, struct pier_op *op, unsigned ki
     }
     uint32_t flags = op->flags;
     pier__op_begin(loop, op, kind, bits, fn, handle);
-    if (PIER__UNLIKELY((handle->bits_ & PIER__CLOSED_TO_USER) &&
-                       !((handle->bits_ & PIER__GRACEFUL) && (bits & PIER__INTERNAL)))) {
-        refuse(loop, op);
-        return;
+    if (PIER__UNLIKELY(handle->bits_ & (PIER__CLOSED_TO_USER | PIER__BROKEN))) {
+        int error = refusal_of(handle, op);
+        if (error < 0) {
+            refuse(loop, op, error);
+            return;
+        }
     }
     if (PIER__UNLIKELY(op->timeout_ns != 0)) {
         arm_time_limit(loop, op, flags);

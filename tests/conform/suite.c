@@ -48,6 +48,7 @@ const struct test *const suite_areas[] = {
     detached_tests,
     abi_tests,
     progress_tests,
+    gaps_tests,
     counters_tests,
     held_ends_tests,
     misuse_threads_tests,

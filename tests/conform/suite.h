@@ -50,6 +50,7 @@ extern const struct test notifications_tests[];
 extern const struct test detached_tests[];
 extern const struct test abi_tests[];
 extern const struct test progress_tests[];
+extern const struct test gaps_tests[];
 extern const struct test counters_tests[];
 extern const struct test held_ends_tests[];
 extern const struct test misuse_threads_tests[];
