@@ -62,7 +62,9 @@ PIER_API void pier_resume(struct pier_op *op);
 
 /* A number by which other threads can name this op while it is in flight; never reused for another
  * op. 0 when there is nothing to cancel (the op isn't in flight, or its outcome is known and only
- * its completion is still to come), for a post, or when there is no memory. */
+ * its completion is still to come), for a post, or when there is no memory. A send that the system
+ * takes whole in the submit has none, which depends on the backend: one that waits has one on
+ * each. */
 PIER_API uint64_t pier_op_token(struct pier_op *op);
 
 /* pier_cancel() from any thread: if the op behind the token is still in flight it is cancelled on

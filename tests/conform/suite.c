@@ -52,6 +52,7 @@ const struct test *const suite_areas[] = {
     counters_tests,
     held_ends_tests,
     misuse_threads_tests,
+    promises_tests,
 #ifdef CONFORM_POSIX
     descriptors_tests,
     files_tests,

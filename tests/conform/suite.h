@@ -54,6 +54,7 @@ extern const struct test gaps_tests[];
 extern const struct test counters_tests[];
 extern const struct test held_ends_tests[];
 extern const struct test misuse_threads_tests[];
+extern const struct test promises_tests[];
 
 /* posix_*.c */
 extern const struct test descriptors_tests[];
