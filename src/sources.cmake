@@ -31,6 +31,7 @@ set(common_sources
   src/core/remote.c
   src/core/token.c
   src/core/turn.c
+  src/ops/address.c
   src/ops/graceful.c
   src/ops/hook.c
   src/ops/poll.c
@@ -75,10 +76,12 @@ else()
   list(APPEND PIER_POLLER_SOURCES src/engine/ready/poll.c src/engine/ready/select.c)
   if(CMAKE_SYSTEM_NAME STREQUAL "Linux")
     list(APPEND PIER_POLLER_SOURCES src/engine/ready/epoll.c)
-    set(sys_sources src/sys/posix.c src/sys/posix_error.c src/sys/posix_socket.c src/sys/linux.c)
+    set(sys_sources src/sys/posix.c src/sys/posix_address.c src/sys/posix_error.c
+      src/sys/posix_socket.c src/sys/linux.c)
   else()
     list(APPEND PIER_POLLER_SOURCES ${PIER_KQUEUE_SOURCES})
-    set(sys_sources src/sys/posix.c src/sys/posix_error.c src/sys/posix_socket.c)
+    set(sys_sources src/sys/posix.c src/sys/posix_address.c src/sys/posix_error.c
+      src/sys/posix_socket.c)
   endif()
   if(PIER_HAVE_URING)
     list(APPEND engine_sources

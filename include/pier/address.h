@@ -20,6 +20,9 @@ enum { PIER_ADDRESS_NONE, PIER_ADDRESS_IPV4, PIER_ADDRESS_IPV6, PIER_ADDRESS_UNI
 /* Room for the longest text that pier_address_format() makes, with its final zero. */
 #define PIER_ADDRESS_TEXT_MAX 448
 
+/* Room for any struct sockaddr that pier_address_to_sockaddr() makes. */
+#define PIER_SOCKADDR_MAX 128
+
 /* The address of a socket, as plain data. */
 struct pier_address {
     uint8_t family;      /* PIER_ADDRESS_* */
@@ -46,6 +49,24 @@ PIER_API size_t pier_address_format(const struct pier_address *address, char *te
 
 /* Whether two addresses are the same. */
 PIER_API bool pier_address_equal(const struct pier_address *a, const struct pier_address *b);
+
+/* Reads a struct sockaddr of the system (struct sockaddr_in, _in6, _un, _storage), as getaddrinfo()
+ * and recvfrom() give it: `length` bytes, of which no more is looked at, anywhere in memory. A
+ * Unix-domain path ends at its first zero byte, or with the length; what begins with a zero byte is
+ * an abstract name on Linux, of which each byte up to the length counts, and no name elsewhere. The
+ * flow information of IPv6 is dropped. Returns 0; or, with the reason in pier_error_detail() and
+ * *address as it was: PIER_EINVAL (NULL, or too short for its family), PIER_EAFNOSUPPORT (a family
+ * that pier hasn't), PIER_ENAMETOOLONG (a name of more than PIER_PATH_MAX bytes). */
+PIER_API int pier_address_from_sockaddr(struct pier_address *address, const void *sockaddr,
+                                        size_t length);
+
+/* Writes the struct sockaddr of an address into memory of `size` bytes, for bind(), sendto() and
+ * the like; PIER_SOCKADDR_MAX is enough for any. Returns its length; or a negative PIER_E* with
+ * nothing written: PIER_EINVAL (an address that wasn't filled, or too little room),
+ * PIER_EAFNOSUPPORT (abstract names elsewhere than on Linux), PIER_ENAMETOOLONG (a path that is too
+ * long for this system). Unix-domain addresses without a name have one too. */
+PIER_API int pier_address_to_sockaddr(const struct pier_address *address, void *sockaddr,
+                                      size_t size);
 
 #ifdef __cplusplus
 }

@@ -6,100 +6,19 @@
 
 #include "sys/linux_call.h"
 #include "sys/posix.h"
+#include "sys/posix_address.h"
 
 #include <errno.h>
 #include <fcntl.h>
-#include <netinet/in.h>
 #include <netinet/tcp.h>
 #include <string.h>
 #include <sys/ioctl.h>
 #include <sys/socket.h>
 #include <sys/stat.h>
-#include <sys/un.h>
 #include <unistd.h>
 
 #ifndef MSG_NOSIGNAL
 #define MSG_NOSIGNAL 0
-#endif
-
-union native_address {
-    struct sockaddr any;
-    struct sockaddr_in ipv4;
-    struct sockaddr_in6 ipv6;
-    struct sockaddr_un unix_domain;
-    struct sockaddr_storage storage;
-};
-
-/* Returns the length, or 0 when this system can't express the address. */
-static socklen_t to_native(const struct pier_address *address, union native_address *native)
-{
-    memset(native, 0, sizeof(*native));
-    switch (address->family) {
-    case PIER_ADDRESS_IPV4:
-        native->ipv4.sin_family = AF_INET;
-        native->ipv4.sin_port = htons(address->port);
-        memcpy(&native->ipv4.sin_addr, address->u.ip, 4);
-        return sizeof(native->ipv4);
-    case PIER_ADDRESS_IPV6:
-        native->ipv6.sin6_family = AF_INET6;
-        native->ipv6.sin6_port = htons(address->port);
-        native->ipv6.sin6_scope_id = address->scope;
-        memcpy(&native->ipv6.sin6_addr, address->u.ip, 16);
-        return sizeof(native->ipv6);
-    case PIER_ADDRESS_UNIX: {
-        size_t length = address->path_length;
-        bool abstract = length > 0 && address->u.path[0] == '\0';
-#ifndef __linux__
-        if (abstract) {
-            return 0;
-        }
-#endif
-        if (length == 0 || length + 1 > sizeof(native->unix_domain.sun_path)) {
-            return 0;
-        }
-        native->unix_domain.sun_family = AF_UNIX;
-        memcpy(native->unix_domain.sun_path, address->u.path, length);
-        return (socklen_t)(offsetof(struct sockaddr_un, sun_path) + length + (abstract ? 0 : 1));
-    }
-    default: return 0;
-    }
-}
-
-static void from_native(const union native_address *native, socklen_t size,
-                        struct pier_address *address)
-{
-    memset(address, 0, sizeof(*address));
-    if (native->any.sa_family == AF_INET) {
-        address->family = PIER_ADDRESS_IPV4;
-        address->port = ntohs(native->ipv4.sin_port);
-        memcpy(address->u.ip, &native->ipv4.sin_addr, 4);
-    } else if (native->any.sa_family == AF_INET6) {
-        address->family = PIER_ADDRESS_IPV6;
-        address->port = ntohs(native->ipv6.sin6_port);
-        address->scope = native->ipv6.sin6_scope_id;
-        memcpy(address->u.ip, &native->ipv6.sin6_addr, 16);
-    } else if (native->any.sa_family == AF_UNIX) {
-        size_t head = offsetof(struct sockaddr_un, sun_path);
-        size_t length = size > head ? size - head : 0;
-        if (length > 0 && native->unix_domain.sun_path[0] != '\0') {
-            length = strnlen(native->unix_domain.sun_path, length);
-        }
-        address->family = PIER_ADDRESS_UNIX;
-        address->path_length = (uint8_t)(length > PIER_PATH_MAX ? PIER_PATH_MAX : length);
-        memcpy(address->u.path, native->unix_domain.sun_path, address->path_length);
-    }
-}
-
-#ifdef __linux__
-unsigned pier__sys_native_address(const struct pier_address *address, void *memory);
-
-unsigned pier__sys_native_address(const struct pier_address *address, void *memory)
-{
-    union native_address native = {0};
-    socklen_t size = to_native(address, &native);
-    memcpy(memory, &native, sizeof(native) < 128 ? sizeof(native) : 128);
-    return size;
-}
 #endif
 
 static int native_family(uint8_t family)
@@ -157,8 +76,8 @@ pier_descriptor pier__sys_socket(uint8_t family, bool nonblocking)
 int pier__sys_bind(pier_descriptor socket, const struct pier_address *address)
 {
     PIER__FAULT(BIND);
-    union native_address native = {0};
-    socklen_t size = to_native(address, &native);
+    union pier__native_address native = {0};
+    socklen_t size = pier__address_to_native(address, &native);
     if (size == 0) {
         return pier__sys_map(EAFNOSUPPORT);
     }
@@ -196,8 +115,8 @@ pier_descriptor pier__sys_accept(pier_descriptor listener, bool nonblocking)
 int pier__sys_connect(pier_descriptor socket, const struct pier_address *address)
 {
     PIER__FAULT(CONNECT);
-    union native_address native = {0};
-    socklen_t size = to_native(address, &native);
+    union pier__native_address native = {0};
+    socklen_t size = pier__address_to_native(address, &native);
     if (size == 0) {
         return pier__sys_map(EAFNOSUPPORT);
     }
@@ -299,24 +218,24 @@ uint32_t pier__sys_unsent(pier_descriptor socket)
 int pier__sys_local_address(pier_descriptor socket, struct pier_address *address)
 {
     PIER__FAULT(NAME);
-    union native_address native = {0};
+    union pier__native_address native = {0};
     socklen_t size = sizeof(native);
     if (getsockname((int)socket, &native.any, &size) < 0) {
         return pier__sys_errno();
     }
-    from_native(&native, size, address);
+    pier__address_from_native(address, &native, size);
     return 0;
 }
 
 int pier__sys_peer_address(pier_descriptor socket, struct pier_address *address)
 {
     PIER__FAULT(NAME);
-    union native_address native = {0};
+    union pier__native_address native = {0};
     socklen_t size = sizeof(native);
     if (getpeername((int)socket, &native.any, &size) < 0) {
         return pier__sys_errno();
     }
-    from_native(&native, size, address);
+    pier__address_from_native(address, &native, size);
     return 0;
 }
 
@@ -400,8 +319,8 @@ int pier__sys_set_dual_stack(pier_descriptor socket, bool on)
 
 int pier__sys_unlink_stale(const struct pier_address *address)
 {
-    union native_address native = {0};
-    socklen_t size = to_native(address, &native);
+    union pier__native_address native = {0};
+    socklen_t size = pier__address_to_native(address, &native);
     struct stat status;
     if (address->family != PIER_ADDRESS_UNIX || size == 0 || address->u.path[0] == '\0') {
         return 0;

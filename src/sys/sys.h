@@ -153,6 +153,14 @@ int pier__sys_set_dual_stack(pier_descriptor socket, bool on);
 int pier__sys_unlink_stale(const struct pier_address *address);
 int pier__sys_socket_pair(pier_descriptor pair[2], bool nonblocking);
 
+/* The system's own form of an address, a struct sockaddr. From it: 0, PIER_EINVAL (too short for
+ * its family), PIER_ENAMETOOLONG or PIER_EAFNOSUPPORT; *family is the system's number in any case,
+ * and `native` may lie anywhere. To it: its length, of PIER_SOCKADDR_MAX at the most, PIER_EINVAL
+ * (no address), PIER_ENAMETOOLONG, or PIER_EAFNOSUPPORT for one that this system hasn't. */
+int pier__sys_address_from(struct pier_address *address, const void *native, size_t size,
+                           int *family);
+int pier__sys_address_to(const struct pier_address *address, void *native);
+
 /* Named pipes in place of Unix-domain sockets, where a system has no such sockets for the address.
  * What listens has the name for itself and accepts nothing; what is to connect is no more than a
  * place for the pipe. pier__sys_pipe_address() tells the address of either end of a connection. */

@@ -9,6 +9,7 @@
 
 #include "sys/windows.h"
 
+#include <assert.h>
 #include <mstcpip.h>
 #include <string.h>
 
@@ -28,49 +29,105 @@ int pier__sys_start_winsock(void)
     return InitOnceExecuteOnce(&once, start_once, &code, NULL) ? 0 : pier__sys_map(code);
 }
 
-int pier__sys_native_address(const struct pier_address *address, union pier__native_address *native)
+static int to_native_address(const struct pier_address *address, union pier__native_address *native)
 {
     memset(native, 0, sizeof(*native));
-    if (address->family == PIER_ADDRESS_IPV4) {
+    switch (address->family) {
+    case PIER_ADDRESS_IPV4:
         native->ipv4.sin_family = AF_INET;
         native->ipv4.sin_port = htons(address->port);
         memcpy(&native->ipv4.sin_addr, address->u.ip, 4);
         return sizeof(native->ipv4);
-    }
-    if (address->family == PIER_ADDRESS_IPV6) {
+    case PIER_ADDRESS_IPV6:
         native->ipv6.sin6_family = AF_INET6;
         native->ipv6.sin6_port = htons(address->port);
         native->ipv6.sin6_scope_id = address->scope;
         memcpy(&native->ipv6.sin6_addr, address->u.ip, 16);
         return sizeof(native->ipv6);
-    }
-    if (address->family == PIER_ADDRESS_UNIX && !pier__sys_uses_pipe(address)) {
+    case PIER_ADDRESS_UNIX:
         native->path.sun_family = AF_UNIX;
+        if (address->path_length > PIER_PATH_MAX) {
+            return PIER_ENAMETOOLONG;
+        }
         memcpy(native->path.sun_path, address->u.path, address->path_length);
-        return sizeof(native->path);
+        return address->path_length > 0 && address->u.path[0] == '\0' ? PIER_EAFNOSUPPORT
+                                                                      : (int)sizeof(native->path);
+    default: return PIER_EINVAL;
     }
-    return 0;
 }
 
-static void from_native_address(const union pier__native_address *native,
-                                struct pier_address *address)
+int pier__sys_native_address(const struct pier_address *address, union pier__native_address *native)
+{
+    int size = to_native_address(address, native);
+    bool is_pipe = address->family == PIER_ADDRESS_UNIX && pier__sys_uses_pipe(address);
+    return size < 0 || is_pipe ? 0 : size;
+}
+
+/* 0, or why the address isn't one of pier's, or not whole. */
+static int from_native_address(const union pier__native_address *native, size_t size,
+                               struct pier_address *address)
 {
     memset(address, 0, sizeof(*address));
-    if (native->any.sa_family == AF_INET) {
+    if (size < sizeof(native->any.sa_family)) {
+        return PIER_EINVAL;
+    }
+    switch (native->any.sa_family) {
+    case AF_INET:
+        if (size < sizeof(native->ipv4)) {
+            return PIER_EINVAL;
+        }
         address->family = PIER_ADDRESS_IPV4;
         address->port = ntohs(native->ipv4.sin_port);
         memcpy(address->u.ip, &native->ipv4.sin_addr, 4);
-    } else if (native->any.sa_family == AF_INET6) {
+        return 0;
+    case AF_INET6:
+        if (size < sizeof(native->ipv6)) {
+            return PIER_EINVAL;
+        }
         address->family = PIER_ADDRESS_IPV6;
         address->port = ntohs(native->ipv6.sin6_port);
         address->scope = native->ipv6.sin6_scope_id;
         memcpy(address->u.ip, &native->ipv6.sin6_addr, 16);
-    } else if (native->any.sa_family == AF_UNIX) {
-        size_t length = strnlen(native->path.sun_path, PIER_PATH_MAX);
+        return 0;
+    case AF_UNIX: {
+        size_t most = size > sizeof(native->path) ? sizeof(native->path) : size;
+        size_t length = strnlen(native->path.sun_path,
+                                most - offsetof(struct pier__native_path, sun_path));
         address->family = PIER_ADDRESS_UNIX;
-        address->path_length = (uint8_t)length;
-        memcpy(address->u.path, native->path.sun_path, length);
+        address->path_length = (uint8_t)(length > PIER_PATH_MAX ? PIER_PATH_MAX : length);
+        memcpy(address->u.path, native->path.sun_path, address->path_length);
+        return length > PIER_PATH_MAX ? PIER_ENAMETOOLONG : 0;
     }
+    default: return PIER_EAFNOSUPPORT;
+    }
+}
+
+static_assert(sizeof(union pier__native_address) <= PIER_SOCKADDR_MAX,
+              "PIER_SOCKADDR_MAX has room for each");
+
+int pier__sys_address_from(struct pier_address *address, const void *native, size_t size,
+                           int *family)
+{
+    union pier__native_address copy;
+    struct pier_address result;
+    memset(&copy, 0, sizeof(copy));
+    memcpy(&copy, native, size < sizeof(copy) ? size : sizeof(copy));
+    *family = copy.any.sa_family;
+    int error = from_native_address(&copy, size, &result);
+    if (error == 0) {
+        *address = result;
+    }
+    return error;
+}
+
+int pier__sys_address_to(const struct pier_address *address, void *native)
+{
+    union pier__native_address made;
+    int size = to_native_address(address, &made);
+    if (size > 0) {
+        memcpy(native, &made, (size_t)size);
+    }
+    return size;
 }
 
 static int socket_result(int result)
@@ -218,7 +275,7 @@ int pier__sys_local_address(pier_descriptor socket, struct pier_address *address
         error = name_of_unbound(socket, &native);
     }
     if (error == 0) {
-        from_native_address(&native, address);
+        from_native_address(&native, sizeof(native), address);
     }
     return error;
 }
@@ -230,7 +287,7 @@ int pier__sys_peer_address(pier_descriptor socket, struct pier_address *address)
     int size = sizeof(native);
     int error = socket_result(getpeername((SOCKET)socket, &native.any, &size));
     if (error == 0) {
-        from_native_address(&native, address);
+        from_native_address(&native, sizeof(native), address);
     }
     return error;
 }
