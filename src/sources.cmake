@@ -3,6 +3,7 @@
 #   PIER_SOURCES         everything that this system's library is made of
 #   PIER_POLLER_SOURCES  those of them that stay compilation units of their own when the rest is
 #                        compiled as one: the pollers have the same static function names
+#   PIER_APART_SOURCES   those that do because they read the public headers in another way
 #   PIER_KQUEUE_SOURCES  the kqueue poller; on Linux only the tests' library has it
 #
 # Paths start at the project's root, since this file is included there.
@@ -42,9 +43,11 @@ set(common_sources
   src/ops/stream/transfer.c
   src/ops/timer.c
   src/ops/writer.c
+  src/exported.c
   src/kinds.c
   src/registry.c)
 
+set(PIER_APART_SOURCES src/exported.c)
 set(PIER_KQUEUE_SOURCES src/engine/ready/kqueue.c src/sys/bsd.c)
 
 set(engine_sources "")

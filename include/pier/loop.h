@@ -83,7 +83,7 @@ PIER_API int pier_loop_new_for(struct pier_loop **loop, const struct pier_loop_o
  * (an option out of range, an unknown backend), PIER_ENOTSUP (the backend asked for isn't to be had
  * here), PIER_ENOMEM, PIER_EMFILE; pier_error_detail() has the reason in one line. A loop takes no
  * thread until its first run: it may be made and filled on one thread and run on another. */
-static inline int pier_loop_new(struct pier_loop **loop, const struct pier_loop_options *options)
+PIER_INLINE int pier_loop_new(struct pier_loop **loop, const struct pier_loop_options *options)
 {
     const struct pier_abi abi = {
         sizeof(struct pier_abi), PIER_VERSION_MAJOR * 1000 + PIER_VERSION_MINOR,
@@ -237,7 +237,7 @@ PIER_API void pier_loop_stats_for(struct pier_loop *loop, struct pier_loop_count
                                   size_t size);
 
 /* Counts what a loop has done: fills `counters`, up to this moment. */
-static inline void pier_loop_stats(struct pier_loop *loop, struct pier_loop_counters *counters)
+PIER_INLINE void pier_loop_stats(struct pier_loop *loop, struct pier_loop_counters *counters)
 {
     pier_loop_stats_for(loop, counters, sizeof(struct pier_loop_counters));
 }
@@ -252,6 +252,13 @@ PIER_API void pier_loop_dump(struct pier_loop *loop, pier_dump_fn *fn, void *con
 
 /* The version of the library that runs, as "0.1.0". */
 PIER_API const char *pier_version(void);
+
+/* The bytes of a struct of these headers as the library has it, by its name: "pier_op"; 0 for a
+ * name that it doesn't know. Programs in other languages have no sizeof: they take so much memory,
+ * aligned as uint64_t is, all zero, and it stays where it is. Each function of the headers can be
+ * called through the shared library, the short ones that C programs have from the headers included.
+ */
+PIER_API size_t pier_struct_size(const char *name);
 
 /* The n-th backend compiled in, best first, or NULL past the last. */
 PIER_API const char *pier_backend_name(size_t index);

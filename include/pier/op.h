@@ -13,7 +13,7 @@ extern "C" {
 #endif
 
 /* Whether the op is in flight: submitted, and its terminal completion not yet begun. */
-static inline bool pier_op_pending(const struct pier_op *op)
+PIER_INLINE bool pier_op_pending(const struct pier_op *op)
 {
     return op->state_ != 0;
 }
@@ -33,7 +33,7 @@ PIER_API struct pier_loop *pier_op_loop(const struct pier_op *op);
  *         pier_pause(&c->receive);
  *     }
  */
-static inline void pier_op_then(struct pier_op *op, pier_op_fn *fn)
+PIER_INLINE void pier_op_then(struct pier_op *op, pier_op_fn *fn)
 {
     if (op->state_ != 0 && fn != NULL) {
         op->fn = fn;

@@ -62,6 +62,12 @@
 #define PIER_API __declspec(dllimport)
 #endif
 
+/* A short function, which stands in these headers whole. The library has each under its name too,
+ * for programs that no C compiler compiles. */
+#ifndef PIER_INLINE
+#define PIER_INLINE static inline
+#endif
+
 #define PIER_VERSION_MAJOR 0
 #define PIER_VERSION_MINOR 1
 #define PIER_VERSION_PATCH 0

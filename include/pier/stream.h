@@ -88,7 +88,7 @@ PIER_API int pier_pipe(struct pier_loop *loop, struct pier_handle *read, struct 
 PIER_API pier_descriptor pier_handle_descriptor(const struct pier_handle *handle);
 
 /* The loop of a handle, NULL when it is closed or detached. */
-static inline struct pier_loop *pier_handle_loop(const struct pier_handle *handle)
+PIER_INLINE struct pier_loop *pier_handle_loop(const struct pier_handle *handle)
 {
     return handle->loop_;
 }
@@ -169,16 +169,16 @@ PIER_API void pier_send_vectored(struct pier_handle *handle, struct pier_op *op,
 
 /* pier_receive() under the name that fits a pipe, a terminal or a file (which is read from its
  * current position on). */
-static inline void pier_read(struct pier_handle *handle, struct pier_op *op, void *memory,
-                             size_t size, pier_op_fn *fn)
+PIER_INLINE void pier_read(struct pier_handle *handle, struct pier_op *op, void *memory,
+                           size_t size, pier_op_fn *fn)
 {
     pier_receive(handle, op, memory, size, fn);
 }
 
 /* pier_send() under the name that fits a pipe, a terminal or a file (which is written at its
  * current position). */
-static inline void pier_write(struct pier_handle *handle, struct pier_op *op, const void *memory,
-                              size_t size, pier_op_fn *fn)
+PIER_INLINE void pier_write(struct pier_handle *handle, struct pier_op *op, const void *memory,
+                            size_t size, pier_op_fn *fn)
 {
     pier_send(handle, op, memory, size, fn);
 }
