@@ -80,11 +80,11 @@ else()
   if(CMAKE_SYSTEM_NAME STREQUAL "Linux")
     list(APPEND PIER_POLLER_SOURCES src/engine/ready/epoll.c)
     set(sys_sources src/sys/posix.c src/sys/posix_address.c src/sys/posix_error.c
-      src/sys/posix_socket.c src/sys/linux.c)
+      src/sys/posix_socket.c src/sys/posix_wait.c src/sys/linux.c)
   else()
     list(APPEND PIER_POLLER_SOURCES ${PIER_KQUEUE_SOURCES})
     set(sys_sources src/sys/posix.c src/sys/posix_address.c src/sys/posix_error.c
-      src/sys/posix_socket.c)
+      src/sys/posix_socket.c src/sys/posix_wait.c)
   endif()
   if(PIER_HAVE_URING)
     list(APPEND engine_sources

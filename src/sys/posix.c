@@ -1,6 +1,6 @@
 /* posix.c - clock, memory, and descriptors that aren't sockets, on POSIX systems.
  *
- * Sockets are in posix_socket.c, errors in posix_error.c. A read or write of
+ * Sockets are in posix_socket.c, errors in posix_error.c, waits in posix_wait.c. A read or write of
  * this file never blocks, also on descriptors whose O_NONBLOCK is off because pier doesn't own them
  * alone: those are asked with poll() first, and a write is cut to the size that a writable pipe
  * (PIPE_BUF) or terminal takes without waiting. */
@@ -10,13 +10,11 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <limits.h>
-#include <poll.h>
 #include <pthread.h>
 #include <sched.h>
 #include <signal.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/select.h>
 #include <sys/socket.h>
 #include <sys/stat.h>
 #include <sys/uio.h>
@@ -140,18 +138,6 @@ int pier__sys_pipe(pier_descriptor pair[2], bool nonblocking)
     return 0;
 }
 
-/* Whether the descriptor is ready for `events` this instant. */
-static bool is_ready(pier_descriptor descriptor, short events)
-{
-    struct pollfd entry = {.fd = (int)descriptor, .events = events};
-    return poll(&entry, 1, 0) > 0;
-}
-
-bool pier__sys_can_read(pier_descriptor descriptor)
-{
-    return is_ready(descriptor, POLLIN);
-}
-
 int pier__sys_is_file(pier_descriptor descriptor)
 {
     struct stat status;
@@ -167,7 +153,7 @@ int pier__sys_is_file(pier_descriptor descriptor)
 int64_t pier__sys_read(pier_descriptor descriptor, void *memory, size_t size, bool cautious)
 {
     PIER__FAULT(READ);
-    if (cautious && !is_ready(descriptor, POLLIN)) {
+    if (cautious && !pier__sys_can_read(descriptor)) {
         return pier__sys_map(EAGAIN);
     }
     for (;;) {
@@ -257,7 +243,7 @@ int64_t pier__sys_write(pier_descriptor descriptor, const void *memory, size_t s
 {
     PIER__FAULT(WRITE);
     if (cautious) {
-        if (!is_ready(descriptor, POLLOUT)) {
+        if (!pier__sys_can_write(descriptor)) {
             return pier__sys_map(EAGAIN);
         }
         size = cautious_size(descriptor, size);
@@ -279,65 +265,6 @@ int64_t pier__sys_write_vectored(pier_descriptor descriptor, const struct pier_v
         pieces[i].iov_len = vectors[i].size;
     }
     return write_pieces(descriptor, pieces, (int)count);
-}
-
-void pier__sys_signal_pipe(pier_descriptor descriptor)
-{
-    int saved = errno;
-    ssize_t written = write((int)descriptor, "", 1); /* a full pipe is a signal already */
-    (void)written;
-    errno = saved;
-}
-
-void pier__sys_drain_pipe(pier_descriptor descriptor)
-{
-    char bytes[256];
-    while (read((int)descriptor, bytes, sizeof(bytes)) == (ssize_t)sizeof(bytes)) {}
-}
-
-/* A time-out that every kernel takes: Darwin refuses long ones. */
-static struct timespec to_timespec(uint64_t timeout_ns)
-{
-    uint64_t seconds = timeout_ns / PIER_SECOND;
-    return (struct timespec){.tv_sec = seconds > 1000000 ? 1000000 : (time_t)seconds,
-                             .tv_nsec = (long)(timeout_ns % PIER_SECOND)};
-}
-
-int pier__sys_poll(struct pollfd *entries, size_t count, uint64_t timeout_ns)
-{
-    PIER__FAULT(POLL);
-#if defined(__linux__) || defined(__FreeBSD__) || defined(__OpenBSD__)
-    struct timespec limit = to_timespec(timeout_ns);
-    int result = ppoll(entries, (nfds_t)count, timeout_ns == PIER_FOREVER ? NULL : &limit, NULL);
-#else
-    uint64_t milliseconds = timeout_ns / PIER_MILLISECOND + (timeout_ns % PIER_MILLISECOND != 0);
-    int result = poll(entries, (nfds_t)count,
-                      timeout_ns == PIER_FOREVER ? -1
-                      : milliseconds > 1000000   ? 1000000
-                                                 : (int)milliseconds);
-#endif
-    return result >= 0 ? result : errno == EINTR ? 0 : pier__sys_errno();
-}
-
-unsigned pier__sys_poll_now(pier_descriptor descriptor, unsigned events)
-{
-    struct pollfd entry = {.fd = (int)descriptor, .events = (short)events};
-    int count;
-    do {
-        count = poll(&entry, 1, 0);
-    } while (count < 0 && errno == EINTR);
-    return count > 0 ? (unsigned short)entry.revents & (events | POLLERR | POLLHUP) : 0;
-}
-
-int pier__sys_select(int width, unsigned long *read_set, unsigned long *write_set,
-                     unsigned long *priority_set, uint64_t timeout_ns)
-{
-    PIER__FAULT(SELECT);
-    struct timespec limit = to_timespec(timeout_ns);
-    int result = pselect(width, (fd_set *)(void *)read_set, (fd_set *)(void *)write_set,
-                         (fd_set *)(void *)priority_set, timeout_ns == PIER_FOREVER ? NULL : &limit,
-                         NULL);
-    return result >= 0 ? result : errno == EINTR ? 0 : pier__sys_errno();
 }
 
 int pier__sys_socket_capabilities(void)

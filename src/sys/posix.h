@@ -9,6 +9,9 @@
 /* Reads errno, keeps it as the thread's native code, and returns the PIER_E* for it. */
 PIER__COLD int pier__sys_errno(void);
 
+/* Whether it can be written this instant without waiting; pier__sys_can_read() is in sys.h. */
+bool pier__sys_can_write(pier_descriptor descriptor);
+
 /* Turns a call's result into pier's: itself when >= 0, else the error. */
 static PIER__EXPRESSION int64_t pier__sys_result(int64_t result)
 {

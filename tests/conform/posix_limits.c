@@ -1,5 +1,5 @@
 /* posix_limits.c - out of descriptors: accepting pauses, is counted, and goes on; set-up calls
- * say so.
+ * say so. And the other limits of descriptors: a lowered one, large numbers.
  *
  * The limit is lowered to the descriptors that are open and the rest is filled up, so that the
  * next one fails with EMFILE. */
@@ -226,8 +226,115 @@ static void set_up_calls_say_so(void)
     CHECK(!pier_handle_is_open(&b));
 }
 
+/* A loop knows what it can: nothing is tried anew. */
+static void capabilities_stay(void)
+{
+    struct pier_loop *loop = test_loop();
+    const unsigned before = pier_loop_capabilities(loop);
+    struct shortage shortage;
+    begin_shortage(&shortage);
+    const unsigned during = pier_loop_capabilities(loop);
+    end_shortage(&shortage);
+    CHECK_INT(before, !=, 0);
+    CHECK_INT(during, ==, before);
+}
+
+static void wake_later(void *context)
+{
+    struct tracked *notified = context;
+    pier_notify(&notified->op);
+}
+
+/* The limit is lowered below what is open: that goes on as it did. */
+static void limit_below_what_is_open(void)
+{
+    struct pier_loop *loop = test_loop();
+    enum { PAIRS = 5 };
+    struct tracked_handle handles[PAIRS] = {0};
+    struct tracked receives[PAIRS] = {0}, notified = {0}, timer = {0};
+    pier_descriptor peers[PAIRS];
+    struct platform_thread thread;
+    struct rlimit before, lowered;
+    for (int i = 0; i < PAIRS; i++) {
+        peers[i] = tracked_raw_pair(loop, STREAM_TCP4, &handles[i]);
+        tracked_receive_each(&handles[i], &receives[i], NULL);
+    }
+    tracked_notify_each(loop, &notified, NULL);
+    run_quietly(loop, 2);
+    CHECK_INT(getrlimit(RLIMIT_NOFILE, &before), ==, 0);
+    lowered = before;
+    for (rlim_t limit = 1; limit <= 3; limit++) {
+        lowered.rlim_cur = limit;
+        CHECK_INT(setrlimit(RLIMIT_NOFILE, &lowered), ==, 0);
+        for (int i = 0; i < PAIRS; i++) {
+            const uint64_t done = receives[i].done;
+            raw_send(peers[i], "x", 1);
+            RUN_UNTIL(loop, receives[i].done == done + 1);
+        }
+        tracked_timer(loop, &timer, 30 * PIER_MILLISECOND, NULL);
+        CHECK_INT(wait_for(&timer), ==, 0);
+        const unsigned events = notified.events;
+        platform_thread_start(&thread, wake_later, &notified);
+        RUN_UNTIL(loop, notified.events > events);
+        platform_thread_join(&thread);
+        const uint64_t turns = stats_of(loop).turns;
+        run_quietly(loop, 100);
+        CHECK_INT(stats_of(loop).turns - turns, <, 100);
+    }
+    CHECK_INT(setrlimit(RLIMIT_NOFILE, &before), ==, 0);
+    tracked_cancel(&notified);
+    CHECK_INT(wait_for(&notified), ==, PIER_ECANCELED);
+    for (int i = 0; i < PAIRS; i++) {
+        close_and_wait(&handles[i]);
+        raw_close(peers[i]);
+    }
+}
+
+/* Above FD_SETSIZE, which is no limit of pier's select. */
+static void numbers_of_four_digits(void)
+{
+    struct pier_loop *loop = test_loop();
+    struct tracked_handle handle = {0};
+    struct tracked poll = {0};
+    struct rlimit before;
+    pier_descriptor ends[2];
+    CHECK_INT(getrlimit(RLIMIT_NOFILE, &before), ==, 0);
+    struct rlimit raised = before;
+    if (raised.rlim_cur < 4000) {
+        raised.rlim_cur = 4000;
+        if (setrlimit(RLIMIT_NOFILE, &raised) != 0) {
+            test_skip("no more descriptors allowed");
+            return;
+        }
+    }
+    raw_pair(ends);
+    const int polled = fcntl((int)ends[0], F_DUPFD_CLOEXEC, 3000);
+    const int adopted = fcntl((int)ends[0], F_DUPFD_CLOEXEC, 3100);
+    CHECK_INT(polled, >=, 3000);
+    tracked_poll(loop, &poll, polled, PIER_READABLE, NULL);
+    run_quietly(loop, 5);
+    CHECK(poll.in_flight);
+    raw_send(ends[1], "x", 1);
+    CHECK_INT(wait_for(&poll), ==, PIER_READABLE);
+    CHECK_OK(tracked_adopt(loop, &handle, adopted));
+    char byte;
+    receive_all(&handle, &byte, 1);
+    check_usable(&handle, ends[1]);
+    close_and_wait(&handle);
+    close(polled);
+    raw_close(ends[0]);
+    raw_close(ends[1]);
+    CHECK_INT(setrlimit(RLIMIT_NOFILE, &before), ==, 0);
+}
+
 const struct test limits_tests[] = {
-    TEST(limits, accept_resumes_on_a_timer),   TEST(limits, accept_resumes_on_close),
-    TEST(limits, single_accepts_wait_as_well), TEST(limits, closed_while_paused),
-    TEST(limits, set_up_calls_say_so),         TEST_END,
+    TEST(limits, accept_resumes_on_a_timer),
+    TEST(limits, accept_resumes_on_close),
+    TEST(limits, single_accepts_wait_as_well),
+    TEST(limits, closed_while_paused),
+    TEST(limits, set_up_calls_say_so),
+    TEST(limits, capabilities_stay),
+    TEST(limits, limit_below_what_is_open),
+    TEST(limits, numbers_of_four_digits),
+    TEST_END,
 };
