@@ -118,14 +118,18 @@ enum {
  * and output (libpq, curl, c-ares). result: the PIER_READABLE... bits seen. Level-triggered on
  * every backend. Several ops may watch one descriptor. Once the op has completed, or pier_cancel()
  * has returned, the owner may close the descriptor. A regular file is ready at once, to be read and
- * written. Errors: PIER_EINVAL no event asked for, PIER_EBADF not open, PIER_EBUSY it belongs to a
- * handle of this loop, PIER_ENOTSUP what can't be waited for (on epoll also devices like /dev/null,
- * which are ready at once elsewhere). */
+ * written; for PIER_PRIORITY alone the few that tell of changes can be waited for (Linux:
+ * /proc/mounts, /proc/pressure/, /sys and cgroup attributes; not on kqueue), and say PIER_PRIORITY,
+ * some PIER_HANGUP with it. PIER_HANGUP is also said while something is in a socket's error queue
+ * (Linux: time stamps, notices of zero-copy sends), until its owner takes it with MSG_ERRQUEUE.
+ * Errors: PIER_EINVAL no event asked for, PIER_EBADF not open, PIER_EBUSY it belongs to a handle of
+ * this loop, PIER_ENOTSUP what can't be waited for (on epoll also devices like /dev/null, which are
+ * ready at once elsewhere). */
 PIER_API void pier_poll(struct pier_loop *loop, struct pier_op *op, pier_descriptor descriptor,
                         unsigned events, pier_op_fn *fn);
 
 /* pier_poll() as a multishot op: called each turn while the descriptor is ready. PIER_ENOTSUP on a
- * regular file. */
+ * regular file, but for PIER_PRIORITY as above. */
 PIER_API void pier_poll_each(struct pier_loop *loop, struct pier_op *op, pier_descriptor descriptor,
                              unsigned events, pier_op_fn *fn);
 

@@ -25,22 +25,35 @@ void pier__poll_resume(struct pier_loop *loop, struct pier_op *op)
 
 #define POLL_EVENTS ((unsigned)(PIER_READABLE | PIER_PRIORITY | PIER_WRITABLE | PIER_HANGUP))
 
-/* Whether a descriptor is one to wait for. If not, finishes the op: a regular file is ready at
- * once, and what isn't open is an error on every backend. */
+/* What a poll of a file comes to: which events are there at once, 0 when it has to be waited for,
+ * or an error. Most files are ready and tell of nothing. Of those that do, what happened before is
+ * asked for here: epoll loses what it finds when it begins to watch (Linux 6.18; tests/conform:
+ * changes.mounts). */
+static int poll_file(const struct pier_op *op, pier_descriptor file)
+{
+    unsigned ready = (unsigned)op->size & (PIER_READABLE | PIER_WRITABLE);
+    bool each = (op->bits_ & PIER__MULTISHOT) != 0;
+    if (ready != 0 || !((unsigned)op->size & PIER_PRIORITY) || !pier__sys_tells_changes(file)) {
+        return each || ready == 0 ? PIER_ENOTSUP : (int)ready;
+    }
+    return !each && pier__sys_has_changed(file) ? PIER_PRIORITY : 0;
+}
+
+/* Whether a descriptor is one to wait for. If not, finishes the op: what isn't open is an error on
+ * every backend. The engine may know the number, from a poll that is over: it may be another file's
+ * by now. */
 static bool can_wait(struct pier_op *op, pier_descriptor descriptor)
 {
     struct pier_loop *loop = op->owner_;
-    int is_file = pier__sys_is_file(descriptor);
-    if (is_file == 0) {
-        return true;
+    int result = pier__sys_is_file(descriptor);
+    op->os_error = result < 0 ? pier__sys_code() : 0;
+    if (result > 0) {
+        result = poll_file(op, descriptor);
     }
-    unsigned ready = (unsigned)op->size & (PIER_READABLE | PIER_WRITABLE);
-    op->os_error = is_file < 0 ? pier__sys_code() : 0;
-    if (is_file > 0) {
-        is_file = (op->bits_ & PIER__MULTISHOT) || ready == 0 ? PIER_ENOTSUP : (int)ready;
+    if (result != 0) {
+        pier__op_finish(loop, op, result);
     }
-    pier__op_finish(loop, op, is_file);
-    return false;
+    return result == 0;
 }
 
 static void begin_poll(struct pier_loop *loop, struct pier_op *op, pier_descriptor descriptor,
@@ -56,9 +69,7 @@ static void begin_poll(struct pier_loop *loop, struct pier_op *op, pier_descript
         pier__op_finish(loop, op, PIER_EINVAL);
     } else if (owner != NULL && owner->kind_ != PIER__KIND_FOREIGN) {
         pier__op_finish(loop, op, PIER_EBUSY);
-    } else if (owner == NULL && !can_wait(op, descriptor)) {
-        /* finished already */
-    } else {
+    } else if (can_wait(op, descriptor)) {
         pier__poll_start(loop, op);
     }
 }

@@ -5,6 +5,7 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <limits.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <sys/epoll.h>
 #include <sys/eventfd.h>
@@ -118,6 +119,28 @@ void pier__sys_eventfd_drain(pier_descriptor descriptor)
     uint64_t count;
     ssize_t taken = read((int)descriptor, &count, sizeof(count));
     (void)taken;
+}
+
+bool pier__sys_tells_changes(pier_descriptor file)
+{
+    char path[40];
+    snprintf(path, sizeof(path), "/proc/self/fd/%d", (int)file);
+    int copy = open(path, O_RDONLY | O_CLOEXEC | O_NONBLOCK);
+    int epoll = copy < 0 ? -1 : epoll_create1(EPOLL_CLOEXEC);
+    struct epoll_event event = {.events = EPOLLPRI};
+    bool tells = epoll >= 0 && epoll_ctl(epoll, EPOLL_CTL_ADD, copy, &event) == 0;
+    if (epoll >= 0) {
+        close(epoll);
+    }
+    if (copy >= 0) {
+        close(copy);
+    }
+    return tells;
+}
+
+bool pier__sys_has_changed(pier_descriptor file)
+{
+    return (pier__sys_poll_now(file, EPOLLPRI) & EPOLLPRI) != 0;
 }
 
 void pier__sys_discard(void *memory, size_t size)

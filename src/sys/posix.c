@@ -150,6 +150,20 @@ int pier__sys_is_file(pier_descriptor descriptor)
     return S_ISREG(status.st_mode) || S_ISDIR(status.st_mode) || S_ISBLK(status.st_mode);
 }
 
+#ifndef __linux__
+bool pier__sys_tells_changes(pier_descriptor file)
+{
+    (void)file;
+    return false;
+}
+
+bool pier__sys_has_changed(pier_descriptor file)
+{
+    (void)file;
+    return false;
+}
+#endif
+
 int64_t pier__sys_read(pier_descriptor descriptor, void *memory, size_t size, bool cautious)
 {
     PIER__FAULT(READ);

@@ -208,6 +208,12 @@ bool pier__sys_can_read(pier_descriptor descriptor);
  * open. */
 int pier__sys_is_file(pier_descriptor descriptor);
 
+/* Whether a file is one of the few that tell of changes, as /proc/mounts does. Asks a copy of it
+ * that is opened anew, since being asked may be what takes the news. */
+bool pier__sys_tells_changes(pier_descriptor file);
+/* Whether it has something to tell this instant, which this takes. */
+bool pier__sys_has_changed(pier_descriptor file);
+
 /* Waits with poll or select. 0 when interrupted or nothing came; the sets of select are arrays of
  * words of bits. */
 struct pollfd;

@@ -108,6 +108,18 @@ int pier__sys_is_file(pier_descriptor descriptor)
     return type == FILE_TYPE_DISK;
 }
 
+bool pier__sys_tells_changes(pier_descriptor file)
+{
+    (void)file;
+    return false;
+}
+
+bool pier__sys_has_changed(pier_descriptor file)
+{
+    (void)file;
+    return false;
+}
+
 static int describe_socket(pier_descriptor socket, int type,
                            struct pier__sys_description *description)
 {

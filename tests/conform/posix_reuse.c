@@ -257,14 +257,70 @@ static void cancelled_polls_of_reused_numbers(void)
     }
 }
 
+enum fate { CLOSED, A_FILE, A_SOCKET };
+
+struct fated {
+    struct tracked first, again, each;
+    pier_descriptor ends[2], fresh[2];
+    enum fate fate;
+};
+
+/* The poll is over, and the number is its owner's: the engine may know it as it was. */
+static void meet_fate(struct tracked *tracked)
+{
+    struct fated *fated = PIER_OWNER(tracked, struct fated, first);
+    const pier_descriptor number = fated->ends[0];
+    raw_close(number);
+    if (fated->fate == A_FILE) {
+        char path[PIER_PATH_MAX];
+        platform_temporary_path(path, sizeof(path));
+        fated->fresh[0] = platform_open(path, PLATFORM_CREATE, 0);
+        platform_remove(path);
+        CHECK_INT(fated->fresh[0], ==, number);
+    } else if (fated->fate == A_SOCKET) {
+        raw_pair(fated->fresh);
+        CHECK_INT(fated->fresh[0], ==, number);
+    }
+    tracked_poll(tracked->loop, &fated->again, number, PIER_READABLE | PIER_WRITABLE, NULL);
+    tracked_poll_each(tracked->loop, &fated->each, number, PIER_READABLE, NULL);
+}
+
+/* What is polled under a number is what has it now. */
+static void polled_again_as_something_else(void)
+{
+    struct pier_loop *loop = test_loop();
+    for (int round = 0; round < 6; round++) {
+        struct fated fated = {.fate = (enum fate)(round % 3), .fresh = {-1, -1}};
+        raw_pair(fated.ends);
+        tracked_poll(loop, &fated.first, fated.ends[0], PIER_WRITABLE, meet_fate);
+        CHECK_INT(wait_for(&fated.first), ==, PIER_WRITABLE);
+        const int64_t again = wait_for(&fated.again);
+        if (fated.fate == CLOSED) {
+            CHECK_INT(again, ==, PIER_EBADF);
+            CHECK_INT(wait_for(&fated.each), ==, PIER_EBADF);
+        } else if (fated.fate == A_FILE) {
+            CHECK_INT(again, ==, PIER_READABLE | PIER_WRITABLE);
+            CHECK_INT(wait_for(&fated.each), ==, PIER_ENOTSUP);
+        } else {
+            CHECK_INT(again, ==, PIER_WRITABLE);
+            tracked_cancel(&fated.each);
+            CHECK_INT(wait_for(&fated.each), ==, PIER_ECANCELED);
+        }
+        CHECK_INT(fated.each.events, ==, 0);
+        CHECK_INT(idle_turns(loop), <, 20);
+        raw_close(fated.ends[1]);
+        for (int i = 0; i < 2; i++) {
+            if (fated.fresh[i] >= 0) {
+                raw_close(fated.fresh[i]);
+            }
+        }
+    }
+}
+
 const struct test reuse_tests[] = {
-    TEST(reuse, by_a_handle_that_does_not_read),
-    TEST(reuse, event_of_the_closed_one_once),
-    TEST(reuse, event_of_the_closed_one_each),
-    TEST(reuse, closed_with_another_open),
-    TEST(reuse, one_of_several_completes),
-    TEST(reuse, writable_then_readable),
-    TEST(reuse, cancelled_poll_of_a_reused_number),
-    TEST(reuse, cancelled_polls_of_reused_numbers),
-    TEST_END,
+    TEST(reuse, by_a_handle_that_does_not_read),    TEST(reuse, event_of_the_closed_one_once),
+    TEST(reuse, event_of_the_closed_one_each),      TEST(reuse, closed_with_another_open),
+    TEST(reuse, one_of_several_completes),          TEST(reuse, writable_then_readable),
+    TEST(reuse, polled_again_as_something_else),    TEST(reuse, cancelled_poll_of_a_reused_number),
+    TEST(reuse, cancelled_polls_of_reused_numbers), TEST_END,
 };

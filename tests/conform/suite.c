@@ -54,6 +54,7 @@ const struct test *const suite_areas[] = {
     misuse_threads_tests,
     promises_tests,
 #ifdef CONFORM_POSIX
+    changes_tests,
     descriptors_tests,
     files_tests,
     limits_tests,

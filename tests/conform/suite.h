@@ -57,6 +57,7 @@ extern const struct test misuse_threads_tests[];
 extern const struct test promises_tests[];
 
 /* posix_*.c */
+extern const struct test changes_tests[];
 extern const struct test descriptors_tests[];
 extern const struct test files_tests[];
 extern const struct test limits_tests[];

@@ -189,6 +189,9 @@ static int set(struct pier_loop *loop, pier_descriptor descriptor, uint64_t key,
     if (packed == PIER__NO_KEY) {
         return PIER_ENOMEM;
     }
+    if ((interest & PIER__PRIORITY) && pier__sys_is_file(descriptor) > 0) {
+        return PIER_EPERM; /* no filter for what files like /proc/mounts tell */
+    }
     bool level = ((interest | old) & PIER__LEVEL) != 0;
     for (size_t i = 0; i < sizeof(filters) / sizeof(*filters); i++) {
         /* A poll for hang-up alone, or for writing, is told of the end of stream by the reading

@@ -20,13 +20,16 @@ static unsigned native_events(const struct pier_op *op)
 /* What a completed request says, without what the op didn't ask for. Linux (seen on 6.18) leaves
  * POLLPRI out of what wakes a request up, and hands on the bits of the wake-up, in which sockets
  * claim urgent data with any data: so POLLRDBAND is there to be woken by, and then the descriptor
- * itself is asked (tests/conform: urgent_data_is_polled). */
+ * itself is asked (tests/conform: poll.urgent_data). */
 static unsigned seen_events(struct pier_loop *loop, const struct pier_op *op, unsigned seen)
 {
     unsigned native = native_events(op);
     if ((native & POLLPRI) && !(seen & (POLLERR | POLLHUP))) {
         loop->counters.system_calls++;
-        return pier__sys_poll_now((pier_descriptor)op->data, native);
+        /* Of a file the request took the news, and knows best. */
+        return pier__sys_is_file((pier_descriptor)op->data) > 0
+                   ? seen & native
+                   : pier__sys_poll_now((pier_descriptor)op->data, native);
     }
     return seen & (native | POLLERR | POLLHUP);
 }
@@ -158,7 +161,9 @@ void pier__uring_polled(struct pier_loop *loop, struct pier_op *op, int result)
         result = 0; /* nothing was seen */
     }
     if (result < 0) {
-        pier__op_finish(loop, op, pier__sys_map(-result));
+        /* EINVAL: there is nothing to wait for, which some files of /proc let others wait for. */
+        int error = pier__sys_map(-result);
+        pier__op_finish(loop, op, error == PIER_EINVAL ? PIER_ENOTSUP : error);
         op->os_error = -result;
         return;
     }
