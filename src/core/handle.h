@@ -44,6 +44,7 @@ enum {
                                       have a large one */
     PIER__PACED = 0x10000000,      /* requests tell soon how far they are: see progress.h */
     PIER__BROKEN = 0x20000000,     /* a silent send ended without all its bytes: none follows it */
+    PIER__NOISY = 0x40000000,      /* readiness: an event tells of its error queue for ever */
     PIER__KIND_OF_HANDLE = PIER__ADOPTED | PIER__CAUTIOUS | PIER__IS_TCP | PIER__SHARED |
                            PIER__FAILED | PIER__UNCONNECTED | PIER__READ_ONLY | PIER__WRITE_ONLY |
                            PIER__RESTRICTED |

@@ -61,6 +61,7 @@ const struct test *const suite_areas[] = {
     memory_tests,
     fork_tests,
     network_tests,
+    noise_tests,
     refused_tests,
     reuse_tests,
     signals_tests,

@@ -64,6 +64,7 @@ extern const struct test limits_tests[];
 extern const struct test memory_tests[];
 extern const struct test fork_tests[];
 extern const struct test network_tests[];
+extern const struct test noise_tests[];
 extern const struct test refused_tests[];
 extern const struct test reuse_tests[];
 extern const struct test signals_tests[];

@@ -112,7 +112,8 @@ static enum pier__poller_mode mode(enum pier_trigger trigger)
 static uint32_t to_epoll(const struct poller *poller, unsigned interest)
 {
     uint32_t events = interest & (PIER__READ | PIER__WRITE | PIER__PRIORITY);
-    bool level = (interest & PIER__LEVEL) || poller->level;
+    bool quiet = (interest & PIER__QUIET) != 0;
+    bool level = (interest & PIER__LEVEL) || (poller->level && !quiet);
     if (interest & PIER__EXCLUSIVE) {
         /* With this nothing goes but reading, writing and edges (epoll_ctl(2)). Not one-shot
          * either: then it's an edge, which stays until its interest is taken back. */
@@ -121,7 +122,7 @@ static uint32_t to_epoll(const struct poller *poller, unsigned interest)
     if (events & EPOLLIN) {
         events |= EPOLLRDHUP;
     }
-    if ((interest & PIER__ONCE) || (!level && poller->one_shot)) {
+    if ((interest & PIER__ONCE) || (!level && !quiet && poller->one_shot)) {
         events |= EPOLLONESHOT;
     } else if (!level) {
         /* A read stops at urgent data, and no edge tells of what is behind it. */

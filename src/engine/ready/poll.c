@@ -3,7 +3,10 @@
  * Level-triggered. Entries are a dense array; a table leads from a descriptor to its entry, the
  * loop's own table from a descriptor to its handle. The first entry is the pipe that wakes the
  * loop. Events are delivered while the array may change: a removed entry's place is taken by the
- * last, whose event, if it's passed over now, poll reports again next time. */
+ * last, whose event, if it's passed over now, poll reports again next time.
+ *
+ * Nobody can wait for data and not for an error. So an entry with PIER__QUIET is left out of the
+ * waits, by the complement of its descriptor, which is negative, and asked at a slow pace. */
 
 #include <poll.h>
 
@@ -20,12 +23,18 @@ struct poller {
     struct pollfd *entries;
     uint32_t *places; /* by descriptor: entry + 1, 0 none */
     size_t count, size, places_size;
+    size_t quiet; /* entries that are left out */
     pier_descriptor pipe[2];
 };
 
 static struct poller *poller_of(const struct pier_loop *loop)
 {
     return pier__ready_of(loop)->poller_data;
+}
+
+static int descriptor_of(const struct pollfd *entry)
+{
+    return entry->fd < 0 ? ~entry->fd : entry->fd;
 }
 
 static int probe(void)
@@ -143,10 +152,11 @@ static void remove_entry(struct poller *poller, pier_descriptor descriptor)
 {
     size_t place = poller->places[descriptor] - 1;
     size_t last = --poller->count;
+    poller->quiet -= poller->entries[place].fd < 0;
     poller->places[descriptor] = 0;
     if (place != last) {
         poller->entries[place] = poller->entries[last];
-        poller->places[poller->entries[place].fd] = (uint32_t)place + 1;
+        poller->places[descriptor_of(&poller->entries[place])] = (uint32_t)place + 1;
     }
 }
 
@@ -165,15 +175,44 @@ static int set(struct pier_loop *loop, pier_descriptor descriptor, uint64_t key,
         return 0;
     }
     if (place == 0) {
-        return add(loop, poller, descriptor, events);
+        int error = add(loop, poller, descriptor, events);
+        if (error < 0) {
+            return error;
+        }
+        place = poller->count;
     }
-    poller->entries[place - 1].events = events;
+    struct pollfd *entry = &poller->entries[place - 1];
+    bool quiet = (interest & PIER__QUIET) != 0;
+    poller->quiet += quiet;
+    poller->quiet -= entry->fd < 0;
+    entry->fd = quiet ? ~(int)descriptor : (int)descriptor;
+    entry->events = events;
     return 0;
+}
+
+/* Asks those that are left out. */
+PIER__COLD static void ask_quiet(struct pier_loop *loop, struct poller *poller)
+{
+    for (size_t i = 1; i < poller->count; i++) {
+        if (poller->entries[i].fd < 0) {
+            int descriptor = descriptor_of(&poller->entries[i]);
+            uint32_t slot = pier__descriptor_slot(loop, descriptor);
+            loop->counters.system_calls++;
+            unsigned events = pier__sys_poll_now(descriptor,
+                                                 (unsigned short)poller->entries[i].events);
+            if (slot != 0) {
+                pier__ready_asked(loop, pier__slot_at(loop, slot - 1), events);
+            }
+        }
+    }
 }
 
 static void wait(struct pier_loop *loop, uint64_t timeout_ns)
 {
     struct poller *poller = poller_of(loop);
+    if (PIER__UNLIKELY(poller->quiet != 0)) {
+        timeout_ns = timeout_ns < PIER__PACE ? timeout_ns : PIER__PACE;
+    }
     loop->counters.system_calls++;
     int left = pier__sys_poll(poller->entries, poller->count, timeout_ns);
     pier__loop_returned(loop);
@@ -202,6 +241,9 @@ static void wait(struct pier_loop *loop, uint64_t timeout_ns)
             continue;
         }
         pier__ready_handle_event(loop, pier__slot_at(loop, slot - 1), events);
+    }
+    if (PIER__UNLIKELY(poller->quiet != 0)) {
+        ask_quiet(loop, poller);
     }
 }
 

@@ -24,6 +24,8 @@ enum {
     PIER__WRITE = 0x004,
     PIER__ERROR = 0x008,
     PIER__HANGUP = 0x010,
+    PIER__QUIET = 0x008,     /* in interest only: told of changes, or at a slow pace, whatever the
+                              * loop's mode: an error that stays would be told of for ever */
     PIER__INVALID = 0x020,   /* in events only: not an open descriptor */
     PIER__EXCLUSIVE = 0x020, /* in interest only: wake one of the waiters of a shared descriptor */
     PIER__LEVEL = 0x040,     /* in interest only: level-triggered whatever the loop's mode */
@@ -32,12 +34,16 @@ enum {
     PIER__PEER_ENDED = 0x2000
 };
 
+/* How often a poller that knows levels only asks for what it can't wait for. */
+#define PIER__PACE (10 * PIER_MILLISECOND)
+
 /* A readiness kernel. Keys are (generation << 32 | slot); wait() calls pier__ready_event() for each
  * event. Its backend struct, made by PIER__READY_ENGINE (ready.h), stands at the end of its file.
  */
 struct pier__poller {
     bool close_removes; /* closing a descriptor that nobody shares takes it out of the interest set
                          */
+    bool hides_errors;  /* tells of an error as of readiness */
     int (*open)(struct pier_loop *loop, const struct pier_loop_options *options);
     void (*close)(struct pier_loop *loop);
     enum pier__poller_mode (*mode)(enum pier_trigger trigger);

@@ -10,6 +10,11 @@
  * elsewhere, since a Unix socket wakes for each message that its peer takes. With level and
  * one-shot pollers interest follows the ops that wait.
  *
+ * Linux tells of an error for as long as something is in a socket's error queue (time stamps,
+ * notices of zero-copy sends), which is for the program to take. Reading and sending find nothing
+ * then: a handle that this happens to is PIER__NOISY and watched with PIER__QUIET, by edges or at a
+ * slow pace, until an event comes without the error (tests/conform: noise).
+ *
  * Callbacks run from here directly. After each the handle is looked up again by its key unless an
  * op of it is surely still in flight: the callback may have detached it. Completed ops that are
  * queued are delivered before the next event, so that ops of one direction complete in order. */
@@ -29,6 +34,9 @@ static unsigned wanted(const struct pier_handle *handle)
     }
     if (handle->bits_ & (PIER__BLOCKED | PIER__CONNECTING)) {
         interest |= PIER__WRITE;
+    }
+    if (PIER__UNLIKELY(handle->bits_ & PIER__NOISY) && interest != 0) {
+        interest |= PIER__QUIET;
     }
     return interest;
 }
@@ -120,6 +128,32 @@ void pier__ready_settle(struct pier_loop *loop, uint64_t key)
 
 /* ---- events */
 
+PIER__COLD void pier__ready_found_nothing(struct pier_loop *loop, struct pier_handle *handle)
+{
+    bool may_err = (handle->bits_ & PIER__HUNG_UP) || pier__ready_of(loop)->poller->hides_errors;
+    if (!may_err || handle->kind_ != PIER__KIND_STREAM ||
+        (handle->bits_ & (PIER__LEVELED | PIER__NOISY)) != PIER__LEVELED) {
+        return;
+    }
+    loop->counters.system_calls++;
+    if (pier__sys_poll_now(handle->descriptor_, 0) == PIER__ERROR) {
+        handle->bits_ |= PIER__NOISY | PIER__HUNG_UP;
+    }
+}
+
+void pier__ready_asked(struct pier_loop *loop, struct pier_handle *handle, unsigned events)
+{
+    if (handle->engine_.ready.interest & PIER__QUIET) {
+        if (events == PIER__ERROR) {
+            return;
+        }
+        events |= events == 0 ? PIER__READ : 0; /* the error is gone: as before from now on */
+    }
+    if (events != 0) {
+        pier__ready_handle_event(loop, handle, events);
+    }
+}
+
 void pier__ready_event_slow(struct pier_loop *loop, struct pier_handle *handle, unsigned events)
 {
     uint64_t key = pier__slot_key(loop, handle->slot_);
@@ -138,8 +172,12 @@ void pier__ready_event_slow(struct pier_loop *loop, struct pier_handle *handle, 
         events |= PIER__READ | ((events & (PIER__ERROR | PIER__HANGUP)) ? PIER__WRITE : 0);
         handle->bits_ |= PIER__HUNG_UP;
     }
-    if (mode == PIER__POLLER_ONE_SHOT && !(handle->bits_ & PIER__SHARED)) {
-        pier__ready_note_interest(handle, 0); /* exclusive interest isn't of one shot: epoll.c */
+    if (mode == PIER__POLLER_ONE_SHOT && !(handle->bits_ & PIER__SHARED) &&
+        !(handle->engine_.ready.interest & PIER__QUIET)) {
+        pier__ready_note_interest(handle, 0); /* these two aren't of one shot: epoll.c */
+    }
+    if (PIER__UNLIKELY(handle->bits_ & PIER__NOISY) && !(events & PIER__ERROR)) {
+        pier__handle_clear(handle, PIER__NOISY);
     }
     if (PIER__UNLIKELY(loop->completed.head != NULL)) {
         pier__loop_deliver(loop);
@@ -158,6 +196,9 @@ void pier__ready_event_slow(struct pier_loop *loop, struct pier_handle *handle, 
     }
     if ((events & PIER__WRITE) && (handle->bits_ & (PIER__BLOCKED | PIER__CONNECTING))) {
         pier__ready_writable(loop, handle);
+        if (handle->bits_ & PIER__BLOCKED) {
+            pier__ready_found_nothing(loop, handle);
+        }
     }
     pier__ready_settle(loop, key);
 }

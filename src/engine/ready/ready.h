@@ -35,6 +35,8 @@ void pier__ready_event(struct pier_loop *loop, uint64_t key, unsigned events);
 void pier__ready_event_slow(struct pier_loop *loop, struct pier_handle *handle, unsigned events);
 /* pier__ready_event() from a poller that has no keys, but knows the handle. */
 void pier__ready_handle_event(struct pier_loop *loop, struct pier_handle *handle, unsigned events);
+/* From a poller that asks at a slow pace, what holds this instant. */
+void pier__ready_asked(struct pier_loop *loop, struct pier_handle *handle, unsigned events);
 /* A send into an empty queue. In fast.c. */
 void pier__ready_send_fast(struct pier_handle *handle, struct pier_op *op);
 
@@ -51,6 +53,9 @@ int pier__ready_want(struct pier_loop *loop, struct pier_handle *handle);
 /* After an event on a level or one-shot poller: interest follows what is still wanted, if the
  * handle is still there. */
 void pier__ready_settle(struct pier_loop *loop, uint64_t key);
+
+/* The poller has told of something, and there was nothing: finds out whether that goes on. */
+void pier__ready_found_nothing(struct pier_loop *loop, struct pier_handle *handle);
 
 /* receive.c */
 /* Runs the receiving op at the head for as long as there is something, up to the turn's share of

@@ -17,9 +17,9 @@ static void out_of_buffers(struct pier_loop *loop, struct pier_handle *handle)
  * no further event. */
 static inline void note_read(struct pier_handle *handle, bool is_short)
 {
-    uint32_t bits = handle->bits_ & (PIER__IS_TCP | PIER__HUNG_UP | PIER__ALWAYS);
-    if (is_short &&
-        (bits == PIER__IS_TCP || ((handle->bits_ & PIER__LEVELED) && !(bits & PIER__ALWAYS)))) {
+    uint32_t bits = handle->bits_ & (PIER__IS_TCP | PIER__HUNG_UP | PIER__ALWAYS | PIER__NOISY);
+    if (is_short && (bits == PIER__IS_TCP ||
+                     ((handle->bits_ & PIER__LEVELED) && !(bits & (PIER__ALWAYS | PIER__NOISY))))) {
         pier__handle_clear(handle, PIER__HAS_DATA);
     }
 }
@@ -40,6 +40,7 @@ PIER__COLD void pier__ready_no_data(struct pier_loop *loop, struct pier_handle *
 {
     if (result == PIER_EAGAIN) {
         pier__handle_clear(handle, PIER__HAS_DATA);
+        pier__ready_found_nothing(loop, handle);
         return;
     }
     if (result == PIER_EINTR) {

@@ -3,9 +3,8 @@
  * Level-triggered. The bit sets are pier's own and as wide as the highest descriptor needs: a
  * struct fd_set has room for FD_SETSIZE (1024) and a set bit beyond it is written past its end.
  * Kernels take any width. select can't tell hang-up from readability; for pier_poll(), which
- * reports it, the descriptor is asked again with poll(). Of one that is watched for hang-up alone
- * select would tell whenever it's readable: it stays out of the sets, and is asked at a slow pace.
- */
+ * reports it, the descriptor is asked again with poll(). What is watched for hang-up alone, or with
+ * PIER__QUIET, stays out of the sets, which would tell too often, and is asked at a slow pace. */
 
 #include <poll.h>
 
@@ -14,7 +13,6 @@
 
 #define WORD_BITS (8 * sizeof(unsigned long))
 #define SIZE_MIN 1024
-#define HANGUP_PACE (10 * PIER_MILLISECOND)
 
 enum { SET_READ, SET_WRITE, SET_PRIORITY, SETS };
 
@@ -24,7 +22,7 @@ struct poller {
     uint64_t *keys;                           /* by descriptor */
     size_t size;                              /* descriptors that fit */
     int highest;                              /* watched descriptor, or more */
-    unsigned hangups;                         /* descriptors watched for hang-up alone */
+    unsigned asked;                           /* descriptors outside of the sets */
     pier_descriptor pipe[2];
 };
 
@@ -84,9 +82,10 @@ static int grow(struct pier_loop *loop, struct poller *poller, size_t needed)
     return 0;
 }
 
-static bool is_for_hangup(unsigned interest)
+static bool is_asked(unsigned interest)
 {
-    return (interest & PIER__LEVEL) && !(interest & (PIER__READ | PIER__WRITE | PIER__PRIORITY));
+    const unsigned bits = PIER__READ | PIER__WRITE | PIER__PRIORITY;
+    return (interest & PIER__QUIET) || ((interest & PIER__LEVEL) && !(interest & bits));
 }
 
 static void set_entry(struct poller *poller, pier_descriptor descriptor, uint64_t key,
@@ -94,12 +93,12 @@ static void set_entry(struct poller *poller, pier_descriptor descriptor, uint64_
 {
     size_t word = (size_t)descriptor / WORD_BITS;
     unsigned long bit = 1UL << ((size_t)descriptor % WORD_BITS);
-    poller->hangups += is_for_hangup(interest);
-    poller->hangups -= is_for_hangup(poller->interests[descriptor]);
+    poller->asked += is_asked(interest);
+    poller->asked -= is_asked(poller->interests[descriptor]);
     poller->keys[descriptor] = key;
     poller->interests[descriptor] = (unsigned char)interest;
     for (size_t i = 0; i < SETS; i++) {
-        if (interest & set_bits[i]) {
+        if ((interest & set_bits[i]) && !(interest & PIER__QUIET)) {
             poller->wanted[i][word] |= bit;
         } else {
             poller->wanted[i][word] &= ~bit;
@@ -228,16 +227,17 @@ PIER__COLD static void find_closed(struct pier_loop *loop, struct poller *poller
     }
 }
 
-/* Asks the descriptors that are watched for hang-up alone. */
-PIER__COLD static void ask_for_hangups(struct pier_loop *loop, struct poller *poller)
+/* Asks the descriptors outside of the sets. */
+PIER__COLD static void ask_others(struct pier_loop *loop, struct poller *poller)
 {
     for (pier_descriptor descriptor = 0; descriptor <= poller->highest; descriptor++) {
-        if (is_for_hangup(poller->interests[descriptor])) {
-            uint64_t key = poller->keys[descriptor];
+        unsigned interest = poller->interests[descriptor];
+        if (is_asked(interest)) {
+            struct pier_handle *handle = pier__slot_handle(loop, poller->keys[descriptor]);
             loop->counters.system_calls++;
-            unsigned events = pier__sys_poll_now(descriptor, 0);
-            if (events != 0) {
-                pier__ready_event(loop, key, events);
+            interest &= PIER__READ | PIER__WRITE | PIER__PRIORITY;
+            if (handle != NULL) {
+                pier__ready_asked(loop, handle, pier__sys_poll_now(descriptor, interest));
             }
         }
     }
@@ -246,8 +246,8 @@ PIER__COLD static void ask_for_hangups(struct pier_loop *loop, struct poller *po
 static void wait(struct pier_loop *loop, uint64_t timeout_ns)
 {
     struct poller *poller = poller_of(loop);
-    if (PIER__UNLIKELY(poller->hangups != 0)) {
-        timeout_ns = timeout_ns < HANGUP_PACE ? timeout_ns : HANGUP_PACE;
+    if (PIER__UNLIKELY(poller->asked != 0)) {
+        timeout_ns = timeout_ns < PIER__PACE ? timeout_ns : PIER__PACE;
     }
     size_t words = (size_t)poller->highest / WORD_BITS + 1;
     for (size_t i = 0; i < SETS; i++) {
@@ -265,8 +265,8 @@ static void wait(struct pier_loop *loop, uint64_t timeout_ns)
         loop->failure = pier__fail(left, "select: %s", pier_error_text(left));
         return;
     }
-    if (PIER__UNLIKELY(poller->hangups != 0)) {
-        ask_for_hangups(loop, poller);
+    if (PIER__UNLIKELY(poller->asked != 0)) {
+        ask_others(loop, poller);
     }
     loop->counters.events += (uint64_t)left;
     for (size_t word = 0; left > 0 && word < words; word++) {
@@ -306,6 +306,7 @@ static int after_fork(struct pier_loop *loop)
 
 static const struct pier__poller select_poller = {
     .close_removes = false,
+    .hides_errors = true,
     .open = open_poller,
     .close = close_poller,
     .mode = mode,
