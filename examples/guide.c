@@ -9,6 +9,7 @@
 #include <pier/pier.h>
 
 #include <inttypes.h>
+#include <netdb.h>
 #include <poll.h>
 #include <pthread.h>
 #include <signal.h>
@@ -254,6 +255,58 @@ static void run_progress(void)
     pier_loop_run(loop, PIER_RUN_UNTIL_IDLE);
     expect(download.stalled, "a reader that doesn't read is noticed");
     expect(download.send.done > 0 && download.send.done < sizeof bytes, "some of it was sent");
+    pier_loop_free(loop);
+}
+
+/* Addresses: of a peer, and from and to the form that the system's own calls have. */
+
+struct door {
+    struct pier_handle listener, client;
+    struct pier_op accept, connect;
+    int guests;
+};
+
+static void on_guest(struct pier_op *op)
+{
+    struct pier_address guest;
+    char text[PIER_ADDRESS_TEXT_MAX];
+    if (op->result == 1 && pier_accept_address(op, &guest) == 0) {
+        pier_address_format(&guest, text, sizeof text);
+        printf("a guest from %s\n", text);
+        PIER_OWNER(op, struct door, accept)->guests++;
+    }
+}
+
+/* The first address of a name that pier can use. */
+static int look_up(const char *host, const char *port, struct pier_address *address)
+{
+    struct addrinfo *list, wish = {.ai_socktype = SOCK_STREAM};
+    int error = PIER_EAFNOSUPPORT;
+    if (getaddrinfo(host, port, &wish, &list) != 0)
+        return PIER_ENOHOST;
+    for (struct addrinfo *item = list; item != NULL && error < 0; item = item->ai_next)
+        error = pier_address_from_sockaddr(address, item->ai_addr, item->ai_addrlen);
+    freeaddrinfo(list);
+    return error;
+}
+
+static void run_addresses(void)
+{
+    struct pier_loop *loop = new_loop();
+    struct door door = {.guests = 0};
+    struct pier_address address;
+    struct sockaddr_storage native;
+    expect(look_up("127.0.0.1", "0", &address) == 0, "an address looked up");
+    expect(pier_listen(loop, &door.listener, &address, NULL) == 0, "a listener");
+    pier_local_address(&door.listener, &address);
+    pier_accept_each(&door.listener, &door.accept, on_guest);
+    pier_open_socket(loop, &door.client, &address);
+    pier_connect(&door.client, &door.connect, &address, on_ended);
+    while (door.guests == 0)
+        pier_loop_run(loop, PIER_RUN_ONCE);
+    int length = pier_address_to_sockaddr(&address, &native, sizeof native);
+    expect(length > 0 && native.ss_family == AF_INET, "an address as the system has it");
+    pier_loop_drain(loop, PIER_SECOND);
     pier_loop_free(loop);
 }
 
@@ -534,6 +587,7 @@ int main(void)
     run_tied_timers();
     run_batches();
     run_progress();
+    run_addresses();
     run_lent_buffers();
     run_notify();
     run_cancel_remote();

@@ -127,6 +127,14 @@ PIER_API int pier_accept_take(struct pier_op *op, struct pier_loop *loop,
  * another thread's loop. Returns 0, or PIER_EINVAL when there is no socket to take. */
 PIER_API int pier_accept_detach(struct pier_op *op, struct pier_handle *handle);
 
+/* The address of the peer of the accepted socket, in the callback of an accept and before the
+ * socket is taken; afterwards ask pier_peer_address(). On the readiness backends and iocp it comes
+ * with the connection from the first call for a listener on, and costs no system call; uring asks
+ * each time, since its multishot accept has no place for addresses. Returns 0, PIER_EINVAL when
+ * there is no socket, or PIER_ENOTCONN when the peer is gone again, which some systems say. A peer
+ * that is a Unix-domain socket without a name has an address of length 0, "unix:". */
+PIER_API int pier_accept_address(struct pier_op *op, struct pier_address *address);
+
 /* Connects a socket opened with pier_open_socket(). result 0, or PIER_ECONNREFUSED, PIER_ETIMEDOUT,
  * PIER_ENETUNREACH... Ops submitted behind it wait for it. After a connect that didn't succeed the
  * handle can only be closed. The address is copied. */

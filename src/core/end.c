@@ -252,6 +252,7 @@ static void close_if_not_taken(struct pier_loop *loop)
     }
     loop->core.accepted_op = NULL;
     loop->core.accepted = -1;
+    loop->core.accepted_peer = NULL;
 }
 
 void pier__op_deliver(struct pier_loop *loop, struct pier_op *op)
@@ -278,20 +279,25 @@ void pier__op_deliver(struct pier_loop *loop, struct pier_op *op)
     }
 }
 
-void pier__op_accepted(struct pier_loop *loop, struct pier_op *op, pier_descriptor socket)
+void pier__op_accepted(struct pier_loop *loop, struct pier_op *op, pier_descriptor socket,
+                       const struct pier_address *peer)
 {
     loop->counters.accepts++;
     loop->core.accepted_op = op;
     loop->core.accepted = socket;
+    loop->core.accepted_peer = peer;
     pier__op_event(loop, op, 1, 0);
     close_if_not_taken(loop);
 }
 
-void pier__op_finish_accepted(struct pier_loop *loop, struct pier_op *op, pier_descriptor socket)
+void pier__op_finish_accepted(struct pier_loop *loop, struct pier_op *op, pier_descriptor socket,
+                              const struct pier_address *peer)
 {
     loop->counters.accepts++;
     op->use_.socket = socket;
+    loop->core.accepted_peer = peer; /* lost if it has to wait: then the system is asked */
     pier__op_finish_now(loop, op, 1);
+    loop->core.accepted_peer = NULL;
 }
 
 bool pier__op_received_lent(struct pier_loop *loop, struct pier_handle *handle, struct pier_op *op,

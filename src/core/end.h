@@ -299,10 +299,13 @@ static inline bool pier__lend_over(struct pier_loop *loop, struct pier_buffer *b
  * or as the end of another. True when the buffer is the engine's again. */
 bool pier__op_received_lent(struct pier_loop *loop, struct pier_handle *handle, struct pier_op *op,
                             struct pier_buffer *buffer, size_t bytes);
-/* Delivers an accepted socket with PIER_MORE and closes it if it isn't taken. */
-void pier__op_accepted(struct pier_loop *loop, struct pier_op *op, pier_descriptor socket);
+/* Delivers an accepted socket with PIER_MORE and closes it if it isn't taken. `peer` is the address
+ * that came with it, or NULL. */
+void pier__op_accepted(struct pier_loop *loop, struct pier_op *op, pier_descriptor socket,
+                       const struct pier_address *peer);
 /* Finishes an op with an accepted socket. */
-void pier__op_finish_accepted(struct pier_loop *loop, struct pier_op *op, pier_descriptor socket);
+void pier__op_finish_accepted(struct pier_loop *loop, struct pier_op *op, pier_descriptor socket,
+                              const struct pier_address *peer);
 
 /* ---- cancel, in cancel.c */
 

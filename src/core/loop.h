@@ -126,6 +126,7 @@ struct pier__core {
     /* In an accept callback: the socket, until it is taken. */
     struct pier_op *accepted_op;
     pier_descriptor accepted;
+    const struct pier_address *accepted_peer; /* its address, if it came with it */
 
     struct pier__block *addresses_free;
     struct pier__block *graceful_free; /* what graceful closes have used */

@@ -90,18 +90,19 @@ int pier__sys_listen(pier_descriptor socket, int backlog)
     return listen((int)socket, backlog) < 0 ? pier__sys_errno() : 0;
 }
 
-pier_descriptor pier__sys_accept(pier_descriptor listener, bool nonblocking)
+static pier_descriptor accept_native(pier_descriptor listener, bool nonblocking,
+                                     struct sockaddr *peer, socklen_t *size)
 {
     PIER__FAULT(ACCEPT);
     for (;;) {
 #ifdef SOCK_CLOEXEC
-        int descriptor = accept4((int)listener, NULL, NULL,
+        int descriptor = accept4((int)listener, peer, size,
                                  SOCK_CLOEXEC | (nonblocking ? SOCK_NONBLOCK : 0));
         if (descriptor >= 0) {
             return without_sigpipe(descriptor);
         }
 #else
-        int descriptor = accept((int)listener, NULL, NULL);
+        int descriptor = accept((int)listener, peer, size);
         if (descriptor >= 0) {
             return prepare((int)without_sigpipe(descriptor), nonblocking);
         }
@@ -110,6 +111,24 @@ pier_descriptor pier__sys_accept(pier_descriptor listener, bool nonblocking)
             return pier__sys_errno();
         }
     }
+}
+
+pier_descriptor pier__sys_accept(pier_descriptor listener, bool nonblocking)
+{
+    return accept_native(listener, nonblocking, NULL, NULL);
+}
+
+pier_descriptor pier__sys_accept_from(pier_descriptor listener, bool nonblocking,
+                                      struct pier_address *peer)
+{
+    union pier__native_address native;
+    socklen_t size = sizeof(native);
+    native.any.sa_family = AF_UNSPEC;
+    pier_descriptor descriptor = accept_native(listener, nonblocking, &native.any, &size);
+    if (descriptor >= 0) {
+        pier__address_from_native(peer, &native, size);
+    }
+    return descriptor;
 }
 
 int pier__sys_connect(pier_descriptor socket, const struct pier_address *address)

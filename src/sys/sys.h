@@ -124,6 +124,10 @@ pier_descriptor pier__sys_socket(uint8_t family, bool nonblocking);
 int pier__sys_bind(pier_descriptor socket, const struct pier_address *address);
 int pier__sys_listen(pier_descriptor socket, int backlog);
 pier_descriptor pier__sys_accept(pier_descriptor listener, bool nonblocking);
+/* The same with the peer's address, of family PIER_ADDRESS_NONE when the system didn't say it. Not
+ * on Windows. */
+pier_descriptor pier__sys_accept_from(pier_descriptor listener, bool nonblocking,
+                                      struct pier_address *peer);
 /* 0 connected, PIER_EAGAIN: try again later (a Unix listener's backlog is full), PIER__IN_PROGRESS:
  * wait until writable. */
 int pier__sys_connect(pier_descriptor socket, const struct pier_address *address);

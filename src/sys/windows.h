@@ -108,6 +108,8 @@ int64_t pier__sys_start_accept(pier_descriptor listener, pier_descriptor socket,
  * doesn't promise to pass on. */
 int pier__sys_finish_accept(pier_descriptor listener, pier_descriptor socket, bool no_delay);
 bool pier__sys_has_no_delay(pier_descriptor socket);
+/* The peer's address, which is in `storage` then; of family PIER_ADDRESS_NONE when it isn't. */
+void pier__sys_accepted_address(void *storage, struct pier_address *peer);
 /* Asks for the end of a request; its packet comes all the same. NULL: of all of the descriptor's.
  */
 void pier__sys_cancel(pier_descriptor descriptor, OVERLAPPED *request);

@@ -252,6 +252,18 @@ int pier__sys_finish_accept(pier_descriptor listener, pier_descriptor socket, bo
     return no_delay ? pier__sys_set_no_delay(socket, true) : 0;
 }
 
+void pier__sys_accepted_address(void *storage, struct pier_address *peer)
+{
+    struct sockaddr *local = NULL, *remote = NULL;
+    int local_size = 0, remote_size = 0, family;
+    peer->family = PIER_ADDRESS_NONE;
+    GetAcceptExSockaddrs(storage, 0, PIER__ACCEPT_ADDRESS, PIER__ACCEPT_ADDRESS, &local,
+                         &local_size, &remote, &remote_size);
+    if (remote != NULL && remote_size > 0) {
+        pier__sys_address_from(peer, remote, (size_t)remote_size, &family);
+    }
+}
+
 bool pier__sys_has_no_delay(pier_descriptor socket)
 {
     DWORD on = 0;

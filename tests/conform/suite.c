@@ -13,6 +13,7 @@ const struct test *const suite_areas[] = {
     streams_tests,
     ends_tests,
     accept_tests,
+    accept_address_tests,
     connect_tests,
     multishot_tests,
     buffers_tests,

@@ -15,6 +15,7 @@ extern const struct test order_tests[];
 extern const struct test streams_tests[];
 extern const struct test ends_tests[];
 extern const struct test accept_tests[];
+extern const struct test accept_address_tests[];
 extern const struct test connect_tests[];
 extern const struct test multishot_tests[];
 extern const struct test buffers_tests[];

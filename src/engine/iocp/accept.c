@@ -174,16 +174,22 @@ static void deliver_one(struct pier_loop *loop, struct pier_handle *handle, stru
     pier_descriptor socket = accept->socket;
     accept->socket = -1;
     int error = 0;
+    struct pier_address peer;
+    peer.family = PIER_ADDRESS_NONE;
     if (!is_pipe(handle)) {
         loop->counters.system_calls += listener->no_delay ? 2 : 1;
         error = pier__sys_finish_accept(handle->descriptor_, socket, listener->no_delay);
+        if (handle->wants_peer_) {
+            pier__sys_accepted_address(accept->storage, &peer);
+        }
     }
+    const struct pier_address *known = peer.family != PIER_ADDRESS_NONE ? &peer : NULL;
     if (error < 0) {
         pier__sys_close(socket); /* the connection is gone already */
     } else if (op->bits_ & PIER__MULTISHOT) {
-        pier__op_accepted(loop, op, socket);
+        pier__op_accepted(loop, op, socket, known);
     } else {
-        pier__op_finish_accepted(loop, op, socket);
+        pier__op_finish_accepted(loop, op, socket, known);
     }
 }
 

@@ -113,18 +113,28 @@ static inline void receive_memory(struct pier_loop *loop, struct pier_handle *ha
     pier__op_finish_now(loop, op, result);
 }
 
+/* With the peer's address where the program has asked for the one before. */
+static pier_descriptor accept_socket(const struct pier_handle *handle, struct pier_address *peer)
+{
+    if ((handle->bits_ & PIER__CAUTIOUS) && !pier__sys_can_read(handle->descriptor_)) {
+        return PIER_EAGAIN;
+    }
+    return handle->wants_peer_ ? pier__sys_accept_from(handle->descriptor_, true, peer)
+                               : pier__sys_accept(handle->descriptor_, true);
+}
+
 static void accept_one(struct pier_loop *loop, struct pier_handle *handle, struct pier_op *op)
 {
+    struct pier_address peer;
+    peer.family = PIER_ADDRESS_NONE;
     loop->counters.system_calls++;
-    pier_descriptor socket = (handle->bits_ & PIER__CAUTIOUS) &&
-                                     !pier__sys_can_read(handle->descriptor_)
-                                 ? PIER_EAGAIN
-                                 : pier__sys_accept(handle->descriptor_, true);
+    pier_descriptor socket = accept_socket(handle, &peer);
+    const struct pier_address *known = peer.family != PIER_ADDRESS_NONE ? &peer : NULL;
     if (PIER__LIKELY(socket >= 0)) {
         if (op->bits_ & PIER__MULTISHOT) {
-            pier__op_accepted(loop, op, socket);
+            pier__op_accepted(loop, op, socket, known);
         } else {
-            pier__op_finish_accepted(loop, op, socket);
+            pier__op_finish_accepted(loop, op, socket, known);
         }
     } else if (socket == PIER_EAGAIN) {
         pier__handle_clear(handle, PIER__HAS_DATA);

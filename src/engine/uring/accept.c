@@ -3,7 +3,8 @@
  * Multishot where the kernel has it. The kernel may have accepted several connections before it
  * hears that the op is paused: these are held in a ring of the listener's, of which
  * engine_.uring.held is the last; delivered at resume or before the op's end, and closed with the
- * listener. */
+ * listener. A multishot request has one place for the addresses of all that it accepts, so that
+ * none is asked for (netty, pull request 14807): pier_accept_address() makes a call of its own. */
 
 #include "engine/uring/uring.h"
 
@@ -93,7 +94,7 @@ void pier__uring_serve_accept(struct pier_loop *loop, struct pier_handle *handle
             pier__uring_postpone(loop, handle);
             return;
         }
-        pier__op_accepted(loop, op, unhold_accepted(loop, handle));
+        pier__op_accepted(loop, op, unhold_accepted(loop, handle), NULL);
         if (op->state_ != PIER__ACTIVE) {
             return;
         }
@@ -141,12 +142,12 @@ void pier__uring_accepted(struct pier_loop *loop, struct pier_handle *handle, st
         if (pier__uring_silenced(handle, op)) {
             pier__sys_close(result); /* nothing comes after pier_close() */
         } else if (!(op->bits_ & PIER__MULTISHOT)) {
-            pier__op_finish_accepted(loop, op, result);
+            pier__op_finish_accepted(loop, op, result, NULL);
             return;
         } else if ((op->bits_ & PIER__PAUSED) || handle->engine_.uring.held != NULL) {
             hold_accepted(loop, handle, op, result);
         } else {
-            pier__op_accepted(loop, op, result);
+            pier__op_accepted(loop, op, result, NULL);
         }
     }
     if (!more && op->state_ == PIER__ACTIVE) {
