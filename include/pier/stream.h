@@ -68,10 +68,11 @@ PIER_API int pier_bind(struct pier_handle *handle, const struct pier_address *ad
  * character device or regular file; on Linux also an inotify, timer, signal or event descriptor,
  * from which a receive gets what read(2) gives: pier_receive_each() delivers it as it comes. From
  * success on pier closes it with the handle; after an error it is still the caller's. Its
- * O_NONBLOCK flag is left as it is, since others may share it. What an adopted listener accepts has
- * TCP_NODELAY if the listener has it (Linux). Returns 0, PIER_EBADF, PIER_ENOTSUP (a kind pier
- * can't run), PIER_EINVAL (a datagram socket) or PIER_ENOMEM. A number that already is an open
- * handle of this loop is misuse. */
+ * O_NONBLOCK flag is left as it is, since others may share it. What an adopted TCP listener accepts
+ * has TCP_NODELAY set, as what pier's own accept; if the listener itself hasn't, that takes a call
+ * for each. pier_set_no_delay() of the listener, on or off, decides otherwise. Returns 0,
+ * PIER_EBADF, PIER_ENOTSUP (a kind pier can't run), PIER_EINVAL (a datagram socket) or PIER_ENOMEM.
+ * A number that already is an open handle of this loop is misuse. */
 PIER_API int pier_adopt(struct pier_loop *loop, struct pier_handle *handle,
                         pier_descriptor descriptor);
 

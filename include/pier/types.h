@@ -169,9 +169,9 @@ struct pier_handle {
     uint32_t bits_;
     uint16_t lent_; /* buffers of the pool that this handle holds */
     uint8_t kind_, family_;
-    uint16_t moved_;  /* counts how often its sends came on, for PIER_PROGRESS */
-    uint8_t broken_;  /* the error, as a positive number, that ended a silent send */
-    bool wants_peer_; /* a listener, of whose connections the addresses are asked */
+    uint16_t moved_;   /* counts how often its sends came on, for PIER_PROGRESS */
+    uint8_t broken_;   /* the error, as a positive number, that ended a silent send */
+    uint8_t listener_; /* of a listener: how it accepts */
 };
 
 #ifdef __cplusplus

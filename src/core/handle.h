@@ -51,6 +51,12 @@ enum {
                            PIER__BROKEN /* what stays true of it from one loop to the next */
 };
 
+/* handle->listener_, of listeners. */
+enum {
+    PIER__DELAYS = 1,     /* what is taken from it is to get TCP_NODELAY */
+    PIER__WANTS_PEER = 2, /* the addresses of its connections are asked */
+};
+
 /* handle->kind_ has the enum pier__sys_kind values, and one more: */
 enum { PIER__KIND_FOREIGN = 100 /* readiness: what stands for a descriptor of pier_poll() */ };
 

@@ -10,6 +10,8 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <limits.h>
+#include <netinet/in.h>
+#include <netinet/tcp.h>
 #include <pthread.h>
 #include <sched.h>
 #include <signal.h>
@@ -318,6 +320,13 @@ static int describe_socket(int descriptor, struct pier__sys_description *descrip
                                                               : PIER_ADDRESS_NONE;
     }
     description->kind = listening ? PIER__KIND_LISTENER : PIER__KIND_STREAM;
+    int no_delay = 0;
+    size = sizeof(no_delay);
+    description->delays = listening &&
+                          (description->family == PIER_ADDRESS_IPV4 ||
+                           description->family == PIER_ADDRESS_IPV6) &&
+                          getsockopt(descriptor, IPPROTO_TCP, TCP_NODELAY, &no_delay, &size) == 0 &&
+                          no_delay == 0;
     return 0;
 }
 

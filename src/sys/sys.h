@@ -99,6 +99,7 @@ struct pier__sys_description {
     enum pier__sys_kind kind;
     uint8_t family; /* of a socket: PIER_ADDRESS_* */
     bool nonblocking, read_only, write_only;
+    bool delays; /* a listener of TCP, what comes from which hasn't TCP_NODELAY */
 };
 
 /* The native code of the last failed call of this thread. */

@@ -140,6 +140,8 @@ static int describe_socket(pier_descriptor socket, int type,
                                                                  : PIER_ADDRESS_NONE;
     }
     description->kind = listens != 0 ? PIER__KIND_LISTENER : PIER__KIND_STREAM;
+    description->delays = listens != 0 && description->family != PIER_ADDRESS_UNIX &&
+                          !pier__sys_has_no_delay(socket);
     return 0;
 }
 

@@ -335,6 +335,38 @@ static void flags_of_what_pier_opens(void)
     }
 }
 
+/* A listener that somebody else has made, without TCP_NODELAY; what it accepts is as if pier had
+ * made it. The listener itself stays as it is, since others may share it. */
+static void no_delay_of_what_a_listener_accepts(void)
+{
+    struct pier_loop *loop = test_loop();
+    for (int how = 0; how < 4; how++) {
+        struct tracked_handle listener = {0}, server = {0};
+        struct tracked accept = {.context = &server};
+        struct pier_address address = address_of("127.0.0.1:0");
+        const pier_descriptor made = raw_listen(&address, 4);
+        CHECK(!raw_has_option(made, RAW_NO_DELAY));
+        CHECK_OK(tracked_adopt(loop, &listener, made));
+        if (how == 1) {
+            CHECK_OK(pier_set_no_delay(&listener.handle, false));
+        } else if (how == 2) {
+            CHECK_OK(pier_set_no_delay(&listener.handle, true));
+        } else if (how == 3) {
+            CHECK_OK(pier_detach(&listener.handle));
+            CHECK_OK(pier_attach(&listener.handle, loop));
+        }
+        tracked_accept(&listener, &accept, take_into_context);
+        const pier_descriptor peer = raw_connect(&address);
+        CHECK_INT(wait_for(&accept), ==, 1);
+        CHECK_INT(has(&server, RAW_NO_DELAY), ==, how != 1);
+        CHECK_INT(has(&listener, RAW_NO_DELAY), ==, how == 2);
+        check_usable(&server, peer);
+        close_and_wait(&server);
+        close_and_wait(&listener);
+        raw_close(peer);
+    }
+}
+
 const struct test adopted_tests[] = {
     TEST(adopted, regular_file),
     TEST(adopted, regular_file_with_receive_each),
@@ -348,5 +380,6 @@ const struct test adopted_tests[] = {
     TEST(adopted, what_cannot_be_adopted),
     TEST(adopted, same_object_under_two_numbers),
     TEST(adopted, flags_of_what_pier_opens),
+    TEST(adopted, no_delay_of_what_a_listener_accepts),
     TEST_END,
 };

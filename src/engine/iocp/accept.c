@@ -179,7 +179,7 @@ static void deliver_one(struct pier_loop *loop, struct pier_handle *handle, stru
     if (!is_pipe(handle)) {
         loop->counters.system_calls += listener->no_delay ? 2 : 1;
         error = pier__sys_finish_accept(handle->descriptor_, socket, listener->no_delay);
-        if (handle->wants_peer_) {
+        if (handle->listener_ & PIER__WANTS_PEER) {
             pier__sys_accepted_address(accept->storage, &peer);
         }
     }

@@ -119,8 +119,9 @@ static pier_descriptor accept_socket(const struct pier_handle *handle, struct pi
     if ((handle->bits_ & PIER__CAUTIOUS) && !pier__sys_can_read(handle->descriptor_)) {
         return PIER_EAGAIN;
     }
-    return handle->wants_peer_ ? pier__sys_accept_from(handle->descriptor_, true, peer)
-                               : pier__sys_accept(handle->descriptor_, true);
+    return handle->listener_ & PIER__WANTS_PEER
+               ? pier__sys_accept_from(handle->descriptor_, true, peer)
+               : pier__sys_accept(handle->descriptor_, true);
 }
 
 static void accept_one(struct pier_loop *loop, struct pier_handle *handle, struct pier_op *op)

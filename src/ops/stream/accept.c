@@ -45,6 +45,10 @@ static pier_descriptor take_accepted(struct pier_op *op, uint8_t *family, unsign
     *kind = listener->kind_ == PIER__KIND_PIPE_LISTENER ? PIER__KIND_PIPE_STREAM
                                                         : PIER__KIND_STREAM;
     loop->core.accepted = -1;
+    if (listener->listener_ & PIER__DELAYS) {
+        loop->counters.system_calls++;
+        pier__sys_set_no_delay(socket, true); /* if it fails, the connection is gone again */
+    }
     return socket;
 }
 
@@ -55,7 +59,7 @@ int pier_accept_address(struct pier_op *op, struct pier_address *address)
         return PIER_EINVAL;
     }
     struct pier_loop *loop = listener->loop_;
-    listener->wants_peer_ = true; /* the next ones come with it, where the engine can */
+    listener->listener_ |= PIER__WANTS_PEER; /* the next ones come with it, where the engine can */
     if (loop->core.accepted_peer != NULL) {
         *address = *loop->core.accepted_peer;
         return 0;

@@ -27,6 +27,9 @@ int pier_set_no_delay(struct pier_handle *handle, bool on)
     require_use(handle, "pier_set_no_delay");
     int error = without_options(handle);
     error = error < 0 ? error : pier__sys_set_no_delay(handle->descriptor_, on);
+    if (error == 0) {
+        handle->listener_ &= (uint8_t)~PIER__DELAYS; /* a listener hands its own on */
+    }
     return explain(error, handle, "set the no-delay option");
 }
 

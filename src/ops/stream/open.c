@@ -250,7 +250,11 @@ int pier_adopt(struct pier_loop *loop, struct pier_handle *handle, pier_descript
         bits |= PIER__CAUTIOUS;
     }
     bits |= description.read_only ? PIER__READ_ONLY : description.write_only ? PIER__WRITE_ONLY : 0;
-    return pier__handle_open(loop, handle, descriptor, description.kind, description.family, bits);
+    error = pier__handle_open(loop, handle, descriptor, description.kind, description.family, bits);
+    if (error == 0 && description.delays) {
+        handle->listener_ = PIER__DELAYS;
+    }
+    return error;
 }
 
 static int open_two(struct pier_loop *loop, const pier_descriptor pair[2],
