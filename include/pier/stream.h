@@ -58,10 +58,12 @@ PIER_API int pier_listen(struct pier_loop *loop, struct pier_handle *handle,
 PIER_API int pier_open_socket(struct pier_loop *loop, struct pier_handle *handle,
                               const struct pier_address *address);
 
-/* Binds an unconnected socket to a local address, before pier_connect(). Returns 0,
- * PIER_EADDRINUSE, PIER_EADDRNOTAVAIL, PIER_EACCES, PIER_EAFNOSUPPORT (an address of another family
- * than the socket's), PIER_EINVAL (one that wasn't filled; a socket that is bound already), or
- * PIER_ENOTSUP where a named pipe stands for the socket (Windows). */
+/* Binds an unconnected socket to a local address, before pier_connect(). With port 0 the system
+ * chooses the port: on Linux when the socket connects, so that one port can lead to many
+ * destinations at once, and pier_local_address() says 0 until then (IP_BIND_ADDRESS_NO_PORT);
+ * elsewhere now. Returns 0, PIER_EADDRINUSE, PIER_EADDRNOTAVAIL, PIER_EACCES, PIER_EAFNOSUPPORT (an
+ * address of another family than the socket's), PIER_EINVAL (one that wasn't filled; a socket that
+ * is bound already), or PIER_ENOTSUP where a named pipe stands for the socket (Windows). */
 PIER_API int pier_bind(struct pier_handle *handle, const struct pier_address *address);
 
 /* Takes over an open descriptor: a stream socket (also a listening one), pipe, FIFO, terminal,

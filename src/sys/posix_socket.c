@@ -312,6 +312,16 @@ int pier__sys_set_linger(pier_descriptor socket, int seconds)
                : 0;
 }
 
+void pier__sys_choose_port_late(pier_descriptor socket)
+{
+#ifdef __linux__
+    enum { BIND_ADDRESS_NO_PORT = 24 }; /* IP_BIND_ADDRESS_NO_PORT, also of IPv6; Linux 4.2 */
+    set_option(socket, IPPROTO_IP, BIND_ADDRESS_NO_PORT, 1); /* else bind() chooses it */
+#else
+    (void)socket;
+#endif
+}
+
 int pier__sys_set_reuse_address(pier_descriptor socket)
 {
     return set_option(socket, SOL_SOCKET, SO_REUSEADDR, 1);

@@ -151,6 +151,9 @@ int pier__sys_set_keep_alive(pier_descriptor socket, unsigned idle_s, unsigned i
                              unsigned count);
 int pier__sys_set_buffer_sizes(pier_descriptor socket, size_t receive, size_t send);
 int pier__sys_set_linger(pier_descriptor socket, int seconds);
+/* Has a socket that is about to be bound to port 0 get its port when it connects, where the system
+ * can: ports that are taken for one destination are free for others then. */
+void pier__sys_choose_port_late(pier_descriptor socket);
 int pier__sys_set_reuse_address(pier_descriptor socket);
 int pier__sys_set_reuse_port(pier_descriptor socket);
 int pier__sys_set_dual_stack(pier_descriptor socket, bool on);

@@ -335,6 +335,12 @@ int pier__sys_set_linger(pier_descriptor socket, int seconds)
         setsockopt((SOCKET)socket, SOL_SOCKET, SO_LINGER, (const char *)&linger, sizeof(linger)));
 }
 
+void pier__sys_choose_port_late(pier_descriptor socket)
+{
+    const int reuse_unicast_port = 0x3007; /* SO_REUSE_UNICASTPORT, Windows 10; Wine has none */
+    set_socket_option(socket, SOL_SOCKET, reuse_unicast_port, 1);
+}
+
 /* What SO_REUSEADDR is for elsewhere, binding again while old connections linger, Windows always
  * allows. Its option of that name lets others steal the port; this one forbids it. */
 int pier__sys_set_reuse_address(pier_descriptor socket)

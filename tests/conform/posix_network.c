@@ -93,7 +93,8 @@ static void connect_to_nowhere(void)
     waitpid(router, NULL, 0);
 }
 
-static void unreachable_host(void)
+/* Runs a host in a process of its own. */
+static void be_host(void (*body)(void))
 {
     int status = 0;
     fflush(NULL);
@@ -101,7 +102,7 @@ static void unreachable_host(void)
     CHECK_INT(child, >=, 0);
     if (child == 0) {
         alarm(60);
-        connect_to_nowhere();
+        body();
         _exit(0);
     }
     CHECK_INT(waitpid(child, &status, 0), ==, child);
@@ -112,9 +113,75 @@ static void unreachable_host(void)
     }
 }
 
+static void unreachable_host(void)
+{
+    be_host(connect_to_nowhere);
+}
+
+enum { PORTS = 16, PEERS = 2 };
+
+/* A host with few local ports, from which connections go to several others: each of them can be
+ * reached from every port. */
+static void connect_from_few_ports(const char *text)
+{
+    struct pier_loop *loop = test_loop();
+    static struct tracked_handle listeners[PEERS], clients[PEERS][PORTS];
+    for (int peer = 0; peer < PEERS; peer++) {
+        struct pier_address address = address_of(text);
+        address.port = (uint16_t)(50000 + peer);
+        listeners[peer] = (struct tracked_handle){.loop = loop};
+        CHECK_OK(pier_listen(loop, &listeners[peer].handle, &address, NULL));
+        for (int i = 0; i < PORTS; i++) {
+            struct tracked_handle *client = &clients[peer][i];
+            struct tracked connect = {0};
+            struct pier_address from = address_of(text), bound;
+            *client = (struct tracked_handle){0};
+            tracked_open_socket(loop, client, &address);
+            CHECK_OK(pier_bind(&client->handle, &from));
+            CHECK_OK(pier_local_address(&client->handle, &bound));
+            CHECK_INT(bound.port, ==, 0);
+            tracked_connect(client, &connect, &address, NULL);
+            CHECK_INT(wait_for(&connect), ==, 0);
+            CHECK_OK(pier_local_address(&client->handle, &bound));
+            CHECK_INT(bound.port, >=, 40000);
+            CHECK_INT(bound.port, <, 40000 + PORTS);
+        }
+    }
+    for (int peer = 0; peer < PEERS; peer++) {
+        for (int i = 0; i < PORTS; i++) {
+            close_and_wait(&clients[peer][i]);
+        }
+        close_and_wait(&listeners[peer]);
+    }
+    test_loop_free(loop);
+}
+
+static void use_few_ports(void)
+{
+    if (unshare(CLONE_NEWNET) != 0) {
+        _exit(CHILD_SKIPS);
+    }
+    configure("ip link set lo up;"
+              "echo 40000 40015 >/proc/sys/net/ipv4/ip_local_port_range");
+    connect_from_few_ports("127.0.0.1:0");
+    if (raw_has_family(PIER_ADDRESS_IPV6)) {
+        connect_from_few_ports("[::1]:0");
+    }
+}
+
+static void ports_of_bound_sockets(void)
+{
+    be_host(use_few_ports);
+}
+
 #else
 
 static void unreachable_host(void)
+{
+    test_skip("the namespaces are Linux's");
+}
+
+static void ports_of_bound_sockets(void)
 {
     test_skip("the namespaces are Linux's");
 }
@@ -123,5 +190,6 @@ static void unreachable_host(void)
 
 const struct test network_tests[] = {
     TEST(network, unreachable_host),
+    TEST(network, ports_of_bound_sockets),
     TEST_END,
 };

@@ -213,6 +213,10 @@ int pier_bind(struct pier_handle *handle, const struct pier_address *address)
     } else if (address->family != handle->family_) {
         error = PIER_EAFNOSUPPORT; /* the system would say that, or EINVAL */
     } else {
+        if (address->family != PIER_ADDRESS_UNIX && address->port == 0 &&
+            (handle->bits_ & PIER__UNCONNECTED)) {
+            pier__sys_choose_port_late(handle->descriptor_);
+        }
         error = pier__sys_bind(handle->descriptor_, address);
     }
     return error < 0 ? fail_opening(error, "bind to", address) : error;
