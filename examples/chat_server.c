@@ -98,8 +98,11 @@ static void on_received(struct pier_op *op)
 
 static void on_accepted(struct pier_op *op)
 {
-    static const struct pier_writer_options writer_options = {
-        .high = 64 << 10, .on_high = on_high, .on_low = on_low, .on_error = on_error};
+    static const struct pier_writer_options writer_options = {.high = 64 << 10,
+                                                              .stall_ns = 60 * PIER_SECOND,
+                                                              .on_high = on_high,
+                                                              .on_low = on_low,
+                                                              .on_error = on_error};
     static unsigned number;
     struct client *client = op->result < 0 ? NULL : calloc(1, sizeof *client);
     if (client == NULL)

@@ -32,6 +32,7 @@ static const struct {
     SIZE_OF(pier_loop_options),
     SIZE_OF(pier_op),
     SIZE_OF(pier_timer_link),
+    SIZE_OF(pier_turn_link),
     SIZE_OF(pier_vector),
     SIZE_OF(pier_writer),
     SIZE_OF(pier_writer_options),

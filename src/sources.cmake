@@ -30,6 +30,7 @@ set(common_sources
   src/core/pool.c
   src/core/progress.c
   src/core/remote.c
+  src/core/rings.c
   src/core/token.c
   src/core/turn.c
   src/ops/address.c
@@ -43,6 +44,7 @@ set(common_sources
   src/ops/stream/transfer.c
   src/ops/timer.c
   src/ops/writer.c
+  src/ops/writer_ring.c
   src/exported.c
   src/kinds.c
   src/registry.c)

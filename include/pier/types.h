@@ -77,6 +77,13 @@ struct pier_timer_link {
     uint64_t deadline_ns;
 };
 
+/* A place in the list of what a turn does at its end. Private to pier. */
+struct pier_turn_link {
+    struct pier_turn_link *next;
+    struct pier_turn_link **back;
+    void (*fn)(struct pier_turn_link *link);
+};
+
 /* One operation. The caller's memory, usually a member of the caller's own struct; all zero before
  * first use. The fields whose name ends in an underscore are pier's own. At most 112 bytes on LP64
  * and 144 on 64-bit Windows. */

@@ -62,7 +62,7 @@ static void visit_links(struct pier_loop *loop, struct pier_timer_link *link,
     while (link != NULL) {
         struct pier_timer_link *next = link->next;
         struct pier_op *op = PIER_OWNER(link, struct pier_op, timer_);
-        if (link != &loop->core.retry_link && !pier__op_has_handle(op)) {
+        if (!pier__timer_is_own(loop, link) && !pier__op_has_handle(op)) {
             fn(loop, op, context);
         }
         link = next;

@@ -85,6 +85,14 @@ void pier__op_submit_free(struct pier_loop *loop, struct pier_op *op, unsigned k
 /* Begins an op on a handle that is known to fail, and finishes it with `error`. */
 void pier__op_submit_failed(struct pier_handle *handle, struct pier_op *op, unsigned kind,
                             pier_op_fn *fn, int error);
+/* Submits a send of a handle that is open or closing without starting it, be it the first of its
+ * queue: pier__op_start_direction() does, and so does whatever starts that queue before. Until it's
+ * started (PIER__QUEUED), what it names may be changed. */
+void pier__send_submit_held(struct pier_handle *handle, struct pier_op *op, unsigned kind,
+                            pier_op_fn *fn);
+/* Takes such a send out of flight, unless it was started, or something is behind it or special
+ * about it: then nothing is done, and the result is false. */
+bool pier__send_take_back(struct pier_handle *handle, struct pier_op *op);
 /* Starts what waits at the head of a direction. */
 void pier__op_start_direction(struct pier_loop *loop, struct pier_handle *handle,
                               unsigned direction);

@@ -65,3 +65,34 @@ PIER__COLD void pier__hooks_call(struct pier_loop *loop, enum pier__hook which)
     }
     loop->core.clock_budget = loop->budget + 1; /* the loop may sleep now */
 }
+
+/* ---- links, which are pier's own */
+
+void pier__loop_at_turn_end(struct pier_loop *loop, struct pier_turn_link *link)
+{
+    if (link->back != NULL) {
+        return;
+    }
+    link->next = loop->core.turn_links;
+    link->back = &loop->core.turn_links;
+    if (link->next != NULL) {
+        link->next->back = &link->next;
+    }
+    loop->core.turn_links = link;
+    loop->core.owed |= PIER__OWES_LINKS;
+}
+
+void pier__links_call(struct pier_loop *loop)
+{
+    struct pier_turn_link *link = loop->core.turn_links;
+    loop->core.turn_links = NULL;
+    loop->core.owed &= (uint8_t)~PIER__OWES_LINKS;
+    loop->core.links_called = link;
+    if (link != NULL) {
+        link->back = &loop->core.links_called;
+    }
+    while ((link = loop->core.links_called) != NULL) {
+        pier__turn_link_remove(link);
+        link->fn(link);
+    }
+}

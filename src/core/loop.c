@@ -187,6 +187,7 @@ void pier_loop_free(struct pier_loop *loop)
     pier__pool_close(loop);
     pier__tokens_free(loop);
     free_blocks(loop, loop->core.graceful_free);
+    pier__rings_free(loop);
     free_blocks(loop, loop->core.addresses_free);
     pier__free(loop, loop->slots, loop->core.slots_size * sizeof(*loop->slots));
     pier__free(loop, loop->core.by_descriptor,

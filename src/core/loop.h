@@ -22,6 +22,7 @@
 #include "base/queue.h"
 #include "base/timer.h"
 #include "core/pool.h"
+#include "core/rings.h"
 #include "sys/sys.h"
 
 struct pier__engine;
@@ -61,6 +62,13 @@ enum {
     PIER__ASKED_CANCELS = 4 /* there is something in remote_cancels */
 };
 
+/* core.own_timers */
+enum {
+    PIER__OWN_RETRY, /* starved handles try again */
+    PIER__OWN_TRIM,  /* rings that nobody has used for a while are given back */
+    PIER__OWN_TIMERS
+};
+
 /* What other threads write is this far from what the loop writes: two cache lines, since processors
  * fetch them in pairs. */
 #define PIER__APART 128
@@ -78,9 +86,10 @@ struct pier__hooks {
 
 /* core.owed: what a turn has to do before it waits. */
 enum {
-    PIER__OWES_OTHERS = 1, /* the last turn's events left nothing of the budget for timers, posts
+    PIER__OWES_OTHERS = 1,  /* the last turn's events left nothing of the budget for timers, posts
                               and completed ops */
-    PIER__HAS_PREPARES = 2 /* there are ops of pier_prepare_each() */
+    PIER__HAS_PREPARES = 2, /* there are ops of pier_prepare_each() */
+    PIER__OWES_LINKS = 4    /* there is something in turn_links */
 };
 
 /* core.on_return: what an engine that is back from the system has to do. */
@@ -111,6 +120,9 @@ struct pier__core {
     uint64_t own_callbacks; /* of the graceful closes' ops: no callbacks of the program's */
     uint64_t own_ops;       /* of these ops, in flight */
 
+    struct pier_turn_link *turn_links;   /* to be called at the end of the turn */
+    struct pier_turn_link *links_called; /* of these, what is left while they are */
+
     uint64_t sleep_most_ns;   /* bounds the next wait */
     uint64_t handles_closing; /* between pier_close() and its callback */
 
@@ -119,7 +131,7 @@ struct pier__core {
     size_t by_descriptor_size;
 
     struct pier__handles starved; /* waiting for buffers, descriptors or memory */
-    struct pier_timer_link retry_link;
+    struct pier_timer_link own_timers[PIER__OWN_TIMERS]; /* which are no op's */
     struct pier__timers timers;
     struct pier_timer_link *others; /* ops of no handle that aren't in the wheel */
 
@@ -130,6 +142,7 @@ struct pier__core {
 
     struct pier__block *addresses_free;
     struct pier__block *graceful_free; /* what graceful closes have used */
+    struct pier__rings rings;          /* what writers have used */
     void *memory; /* what the allocator gave for the loop, which is aligned in it */
     unsigned capabilities;
 
@@ -273,6 +286,31 @@ static PIER__EXPRESSION void pier__loop_awake(struct pier_loop *loop)
     if (loop->core.on_return & PIER__WAS_ASLEEP) {
         loop->core.on_return = (uint8_t)(loop->core.on_return & ~PIER__WAS_ASLEEP);
         pier__loop_leave_sleep(loop);
+    }
+}
+
+/* Whether a link of the wheel is one of the loop's own, and so no op's. */
+static PIER__EXPRESSION bool pier__timer_is_own(const struct pier_loop *loop,
+                                                const struct pier_timer_link *link)
+{
+    return (uintptr_t)link - (uintptr_t)loop->core.own_timers < sizeof(loop->core.own_timers);
+}
+
+/* Has link->fn called once, inside the run, when the callbacks of this turn have run and before the
+ * loop waits; outside of a run in the next one. A link that waits for that already stays so. If it
+ * calls the program, it takes one off the turn's budget. */
+void pier__loop_at_turn_end(struct pier_loop *loop, struct pier_turn_link *link);
+/* Calls those that wait. What is added meanwhile waits for the next time. */
+void pier__links_call(struct pier_loop *loop);
+/* It isn't called any more. */
+static inline void pier__turn_link_remove(struct pier_turn_link *link)
+{
+    if (link->back != NULL) {
+        *link->back = link->next;
+        if (link->next != NULL) {
+            link->next->back = link->back;
+        }
+        link->back = NULL;
     }
 }
 

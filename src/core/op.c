@@ -172,6 +172,42 @@ void pier__op_submit(struct pier_handle *handle, struct pier_op *op, unsigned ki
     start(handle, op);
 }
 
+void pier__send_submit_held(struct pier_handle *handle, struct pier_op *op, unsigned kind,
+                            pier_op_fn *fn)
+{
+    struct pier_loop *loop = handle->loop_;
+    pier__loop_clock_of_turn(loop);
+    pier__op_begin(loop, op, kind, 0, fn, handle);
+    if (PIER__UNLIKELY(handle->bits_ & (PIER__CLOSED_TO_USER | PIER__BROKEN))) {
+        int error = refusal_of(handle, op);
+        if (error < 0) {
+            refuse(loop, op, error);
+            return;
+        }
+    }
+    op->next_ = NULL;
+    pier__op_move(op, PIER__QUEUED);
+    if (PIER__UNLIKELY(handle->head_[PIER__SENDING] != NULL)) {
+        append(handle, op, PIER__SENDING);
+    } else {
+        handle->head_[PIER__SENDING] = op;
+    }
+}
+
+bool pier__send_take_back(struct pier_handle *handle, struct pier_op *op)
+{
+    if (PIER__UNLIKELY(
+            pier__op_word(op) != pier__word_of(PIER__OP_SEND, PIER__QUEUED, 0) ||
+            handle->head_[PIER__SENDING] != op || op->next_ != NULL || op->done != 0 ||
+            (handle->bits_ & (PIER__CLOSED_TO_USER | PIER__STARTING << PIER__SENDING)))) {
+        return false;
+    }
+    handle->head_[PIER__SENDING] = NULL;
+    pier__op_move(op, PIER__ACTIVE);
+    pier__op_leave(handle->loop_, op);
+    return true;
+}
+
 void pier__op_submit_failed(struct pier_handle *handle, struct pier_op *op, unsigned kind,
                             pier_op_fn *fn, int error)
 {

@@ -3,7 +3,11 @@
  * A turn is: wait in the engine (which delivers events directly), then timers, posts from other
  * threads, and whatever completed meanwhile. It waits without sleeping when something is to be
  * delivered already. A turn ends early once its budget of callbacks is used up, so that the kernel,
- * timers and posts are looked at again. */
+ * timers and posts are looked at again.
+ *
+ * Between the timers and posts and what has completed come the links: what was put off to the end
+ * of the turn, so that a send that is over at once is delivered in the same turn. What is put off
+ * later than that is done before the next wait. */
 
 #include "core/engine.h"
 #include "core/remote.h"
@@ -90,13 +94,22 @@ static void fire(struct pier_loop *loop, struct pier_op *op)
     pier__op_event(loop, op, (int64_t)count, 0);
 }
 
+PIER__COLD static void fire_own(struct pier_loop *loop, const struct pier_timer_link *link)
+{
+    if (link == &loop->core.own_timers[PIER__OWN_RETRY]) {
+        loop->core.retry_now = true;
+    } else {
+        pier__rings_trim(loop);
+    }
+}
+
 static void fire_timers(struct pier_loop *loop)
 {
     uint64_t now = loop->now;
     struct pier_timer_link *link;
     while (loop->budget > 0 && (link = pier__timers_expire(&loop->core.timers, now)) != NULL) {
-        if (link == &loop->core.retry_link) {
-            loop->core.retry_now = true;
+        if (PIER__UNLIKELY(pier__timer_is_own(loop, link))) {
+            fire_own(loop, link);
             continue;
         }
         loop->now = now; /* a callback may have read a later one: expiries count from the turn's */
@@ -112,9 +125,10 @@ void pier__loop_starve(struct pier_loop *loop, struct pier_handle *handle)
     }
     pier__handles_push(&loop->core.starved, handle);
     handle->bits_ |= PIER__STARVED;
-    if (!pier__timer_armed(&loop->core.retry_link)) {
+    struct pier_timer_link *retry = &loop->core.own_timers[PIER__OWN_RETRY];
+    if (!pier__timer_armed(retry)) {
         uint64_t now = pier__loop_clock(loop);
-        pier__timers_insert(&loop->core.timers, &loop->core.retry_link,
+        pier__timers_insert(&loop->core.timers, retry,
                             pier__time_after(now, loop->options.retry_ns));
     }
 }
@@ -122,8 +136,8 @@ void pier__loop_starve(struct pier_loop *loop, struct pier_handle *handle)
 static void retry_starved(struct pier_loop *loop)
 {
     loop->core.retry_now = false;
-    if (pier__timer_armed(&loop->core.retry_link)) {
-        pier__timers_remove(&loop->core.timers, &loop->core.retry_link);
+    if (pier__timer_armed(&loop->core.own_timers[PIER__OWN_RETRY])) {
+        pier__timers_remove(&loop->core.timers, &loop->core.own_timers[PIER__OWN_RETRY]);
     }
     loop->serving = loop->core.starved;
     loop->core.starved.head = NULL;
@@ -203,7 +217,16 @@ static inline void serve_posts(struct pier_loop *loop)
 
 static inline void serve_completed(struct pier_loop *loop)
 {
-    if (loop->completed.head != NULL || loop->core.closing.head != NULL) {
+    /* Together, since none is what one finds. */
+    uintptr_t lists = (uintptr_t)loop->completed.head | (uintptr_t)loop->core.closing.head |
+                      (uintptr_t)loop->core.turn_links;
+    if (lists != 0) {
+        if (loop->core.owed & PIER__OWES_LINKS) {
+            pier__links_call(loop);
+            if (loop->completed.head == NULL && loop->core.closing.head == NULL) {
+                return;
+            }
+        }
         deliver_closed(loop);
     }
 }
@@ -268,8 +291,14 @@ static inline void turn(struct pier_loop *loop, bool may_sleep)
     if (PIER__UNLIKELY(loop->core.retry_now || loop->core.owed != 0)) {
         may_sleep = may_sleep && !(loop->core.owed & PIER__OWES_OTHERS);
         make_up(loop);
-        /* Last, so that what they submit is seen by sleep_time() and by the wait. */
         pier__hooks_call(loop, PIER__PREPARE);
+        /* Last, so that what they submit is seen by sleep_time() and by the wait. A callback may
+         * have been what the caller of the run waits for. */
+        int32_t left = loop->budget;
+        if (loop->core.owed & PIER__OWES_LINKS) {
+            pier__links_call(loop);
+        }
+        may_sleep = may_sleep && !(loop->core.owed & PIER__OWES_LINKS) && loop->budget == left;
     }
     int32_t before = loop->budget;
     uint64_t timeout_ns = may_sleep ? sleep_time(loop) : 0;
@@ -286,7 +315,7 @@ static inline void turn(struct pier_loop *loop, bool may_sleep)
     }
     /* When the events took the rest of the budget, the others come first next time; when the
      * others left the events nothing, the events do. */
-    loop->core.owed &= PIER__HAS_PREPARES;
+    loop->core.owed &= PIER__HAS_PREPARES | PIER__OWES_LINKS;
     if (PIER__UNLIKELY(loop->budget <= 0)) {
         loop->core.owed |= before > 0 ? PIER__OWES_OTHERS : 0;
     } else if (pier__timers_count(&loop->core.timers) != 0 || loop->core.first_served != 0) {
@@ -350,6 +379,9 @@ int pier_loop_run(struct pier_loop *loop, enum pier_run mode)
     if (is_stopped(loop)) {
         pier__atomic_and(&loop->core.asked, ~(uint32_t)PIER__ASKED_STOP);
     }
+    if ((loop->core.owed & PIER__OWES_LINKS) && loop->failure == 0) {
+        pier__links_call(loop);
+    }
     if (PIER__UNLIKELY(loop->core.embedded)) {
         leave_to_foreign(loop);
     }
@@ -382,7 +414,9 @@ uint64_t pier_loop_next_timeout(struct pier_loop *loop)
     /* pier_wake() may have come when the run was nearly over. What the last wait had no room for
      * is no news for who watches the descriptor for edges. */
     return pier__remote_pending(loop) || pier__atomic_load_relaxed(&loop->core.asked) != 0 ||
-                   (loop->core.embedded && loop->engine->more != NULL && loop->engine->more(loop))
+                   (loop->core.embedded && loop->engine->more != NULL &&
+                    loop->engine->more(loop)) ||
+                   ((loop->core.owed & PIER__OWES_LINKS) && !loop->running)
                ? 0
                : sleep_time(loop);
 }

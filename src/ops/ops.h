@@ -14,6 +14,9 @@ void pier__poll_resume(struct pier_loop *loop, struct pier_op *op);
 /* ---- timer.c */
 void pier__timer_cancel(struct pier_loop *loop, struct pier_op *op);
 void pier__timer_resume(struct pier_loop *loop, struct pier_op *op);
+/* Takes a timer out of flight, also one whose completion is still to come: its function isn't
+ * called any more. */
+void pier__timer_withdraw(struct pier_op *op);
 
 /* ---- post.c */
 void pier__notify_cancel(struct pier_loop *loop, struct pier_op *op);

@@ -90,6 +90,29 @@ bool pier_timer_stop(struct pier_op *op)
     return true;
 }
 
+static void remove_from_queue(struct pier__queue *queue, const struct pier_op *op)
+{
+    struct pier_op **link = &queue->head, *before = NULL;
+    while (*link != op) {
+        before = *link;
+        link = &before->next_;
+    }
+    *link = op->next_;
+    if (queue->tail == op) {
+        queue->tail = before;
+    }
+}
+
+void pier__timer_withdraw(struct pier_op *op)
+{
+    if (pier_timer_stop(op) || op->state_ != PIER__DONE) {
+        return;
+    }
+    struct pier_loop *loop = op->owner_;
+    remove_from_queue(&loop->completed, op); /* a drain has cancelled it */
+    pier__op_leave(loop, op);
+}
+
 void pier__timer_cancel(struct pier_loop *loop, struct pier_op *op)
 {
     pier__op_finish(loop, op, pier__op_reason(op));

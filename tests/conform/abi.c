@@ -44,6 +44,51 @@ static void sizes_of_another_header(void)
     }
 }
 
+/* A writer of a caller whose structs are larger, or smaller. */
+static void writers_of_other_sizes(void)
+{
+    struct pier_loop *loop = test_loop();
+    struct tracked_handle a = {0};
+    const pier_descriptor peer = tracked_raw_pair(loop, STREAM_PAIR, &a);
+    struct {
+        struct pier_writer_options known;
+        unsigned char more[32];
+    } options = {.known = {.limit = 5000}};
+    union {
+        struct pier_writer writer;
+        unsigned char bytes[sizeof(struct pier_writer) + 64];
+    } mine;
+    memset(&mine, 0xee, sizeof(mine));
+    CHECK_OK(pier_writer_open_for(&mine.writer, sizeof(mine) - 8, &a.handle, &options.known,
+                                  sizeof(options)));
+    for (size_t i = sizeof(struct pier_writer); i < sizeof(mine); i++) {
+        CHECK_INT(mine.bytes[i], ==, i < sizeof(mine) - 8 ? 0 : 0xee);
+    }
+    CHECK_INT(pier_writer_write(&mine.writer, "x", 5001), ==, PIER_EMSGSIZE);
+    CHECK_OK(pier_writer_write(&mine.writer, "x", 1));
+    RUN_UNTIL(loop, pier_writer_queued(&mine.writer) == 0);
+    pier_writer_free(&mine.writer);
+    options.more[20] = 1;
+    CHECK_REFUSED(pier_writer_open_for(&mine.writer, sizeof(mine), &a.handle, &options.known,
+                                       sizeof(options)),
+                  PIER_ENOTSUP);
+    options.more[20] = 0;
+    CHECK_REFUSED(pier_writer_open_for(&mine.writer, sizeof(mine.writer) - 1, &a.handle, NULL, 0),
+                  PIER_EINVAL);
+    /* A caller that knows the limit alone: what follows it isn't read. */
+    memset((char *)&options + sizeof(size_t), 0xee, sizeof(options) - sizeof(size_t));
+    CHECK_OK(pier_writer_open_for(&mine.writer, sizeof(mine.writer), &a.handle, &options.known,
+                                  sizeof(size_t)));
+    CHECK_OK(pier_writer_write(&mine.writer, "y", 1));
+    RUN_UNTIL(loop, pier_writer_queued(&mine.writer) == 0);
+    close_and_wait(&a);
+    pier_writer_free(&mine.writer);
+    char got[2];
+    raw_receive(peer, got, 2);
+    CHECK_BYTES(got, "xy", 2);
+    raw_close(peer);
+}
+
 static void other_version(void)
 {
     struct pier_loop *loop = NULL;
@@ -63,6 +108,7 @@ static void other_version(void)
 const struct test abi_tests[] = {
     TEST(abi, statistics_of_other_sizes),
     TEST(abi, sizes_of_another_header),
+    TEST(abi, writers_of_other_sizes),
     TEST(abi, other_version),
     TEST_END,
 };

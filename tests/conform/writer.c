@@ -1,77 +1,8 @@
 /* writer.c - struct pier_writer: bounded, all or nothing, watermarks, merged sends, how it ends. */
 
-#include "suite.h"
+#include "scribe.h"
 
 static unsigned char data[1 << 20];
-
-struct scribe {
-    struct pier_writer writer;
-    struct tracked_handle handle;
-    pier_descriptor peer;
-    struct pier_loop *loop;
-    unsigned highs, lows, errors;
-};
-
-static void check_inside_run(struct scribe *scribe)
-{
-    CHECK(test_running() == scribe->loop);
-}
-
-static void on_high(struct pier_writer *writer)
-{
-    struct scribe *scribe = PIER_OWNER(writer, struct scribe, writer);
-    check_inside_run(scribe);
-    scribe->highs++;
-}
-
-static void on_low(struct pier_writer *writer)
-{
-    struct scribe *scribe = PIER_OWNER(writer, struct scribe, writer);
-    check_inside_run(scribe);
-    scribe->lows++;
-}
-
-static void on_error(struct pier_writer *writer)
-{
-    struct scribe *scribe = PIER_OWNER(writer, struct scribe, writer);
-    check_inside_run(scribe);
-    CHECK_INT(writer->error, <, 0);
-    scribe->errors++;
-}
-
-static void open_scribe(struct scribe *scribe, size_t limit, size_t high, size_t low)
-{
-    const struct pier_writer_options options = {.limit = limit,
-                                                .high = high,
-                                                .low = low,
-                                                .on_high = on_high,
-                                                .on_low = on_low,
-                                                .on_error = on_error};
-    scribe->loop = test_loop();
-    scribe->peer = tracked_raw_pair(scribe->loop, STREAM_PAIR, &scribe->handle);
-    CHECK_OK(pier_writer_open(&scribe->writer, &scribe->handle.handle, &options));
-}
-
-static void close_scribe(struct scribe *scribe)
-{
-    close_and_wait(&scribe->handle);
-    CHECK_INT(pier_writer_write(&scribe->writer, "x", 1), <, 0);
-    pier_writer_free(&scribe->writer);
-    raw_close(scribe->peer);
-}
-
-/* Reads what the writer sends until `size` bytes have come. */
-static void read_pattern(struct scribe *scribe, uint64_t offset, size_t size)
-{
-    static unsigned char got[sizeof(data)];
-    size_t read = 0;
-    SPIN_UNTIL(scribe->loop, read == size, {
-        const int64_t now = raw_receive_now(scribe->peer, got + read, size - read);
-        CHECK(now > 0 || now == RAW_AGAIN);
-        read += now > 0 ? (size_t)now : 0;
-    });
-    CHECK_PATTERN(got, size, 101, offset);
-}
 
 static void many_small_writes_are_merged(void)
 {
@@ -84,7 +15,7 @@ static void many_small_writes_are_merged(void)
     read_pattern(&scribe, 0, 10000);
     RUN_UNTIL(scribe.loop, pier_writer_queued(&scribe.writer) == 0);
     CHECK_INT(scribe.writer.written, ==, 10000);
-    CHECK_INT(stats_of(scribe.loop).sends, <=, 20);
+    CHECK_INT(stats_of(scribe.loop).sends, ==, 1);
     CHECK_INT(scribe.highs + scribe.lows + scribe.errors, ==, 0);
     close_scribe(&scribe);
 }
@@ -280,6 +211,51 @@ static void beside_other_sends(void)
     close_scribe(&scribe);
 }
 
+/* An idle writer has no ring, so the next one needs no other. */
+static void new_writers_allocate_nothing(void)
+{
+    struct pier_loop *loop = test_loop();
+    const struct pier_writer_options none = {0};
+    uint64_t allocations = 0;
+    struct scribe scribes[8] = {{.loop = NULL}};
+    for (unsigned i = 0; i < COUNT_OF(scribes); i++) {
+        open_scribe_with(&scribes[i], loop, &none);
+    }
+    for (unsigned i = 0; i < COUNT_OF(scribes); i++) {
+        pattern_fill(data, 300000, 101, 0);
+        CHECK_OK(pier_writer_write(&scribes[i].writer, data, 2000));
+        read_pattern(&scribes[i], 0, 2000);
+        RUN_UNTIL(loop, pier_writer_queued(&scribes[i].writer) == 0);
+        CHECK_OK(pier_writer_write(&scribes[i].writer, data, 300000));
+        read_pattern(&scribes[i], 0, 300000);
+        RUN_UNTIL(loop, pier_writer_queued(&scribes[i].writer) == 0);
+        if (i == 0) {
+            allocations = test_allocations_made();
+        }
+    }
+    CHECK_INT(test_allocations_made(), ==, allocations);
+    for (unsigned i = 0; i < COUNT_OF(scribes); i++) {
+        close_scribe(&scribes[i]);
+    }
+}
+
+/* Only a write that never fits explains itself. */
+static void refusals_and_the_detail(void)
+{
+    struct scribe scribe = {0};
+    open_scribe(&scribe, 1000, 0, 0);
+    CHECK_REFUSED(pier_writer_write(&scribe.writer, data, 1001), PIER_EMSGSIZE);
+    char line[256];
+    snprintf(line, sizeof(line), "%s", pier_error_detail());
+    CHECK_OK(pier_writer_write(&scribe.writer, data, 900));
+    CHECK_INT(pier_writer_write(&scribe.writer, data, 900), ==, PIER_ENOBUFS);
+    CHECK_TEXT(pier_error_detail(), line);
+    tracked_close(&scribe.handle, NULL);
+    CHECK_INT(pier_writer_write(&scribe.writer, data, 1), ==, PIER_ECLOSED);
+    CHECK_TEXT(pier_error_detail(), line);
+    close_scribe(&scribe);
+}
+
 static void options_that_make_no_sense(void)
 {
     struct pier_loop *loop = test_loop();
@@ -308,6 +284,8 @@ const struct test writer_tests[] = {
     TEST(writer, finish_with_nothing_queued),
     TEST(writer, closed_with_data_queued),
     TEST(writer, beside_other_sends),
+    TEST(writer, new_writers_allocate_nothing),
+    TEST(writer, refusals_and_the_detail),
     TEST(writer, options_that_make_no_sense),
     TEST_END,
 };
