@@ -75,6 +75,7 @@ else()
   list(APPEND engine_sources
     src/engine/ready/fast.c
     src/engine/ready/foreign.c
+    src/engine/ready/noise.c
     src/engine/ready/ready.c
     src/engine/ready/receive.c
     src/engine/ready/send.c)
