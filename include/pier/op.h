@@ -35,7 +35,7 @@ PIER_API struct pier_loop *pier_op_loop(const struct pier_op *op);
  */
 PIER_INLINE void pier_op_then(struct pier_op *op, pier_op_fn *fn)
 {
-    if (op->state_ != 0 && fn != NULL) {
+    if (op->state_ != 0 && fn) {
         op->fn = fn;
     }
 }
