@@ -21,7 +21,7 @@ enum { PIER_ADDRESS_NONE, PIER_ADDRESS_IPV4, PIER_ADDRESS_IPV6, PIER_ADDRESS_UNI
 #define PIER_ADDRESS_TEXT_MAX 448
 
 /* Room for any struct sockaddr that pier_address_to_sockaddr() makes. */
-#define PIER_SOCKADDR_MAX 128
+#define PIER_SOCKADDR_MAX 256
 
 /* The address of a socket, as plain data. */
 struct pier_address {

@@ -57,7 +57,8 @@ static int wait_for(struct pollfd *entries, size_t count, uint64_t timeout_ns)
 PIER__COLD static int wait_in_pieces(struct pollfd *entries, size_t count, uint64_t timeout_ns)
 {
     struct rlimit limit;
-    if (getrlimit(RLIMIT_NOFILE, &limit) < 0 || limit.rlim_cur == 0 || limit.rlim_cur >= count) {
+    if (getrlimit(RLIMIT_NOFILE, &limit) < 0 || limit.rlim_cur == 0 ||
+        (uint64_t)limit.rlim_cur >= count) {
         return pier__sys_map(EINVAL);
     }
     size_t most = (size_t)limit.rlim_cur;
