@@ -326,7 +326,7 @@ bool pier_address_equal(const struct pier_address *a, const struct pier_address 
     case PIER_ADDRESS_IPV6:
         return a->port == b->port && a->scope == b->scope && memcmp(a->u.ip, b->u.ip, 16) == 0;
     case PIER_ADDRESS_UNIX:
-        return a->path_length == b->path_length &&
+        return a->path_length == b->path_length && a->path_length <= PIER_PATH_MAX &&
                memcmp(a->u.path, b->u.path, a->path_length) == 0;
     default: return true;
     }

@@ -48,6 +48,7 @@ struct pier_loop *pier_op_loop(const struct pier_op *op)
 void pier_loop_each_handle(struct pier_loop *loop, pier_each_handle_fn *fn, void *context)
 {
     PIER__REQUIRE_THREAD(loop, "pier_loop_each_handle");
+    PIER_REQUIRE(fn != NULL, "pier_loop_each_handle", "the function must not be NULL");
     for (uint32_t i = 0; i < loop->slots_used; i++) {
         struct pier_handle *handle = pier__slot_at(loop, i);
         if (handle != NULL && handle->kind_ != PIER__KIND_FOREIGN && pier_handle_is_open(handle)) {

@@ -53,6 +53,10 @@ int pier_loop_drain(struct pier_loop *loop, uint64_t timeout_ns)
 {
     PIER_REQUIRE(!loop->running, "pier_loop_drain",
                  "called from inside a callback of the same loop");
+    int forked = pier__loop_check_fork(loop);
+    if (forked < 0) {
+        return forked; /* what it would end is the parent's */
+    }
     pier__loop_rebind(loop);
     uint64_t begin = pier__sys_clock(), called = loop->counters.callbacks;
     uint64_t most = callbacks_max(loop);

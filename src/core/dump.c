@@ -85,6 +85,7 @@ void pier_loop_dump(struct pier_loop *loop, pier_dump_fn *fn, void *context)
 {
     char line[256];
     PIER__REQUIRE_THREAD(loop, "pier_loop_dump");
+    PIER_REQUIRE(fn != NULL, "pier_loop_dump", "the function must not be NULL");
     snprintf(line, sizeof(line),
              "loop on %s: %llu ops in flight (%llu in the background), %llu handles, %lu timers",
              loop->engine->name, (unsigned long long)loop->core.in_flight,

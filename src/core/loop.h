@@ -202,6 +202,9 @@ static inline void pier__block_put(struct pier__block **list, struct pier__block
     *list = block;
 }
 
+/* 0, or PIER_EFORKED with a detail in a child that hasn't made the loop its own. */
+int pier__loop_check_fork(const struct pier_loop *loop);
+
 /* Makes a loop on an engine; `options` have passed pier__loop_check_options(). */
 int pier__loop_make(struct pier_loop **result, const struct pier_loop_options *options,
                     const struct pier__engine *engine, unsigned capabilities);

@@ -352,15 +352,22 @@ PIER__COLD static void leave_to_foreign(struct pier_loop *loop)
     fall_asleep(loop); /* what comes now must show at the descriptor */
 }
 
+int pier__loop_check_fork(const struct pier_loop *loop)
+{
+    return loop->core.forks == pier__sys_forks()
+               ? 0
+               : pier__fail(PIER_EFORKED, "the loop belongs to the parent process: call "
+                                          "pier_loop_after_fork() first");
+}
+
 int pier_loop_run(struct pier_loop *loop, enum pier_run mode)
 {
     PIER_REQUIRE(!loop->running, "pier_loop_run", "called from inside a callback of the same loop");
     PIER_REQUIRE(pier__loop_on_thread(loop), "pier_loop_run",
                  "called from another thread than that of the first run");
-    if (loop->core.forks != pier__sys_forks()) {
-        return pier__fail(
-            PIER_EFORKED,
-            "the loop belongs to the parent process: call pier_loop_after_fork() first");
+    int error = pier__loop_check_fork(loop);
+    if (error < 0) {
+        return error;
     }
     loop->core.thread = pier__thread();
     loop->running = true;
@@ -408,7 +415,8 @@ const char *pier_loop_backend(const struct pier_loop *loop)
 uint64_t pier_loop_next_timeout(struct pier_loop *loop)
 {
     PIER__REQUIRE_THREAD(loop, "pier_loop_next_timeout");
-    if (loop->core.embedded && !loop->running && loop->engine->flush != NULL) {
+    if (loop->core.embedded && !loop->running && loop->engine->flush != NULL &&
+        pier__loop_check_fork(loop) == 0) {
         loop->engine->flush(loop); /* what was submitted outside of a run */
     }
     /* pier_wake() may have come when the run was nearly over. What the last wait had no room for

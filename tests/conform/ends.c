@@ -191,6 +191,42 @@ static void half_closed_and_idle_does_not_spin(void)
     }
 }
 
+static void close_at_the_end(struct tracked *tracked)
+{
+    tracked_close(tracked->owner, NULL);
+}
+
+/* The peer doesn't read, and ends its half: what is done about the send in the completion that
+ * says so ends it. */
+static void stuck_send_and_the_peers_end(void)
+{
+    struct pier_loop *loop = test_loop();
+    static unsigned char plenty[8 << 20];
+    for (int stream = STREAM_TCP4; stream <= STREAM_PAIR; stream++) {
+        struct tracked_handle a = {0};
+        struct tracked receive = {0}, send = {0}, behind = {0};
+        char byte;
+        if (!stream_available((enum stream)stream)) {
+            continue;
+        }
+        const pier_descriptor peer = tracked_raw_pair(loop, (enum stream)stream, &a);
+        tracked_send(&a, &send, plenty, sizeof(plenty), NULL);
+        tracked_send(&a, &behind, plenty, 100, NULL);
+        tracked_receive(&a, &receive, &byte, 1, close_at_the_end);
+        run_quietly(loop, 20);
+        if (!send.in_flight) { /* the system took all: it promises no limit */
+            close_and_wait(&a);
+            raw_close(peer);
+            continue;
+        }
+        raw_shutdown(peer);
+        RUN_UNTIL(loop, a.closes == 1);
+        CHECK_INT(send.result, ==, PIER_ECLOSED);
+        CHECK_INT(behind.result, ==, PIER_ECLOSED);
+        raw_close(peer);
+    }
+}
+
 static void reset_ends_everything(void)
 {
     struct pier_loop *loop = test_loop();
@@ -330,6 +366,7 @@ const struct test ends_tests[] = {
     TEST(ends, data_comes_before_the_end),
     TEST(ends, half_close_under_a_long_send),
     TEST(ends, half_closed_and_idle_does_not_spin),
+    TEST(ends, stuck_send_and_the_peers_end),
     TEST(ends, reset_ends_everything),
     TEST(ends, reset_ends_multishot_receive),
     TEST(ends, sending_to_nobody),

@@ -450,6 +450,49 @@ static void unknown_event_is_misuse(void)
     CHECK_ABORTS(change_to_unknown_event, "pier_poll_change", "events");
 }
 
+/* What isn't watched for reading neither spins when the peer has ended its half, nor misses that it
+ * has hung up. */
+static void nothing_to_read_for(void)
+{
+    static const unsigned events[] = {0, PIER_HANGUP, PIER_PRIORITY, PIER_WRITABLE};
+    static unsigned char bytes[4096];
+    if (lacks_poll()) {
+        return;
+    }
+    struct pier_loop *loop = test_loop();
+    for (size_t i = 0; i < COUNT_OF(events); i++) {
+        struct tracked each = {0}, paused = {0};
+        pier_descriptor ends[2];
+        raw_pair(ends);
+        raw_set_nonblocking(ends[0], true);
+        while (raw_send_now(ends[0], bytes, sizeof(bytes)) > 0) {}
+        while (raw_send_now(ends[0], bytes, 1) > 0) {}
+        tracked_poll_each(loop, &each, ends[0], PIER_READABLE, NULL);
+        tracked_poll_each(loop, &paused, ends[0], PIER_READABLE, NULL);
+        tracked_poll_change(&each, events[i]);
+        tracked_pause(&paused);
+        run_quietly(loop, 5);
+        raw_shutdown(ends[1]);
+        run_quietly(loop, 5);
+        const uint64_t turns = stats_of(loop).turns;
+        run_quietly(loop, 100);
+        CHECK_INT(stats_of(loop).turns - turns, <, 50);
+        CHECK_INT(each.events, ==, 0);
+        if (test_backend_is("iocp")) { /* the pair is one of TCP: a close is no hang-up */
+            raw_reset(ends[1]);
+        } else {
+            raw_close(ends[1]);
+        }
+        RUN_UNTIL(loop, each.events > 0);
+        CHECK(each.result & (PIER_HANGUP | PIER_WRITABLE));
+        tracked_cancel(&each);
+        CHECK_INT(wait_for(&each), ==, PIER_ECANCELED);
+        tracked_cancel(&paused);
+        CHECK_INT(wait_for(&paused), ==, PIER_ECANCELED);
+        raw_close(ends[0]);
+    }
+}
+
 const struct test poll_change_tests[] = {
     TEST(poll_change, one_shot),
     TEST(poll_change, each),
@@ -463,5 +506,6 @@ const struct test poll_change_tests[] = {
     TEST(poll_change, changed_cancelled_and_closed),
     TEST(poll_change, any_changes),
     TEST(poll_change, unknown_event_is_misuse),
+    TEST(poll_change, nothing_to_read_for),
     TEST_END,
 };

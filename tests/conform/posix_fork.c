@@ -92,6 +92,7 @@ static void run_without_leave(void *context)
     struct family *family = context;
     CHECK_INT(run(family->loop, PIER_RUN_NO_WAIT), ==, PIER_EFORKED);
     CHECK_INT(run(family->loop, PIER_RUN_UNTIL_IDLE), ==, PIER_EFORKED);
+    CHECK_INT(pier_loop_drain(family->loop, PIER_SECOND), ==, PIER_EFORKED);
     CHECK_INT(family->received, ==, 0);
 }
 

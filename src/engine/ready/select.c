@@ -3,8 +3,9 @@
  * Level-triggered. The bit sets are pier's own and as wide as the highest descriptor needs: a
  * struct fd_set has room for FD_SETSIZE (1024) and a set bit beyond it is written past its end.
  * Kernels take any width. select can't tell hang-up from readability; for pier_poll(), which
- * reports it, the descriptor is asked again with poll(). What is watched for hang-up alone, or with
- * PIER__QUIET, stays out of the sets, which would tell too often, and is asked at a slow pace. */
+ * reports it, the descriptor is asked again with poll(). What isn't watched for reading is asked for
+ * hang-ups at a slow pace; what is watched with PIER__QUIET stays out of the sets, which would tell
+ * too often, and is asked for all at that pace. */
 
 #include <poll.h>
 
@@ -82,10 +83,10 @@ static int grow(struct pier_loop *loop, struct poller *poller, size_t needed)
     return 0;
 }
 
+/* A hang-up shows in the set for reading, and in no other for certain. */
 static bool is_asked(unsigned interest)
 {
-    const unsigned bits = PIER__READ | PIER__WRITE | PIER__PRIORITY;
-    return (interest & PIER__QUIET) || ((interest & PIER__LEVEL) && !(interest & bits));
+    return (interest & PIER__QUIET) || ((interest & PIER__LEVEL) && !(interest & PIER__READ));
 }
 
 static void set_entry(struct poller *poller, pier_descriptor descriptor, uint64_t key,
@@ -235,7 +236,7 @@ PIER__COLD static void ask_others(struct pier_loop *loop, struct poller *poller)
         if (is_asked(interest)) {
             struct pier_handle *handle = pier__slot_handle(loop, poller->keys[descriptor]);
             loop->counters.system_calls++;
-            interest &= PIER__READ | PIER__WRITE | PIER__PRIORITY;
+            interest &= interest & PIER__QUIET ? PIER__READ | PIER__WRITE | PIER__PRIORITY : 0u;
             if (handle != NULL) {
                 pier__ready_asked(loop, handle, pier__sys_poll_now(descriptor, interest));
             }

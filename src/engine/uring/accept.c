@@ -55,7 +55,7 @@ static void hold_accepted(struct pier_loop *loop, struct pier_handle *handle, st
     }
     if ((handle->engine_.uring.requests & (PIER__RECEIVE_IN_KERNEL | PIER__STOPPING)) ==
             PIER__RECEIVE_IN_KERNEL &&
-        pier__uring_cancel_request(loop, pier__uring_key(op, PIER__TAG_OP))) {
+        pier__uring_cancel_request(loop, pier__uring_key(op, PIER__TAG_OP), handle, false)) {
         handle->engine_.uring.requests |= PIER__STOPPING;
     }
 }

@@ -167,11 +167,30 @@ void pier__uring_cancel(struct pier_handle *handle, struct pier_op *op)
     }
     bool polling = (handle->engine_.uring.requests &
                     (sending ? PIER__SEND_POLLING : PIER__RECEIVE_POLLING)) != 0;
-    if (!pier__uring_cancel_request(
-            loop, pier__uring_key(head, polling ? PIER__TAG_READY : PIER__TAG_OP))) {
+    if (!pier__uring_cancel_request(loop,
+                                    pier__uring_key(head, polling ? PIER__TAG_READY : PIER__TAG_OP),
+                                    handle, sending)) {
         pier__uring_postpone(loop, handle);
     } else {
         pier__op_set(op, PIER__CANCEL_ASKED);
+    }
+}
+
+void pier__uring_cancel_lost(struct pier_loop *loop, struct pier_handle *handle, bool sending)
+{
+    unsigned in_kernel = sending ? PIER__SEND_IN_KERNEL : PIER__RECEIVE_IN_KERNEL;
+    if (!(handle->engine_.uring.requests & in_kernel)) {
+        return;
+    }
+    if (!sending) {
+        handle->engine_.uring.requests &= (uint8_t)~PIER__STOPPING;
+    }
+    for (struct pier_op *op = handle->head_[sending]; op != NULL && op->state_ == PIER__ACTIVE;
+         op = op->next_) {
+        if (op->bits_ & PIER__CANCEL_ASKED) {
+            pier__op_clear(op, PIER__CANCEL_ASKED);
+            pier__uring_postpone(loop, handle);
+        }
     }
 }
 

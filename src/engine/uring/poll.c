@@ -34,12 +34,21 @@ static unsigned seen_events(struct pier_loop *loop, const struct pier_op *op, un
     return seen & (native | POLLERR | POLLHUP);
 }
 
-static void arm_poll(struct pier_loop *loop, struct pier_op *op)
+/* The kernel tells of a peer that has ended its half whether asked or not, and so would complete
+ * each new request at once: then one that tells of changes waits for what was asked for. */
+#define PEER_ENDED 0x2000 /* POLLRDHUP */
+
+static void arm_poll(struct pier_loop *loop, struct pier_op *op, bool edges)
 {
     struct pier__uring *uring = pier__uring_of(loop);
     unsigned native = native_events(op);
     if (native & POLLPRI) {
         native |= POLLRDBAND; /* see seen_events() */
+    }
+    if (edges && uring->features.multishot_receive &&
+        pier__uring_watch_edges(loop, op, (pier_descriptor)op->data, native)) {
+        pier__op_set(op, PIER__POLL_ASKED);
+        return;
     }
     if (pier__uring_wait_ready(loop, op, (pier_descriptor)op->data, native)) {
         pier__op_set(op, PIER__POLL_ASKED); /* in the kernel */
@@ -57,7 +66,7 @@ static void arm_poll(struct pier_loop *loop, struct pier_op *op)
 
 void pier__uring_poll_start(struct pier_loop *loop, struct pier_op *op)
 {
-    arm_poll(loop, op);
+    arm_poll(loop, op, false);
 }
 
 static bool unlist_poll(struct pier__uring *uring, struct pier_op *op)
@@ -108,7 +117,7 @@ void pier__uring_poll_cancel(struct pier_loop *loop, struct pier_op *op)
     if (uring->room == 0) {
         pier__uring_submit(loop);
     }
-    if (!pier__uring_cancel_request(loop, pier__uring_key(op, PIER__TAG_OP))) {
+    if (!pier__uring_cancel_request(loop, pier__uring_key(op, PIER__TAG_OP), NULL, false)) {
         uring->cancels_unsent = true; /* the queue is full: resubmit() tries again */
         return;
     }
@@ -125,7 +134,7 @@ void pier__uring_poll_resume(struct pier_loop *loop, struct pier_op *op)
 {
     if (!(op->bits_ & PIER__POLL_ASKED)) {
         unlist_poll(pier__uring_of(loop), op);
-        arm_poll(loop, op);
+        arm_poll(loop, op, false);
     }
 }
 
@@ -138,18 +147,36 @@ void pier__uring_poll_change(struct pier_loop *loop, struct pier_op *op)
     if (take_back(uring, op)) {
         pier__op_clear(op, PIER__POLL_ASKED);
         if (!(op->bits_ & PIER__PAUSED)) {
-            arm_poll(loop, op);
+            arm_poll(loop, op, false);
         }
         return;
     }
     pier__op_set(op, PIER__CANCEL_ASKED);
-    if (!pier__uring_cancel_request(loop, pier__uring_key(op, PIER__TAG_OP))) {
+    if (!pier__uring_cancel_request(loop, pier__uring_key(op, PIER__TAG_OP), NULL, false)) {
         uring->cancels_unsent = true;
     }
 }
 
-void pier__uring_polled(struct pier_loop *loop, struct pier_op *op, int result)
+/* A request that goes on has seen something. If it's what the op waits for, the request ends, and
+ * another says what is there. */
+PIER__COLD static void saw_change(struct pier_loop *loop, struct pier_op *op, int result)
 {
+    if (pier__op_is_ending(op) || (op->bits_ & PIER__CANCEL_ASKED) || result < 0 ||
+        seen_events(loop, op, (unsigned)result) == 0) {
+        return;
+    }
+    pier__op_set(op, PIER__CANCEL_ASKED);
+    if (!pier__uring_cancel_request(loop, pier__uring_key(op, PIER__TAG_OP), NULL, false)) {
+        pier__uring_of(loop)->cancels_unsent = true;
+    }
+}
+
+void pier__uring_polled(struct pier_loop *loop, struct pier_op *op, int result, bool more)
+{
+    if (PIER__UNLIKELY(more)) {
+        saw_change(loop, op, result);
+        return;
+    }
     bool changed = (op->bits_ & PIER__CANCEL_ASKED) != 0;
     pier__op_clear(op, PIER__POLL_ASKED | PIER__CANCEL_ASKED);
     bool ending = pier__op_is_ending(op);
@@ -179,7 +206,7 @@ void pier__uring_polled(struct pier_loop *loop, struct pier_op *op, int result)
     }
     if (seen == 0) {
         if (!(op->bits_ & PIER__PAUSED)) {
-            arm_poll(loop, op);
+            arm_poll(loop, op, (result & PEER_ENDED) != 0);
         }
         return;
     }
@@ -199,7 +226,7 @@ void pier__uring_polled(struct pier_loop *loop, struct pier_op *op, int result)
     }
     if (!(op->bits_ & (PIER__PAUSED | PIER__POLL_ASKED))) {
         unlist_poll(pier__uring_of(loop), op); /* resumed in its callback, with the queue full */
-        arm_poll(loop, op);
+        arm_poll(loop, op, false);
     }
 }
 
@@ -208,7 +235,7 @@ static void cancel_poll_again(struct pier_loop *loop, struct pier_op *op, void *
     struct pier__uring *uring = context;
     if (op->kind_ == PIER__OP_POLL && (op->bits_ & PIER__POLL_ASKED) &&
         (pier__op_is_ending(op) || (op->bits_ & PIER__CANCEL_ASKED)) &&
-        !pier__uring_cancel_request(loop, pier__uring_key(op, PIER__TAG_OP))) {
+        !pier__uring_cancel_request(loop, pier__uring_key(op, PIER__TAG_OP), NULL, false)) {
         uring->cancels_unsent = true;
     }
 }
@@ -221,7 +248,7 @@ void pier__uring_poll_resubmit(struct pier_loop *loop)
     uring->polls_unsent = NULL;
     while (op != NULL) {
         struct pier_op *next = op->next_;
-        arm_poll(loop, op);
+        arm_poll(loop, op, false);
         op = next;
     }
     if (uring->cancels_unsent) {
@@ -240,6 +267,6 @@ void pier__uring_poll_anew(struct pier_loop *loop, struct pier_op *op, void *con
     if (pier__op_is_ending(op)) {
         pier__op_finish(loop, op, pier__op_reason(op)); /* its cancel was the old ring's */
     } else if (!(op->bits_ & PIER__PAUSED)) {
-        arm_poll(loop, op);
+        arm_poll(loop, op, false);
     }
 }

@@ -281,7 +281,7 @@ static void stop(struct pier_loop *loop, struct pier_handle *handle, struct pier
     unsigned states = PIER__RECEIVE_IN_KERNEL | PIER__RECEIVE_POLLING | PIER__STOPPING;
     if ((handle->engine_.uring.requests & states) == PIER__RECEIVE_IN_KERNEL &&
         !pier__op_is_ending(op) &&
-        pier__uring_cancel_request(loop, pier__uring_key(op, PIER__TAG_OP))) {
+        pier__uring_cancel_request(loop, pier__uring_key(op, PIER__TAG_OP), handle, false)) {
         handle->engine_.uring.requests |= PIER__STOPPING;
     }
 }

@@ -21,12 +21,13 @@
  * address may be used as key since the op lives until its terminal completion, which comes after
  * this. */
 enum pier__uring_tag {
-    PIER__TAG_OP,      /* the request of an op */
-    PIER__TAG_READY,   /* the descriptor of an op is ready: do it by a system call */
-    PIER__TAG_IGNORE,  /* a cancel: what it cancels has its own completion */
+    PIER__TAG_OP,    /* the request of an op */
+    PIER__TAG_READY, /* the descriptor of an op is ready: do it by a system call */
+    PIER__TAG_IGNORE,
     PIER__TAG_CLOSED,  /* a handle's descriptor is closed */
     PIER__TAG_WAKE,    /* a message from another thread */
     PIER__TAG_EVENTFD, /* the wake-up eventfd is ready */
+    PIER__TAG_CANCEL, /* a cancel: what it cancels has its own completion, unless it wasn't found */
     PIER__TAG_MASK = 7
 };
 
@@ -208,13 +209,19 @@ static inline void pier__uring_fill_receive(struct io_uring_sqe *entry,
 /* The scratch beside an entry. */
 struct pier__uring_scratch *pier__uring_scratch_of(struct pier_loop *loop,
                                                    const struct io_uring_sqe *entry);
-/* Asks the kernel to cancel the request with this key; without an entry to spare, tries again
- * later. */
-bool pier__uring_cancel_request(struct pier_loop *loop, uint64_t key);
+/* Asks the kernel to cancel the request with this key, of a handle's direction or of a poll (no
+ * handle). False when the queue is full. */
+bool pier__uring_cancel_request(struct pier_loop *loop, uint64_t key,
+                                const struct pier_handle *handle, bool sending);
+/* A cancel stopped nothing: asks again later if the request is still there. In ops.c. */
+void pier__uring_cancel_lost(struct pier_loop *loop, struct pier_handle *handle, bool sending);
 /* Waits for a descriptor on behalf of an op, to go on with PIER__TAG_READY. False when the queue is
  * full. */
 bool pier__uring_wait_ready(struct pier_loop *loop, struct pier_op *op, pier_descriptor descriptor,
                             unsigned events);
+/* The same by a request that goes on, and tells of changes only. */
+bool pier__uring_watch_edges(struct pier_loop *loop, struct pier_op *op, pier_descriptor descriptor,
+                             unsigned events);
 
 /* Hands a buffer that has an id to the kernel, which sees it when it's entered next. The length is
  * there since the ring was made. */
@@ -321,7 +328,7 @@ void pier__uring_poll_cancel(struct pier_loop *loop, struct pier_op *op);
 void pier__uring_poll_pause(struct pier_loop *loop, struct pier_op *op);
 void pier__uring_poll_resume(struct pier_loop *loop, struct pier_op *op);
 void pier__uring_poll_change(struct pier_loop *loop, struct pier_op *op);
-void pier__uring_polled(struct pier_loop *loop, struct pier_op *op, int result);
+void pier__uring_polled(struct pier_loop *loop, struct pier_op *op, int result, bool more);
 /* Polls and cancels that found the submission queue full. */
 void pier__uring_poll_resubmit(struct pier_loop *loop);
 /* For pier__loop_visit(): asks a new ring. */
