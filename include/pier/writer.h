@@ -72,13 +72,12 @@ struct pier_writer_options {
 
     /* The peer has stalled: something is queued, and for so long the system has taken no byte of
      * it. The writer ends with PIER_ETIMEDOUT and calls on_error. Bytes that go count, not the time
-     * that a send takes. Never sooner than that; at the latest a quarter later on epoll, kqueue,
-     * poll and select, and on uring and iocp after twice the time, since how far a send is that the
-     * system has begun is known there only once it is over: when nothing has moved for stall_ns it
-     * is cancelled, and what is left is sent anew. A slow reader of a TCP connection makes room in
-     * steps, with seconds in between: below some 10 s it may be taken for one that has stalled.
-     * While sends of the program's own are before the writer's, the time doesn't count. 0, the
-     * default: no limit. */
+     * that a send takes. Never sooner than that, and at the latest half of it later. On iocp it may
+     * be twice the time, since how far a send is that the system has begun is known there only once
+     * it is over: it is cancelled, and what is left is sent anew, unless sends of the program's are
+     * behind it. A slow reader makes room in steps, on TCP with seconds in between: below some 10 s
+     * it may be taken for one that has stalled. While sends of the program's own are before the
+     * writer's, the time doesn't count. 0, the default: no limit. */
     uint64_t stall_ns;
 };
 

@@ -59,7 +59,7 @@ struct pier_handle_calls {
 static inline void pier__handle_note_fast_sends(struct pier_handle *handle)
 {
     if (handle->kind_ == PIER__KIND_STREAM && handle->calls_->send != NULL &&
-        !(handle->bits_ & (PIER__RESTRICTED | PIER__BROKEN))) {
+        !(handle->bits_ & (PIER__RESTRICTED | PIER__BROKEN | PIER__PACED))) {
         handle->bits_ |= PIER__FAST_SENDS;
     }
 }

@@ -26,7 +26,7 @@ static void look_later(struct pier_loop *loop, struct pier_op *op)
 void pier__progress_begin(struct pier_loop *loop, struct pier_op *op)
 {
     struct pier_handle *handle = op->owner_;
-    handle->bits_ |= PIER__PACED;
+    pier__handle_pace(handle);
     pier__op_set(op, PIER__PROGRESS);
     op->result = 0; /* nothing known */
     look_later(loop, op);

@@ -26,6 +26,13 @@ static PIER__EXPRESSION bool pier__handle_is_paced(const struct pier_handle *han
     return (handle->bits_ & PIER__PACED) != 0;
 }
 
+/* From now on they do. */
+static inline void pier__handle_pace(struct pier_handle *handle)
+{
+    handle->bits_ |= PIER__PACED;
+    pier__handle_clear(handle, PIER__FAST_SENDS); /* requests that tell only when all has gone */
+}
+
 /* The system has taken something of the handle's sends. */
 static PIER__EXPRESSION void pier__progress_note(struct pier_handle *handle)
 {

@@ -1,5 +1,4 @@
-/* writer.c - a bounded queue of bytes in front of a handle's sends. The bytes themselves are
- * writer_ring.c's.
+/* writer.c - a bounded queue of bytes (writer_ring.c) in front of a handle's sends.
  *
  * One send is in flight at most. A write into an empty queue submits it *held*: it has its place
  * among the handle's sends, is in flight and keeps the loop running, but isn't started before the
@@ -12,17 +11,14 @@
  *
  * Callbacks:
  *   - on_low, on_drained, on_error and the submit of a waiting finish come out of the send's own
- *     completion. An op of the handle completes before the handle's close callback, in which the
- *     writer is freed.
+ *     completion, and so before the handle's close callback, in which the writer is freed.
  *   - on_high is due inside a write, where callbacks may not run, and may not wait for the send,
  *     which is stuck just then. It comes at the end of the turn, by the link that starts the send.
  *   - on_high and on_low alternate, and a refused write counts as high, so that a program may
  *     always wait for on_low after PIER_ENOBUFS: whatever is queued then is in flight.
  *
- * A stall is looked for by a timer that compares, four times in stall_ns, and is left alone by the
- * sends. How far a send is that's in the kernel, uring and iocp don't tell before it is over. So
- * when nothing has moved for stall_ns the send is cancelled: its completion says what had gone, and
- * if that is something the rest is sent. */
+ * A stall is looked for by a timer that compares, four times in stall_ns; the handle is paced, so
+ * that its requests tell how far they are. When nothing has moved the send is cancelled. */
 
 #include "pier/writer.h"
 
@@ -33,8 +29,7 @@
 
 #define WRITER_LIMIT ((size_t)1 << 20)
 
-/* A stall is that many looks at which nothing had moved. */
-#define WRITER_LOOKS 4
+#define WRITER_LOOKS 4 /* a stall is that many at which nothing had moved */
 
 /* writer->level_ */
 enum {
@@ -118,6 +113,9 @@ int pier_writer_open_for(struct pier_writer *writer, size_t writer_size, struct 
     writer->loop_ = handle->loop_;
     writer->turn_.fn = writer_turn_ends;
     writer->most_ = writer_send_size(chosen.limit);
+    if (chosen.stall_ns != 0) {
+        pier__handle_pace(handle);
+    }
     writer->options_ = chosen;
     return 0;
 }
@@ -147,6 +145,9 @@ static void writer_fall(struct pier_writer *writer)
     /* It drained before the turn's end: the two calls are a pair all the same. */
     if (writer->level_ == WRITER_HIGH) {
         writer_tell_high(writer);
+        if (writer->queued_ > writer->options_.low) {
+            return; /* written there: on_low comes when that has gone */
+        }
     }
     /* Low only now, so that a write in on_high doesn't start the next pair before this one ends. */
     writer->level_ = WRITER_LOW;
@@ -190,6 +191,13 @@ static uint64_t writer_gone(const struct pier_writer *writer)
     return writer->written + (writer->sending_ > 0 ? writer->op_.done : 0);
 }
 
+/* Whether other sends of the handle are before the writer's. */
+static bool writer_waits(const struct pier_writer *writer)
+{
+    return writer->handle_->head_[PIER__SENDING] != &writer->op_ ||
+           writer->op_.state_ != PIER__ACTIVE;
+}
+
 static void writer_look(struct pier_op *op);
 
 static void writer_look_later(struct pier_writer *writer)
@@ -205,7 +213,7 @@ static void writer_watch(struct pier_writer *writer)
     if (!pier_op_pending(&writer->look_)) {
         writer->seen_ = writer_gone(writer);
         writer->quiet_ = 0;
-        writer->fresh_ = false;
+        writer->fresh_ = writer_waits(writer);
         writer_look_later(writer);
     }
 }
@@ -219,8 +227,9 @@ static void writer_look(struct pier_op *op)
         return; /* cancelled by a drain; or all is gone, and the next write begins anew */
     }
     uint64_t now_gone = writer_gone(writer);
-    if (writer->fresh_ || now_gone != writer->seen_ || writer->op_.state_ != PIER__ACTIVE) {
-        writer->fresh_ = false;
+    bool waits = writer_waits(writer);
+    if (writer->fresh_ || now_gone != writer->seen_ || waits) {
+        writer->fresh_ = waits; /* whatever of this time it waited, it counts from the next look */
         writer->seen_ = now_gone;
         writer->quiet_ = 0;
     } else if (++writer->quiet_ >= WRITER_LOOKS) {
@@ -231,7 +240,8 @@ static void writer_look(struct pier_op *op)
     writer_look_later(writer);
 }
 
-/* What the end of the send means to a writer whose own cancel it may be: 0 to go on. */
+/* What the end of the send means to a writer whose own cancel it may be: 0 to go on. On iocp bytes
+ * may have gone unseen: the rest is sent anew, unless sends of the program's would overtake it. */
 static int64_t writer_judge(struct pier_writer *writer, int64_t result)
 {
     bool asked = writer->asks_;
@@ -239,7 +249,7 @@ static int64_t writer_judge(struct pier_writer *writer, int64_t result)
     if (!asked || result != PIER_ECANCELED) {
         return result;
     }
-    if (writer->written == writer->seen_) {
+    if (writer->written == writer->seen_ || writer->handle_->head_[PIER__SENDING] != NULL) {
         return PIER_ETIMEDOUT;
     }
     writer->seen_ = writer->written;

@@ -152,6 +152,40 @@ static void behind_a_send_that_is_stuck(void)
     close_scribe(&scribe);
 }
 
+/* What is behind a send that is looked at stays behind all of it. */
+static void order_is_kept_while_it_is_looked_at(void)
+{
+    struct scribe scribe = {0};
+    struct tracked behind = {0};
+    static unsigned char got[60001];
+    const unsigned wait_ms = (unsigned)(stall_time() * 2 / 3 / PIER_MILLISECOND);
+    if (test_backend_is("iocp")) {
+        test_skip("this system doesn't tell how far a request is");
+        return;
+    }
+    open_stalling(&scribe, test_loop(), 0);
+    pattern_fill(data, 60000, 103, 0);
+    CHECK_OK(pier_writer_write(&scribe.writer, data, 60000));
+    tracked_send(&scribe.handle, &behind, "D", 1, NULL);
+    run_quietly(scribe.loop, wait_ms);
+    size_t read = 0;
+    int64_t some;
+    while ((some = raw_receive_now(scribe.peer, got + read, sizeof(got) - read)) > 0) {
+        read += (size_t)some;
+    }
+    CHECK_INT(read, <, 60000);
+    run_quietly(scribe.loop, wait_ms);
+    SPIN_UNTIL(scribe.loop, read == sizeof(got), {
+        const int64_t now = raw_receive_now(scribe.peer, got + read, sizeof(got) - read);
+        read += now > 0 ? (size_t)now : 0;
+    });
+    CHECK_PATTERN(got, 60000, 103, 0);
+    CHECK_INT(got[60000], ==, 'D');
+    CHECK_INT(scribe.errors, ==, 0);
+    CHECK_INT(wait_for(&behind), ==, 1);
+    close_scribe(&scribe);
+}
+
 /* The look is taken out of the loop with the writer. */
 static void freed_with_a_look_to_come(void)
 {
@@ -198,6 +232,7 @@ const struct test writer_stall_tests[] = {
     TEST(writer_stall, a_slow_peer_is_no_stalled_one),
     TEST(writer_stall, an_idle_writer_doesn_t_stall),
     TEST(writer_stall, behind_a_send_that_is_stuck),
+    TEST(writer_stall, order_is_kept_while_it_is_looked_at),
     TEST(writer_stall, freed_with_a_look_to_come),
     TEST(writer_stall, freed_in_a_drain),
     TEST_END,

@@ -3,9 +3,9 @@
  * Level-triggered. The bit sets are pier's own and as wide as the highest descriptor needs: a
  * struct fd_set has room for FD_SETSIZE (1024) and a set bit beyond it is written past its end.
  * Kernels take any width. select can't tell hang-up from readability; for pier_poll(), which
- * reports it, the descriptor is asked again with poll(). What isn't watched for reading is asked for
- * hang-ups at a slow pace; what is watched with PIER__QUIET stays out of the sets, which would tell
- * too often, and is asked for all at that pace. */
+ * reports it, the descriptor is asked again with poll(). What isn't watched for reading is asked
+ * for hang-ups at a slow pace, since no other set shows them; what has PIER__QUIET in it stays
+ * out of the sets, which would tell too often, and is asked for all at that pace. */
 
 #include <poll.h>
 
@@ -83,7 +83,6 @@ static int grow(struct pier_loop *loop, struct poller *poller, size_t needed)
     return 0;
 }
 
-/* A hang-up shows in the set for reading, and in no other for certain. */
 static bool is_asked(unsigned interest)
 {
     return (interest & PIER__QUIET) || ((interest & PIER__LEVEL) && !(interest & PIER__READ));

@@ -137,6 +137,66 @@ void pier__uring_start_slow(struct pier_handle *handle, struct pier_op *op)
     }
 }
 
+/* The key of a cancel says whose it is by number: the handle may be gone when it's answered. */
+#define SENDING_BIT 8u
+#define SLOT_SHIFT 4
+
+bool pier__uring_cancel_request(struct pier_loop *loop, uint64_t key,
+                                const struct pier_handle *handle, bool sending)
+{
+    uint64_t slot = handle != NULL ? handle->slot_ : UINT32_MAX;
+    struct io_uring_sqe *entry = pier__uring_entry(loop);
+    if (entry == NULL) {
+        return false;
+    }
+    entry->opcode = IORING_OP_ASYNC_CANCEL;
+    entry->fd = -1;
+    entry->addr = key;
+    entry->user_data = slot << SLOT_SHIFT | (sending ? SENDING_BIT : 0) | PIER__TAG_CANCEL;
+    return true;
+}
+
+/* Asks again later if the request is still there. */
+static void cancel_lost(struct pier_loop *loop, struct pier_handle *handle, bool sending)
+{
+    unsigned in_kernel = sending ? PIER__SEND_IN_KERNEL : PIER__RECEIVE_IN_KERNEL;
+    if (!(handle->engine_.uring.requests & in_kernel)) {
+        return;
+    }
+    if (!sending) {
+        handle->engine_.uring.requests &= (uint8_t)~PIER__STOPPING;
+    }
+    for (struct pier_op *op = handle->head_[sending]; op != NULL && op->state_ == PIER__ACTIVE;
+         op = op->next_) {
+        if (op->bits_ & PIER__CANCEL_ASKED) {
+            pier__op_clear(op, PIER__CANCEL_ASKED);
+            pier__uring_postpone(loop, handle);
+        }
+    }
+}
+
+/* A cancel that finds its request between a wake-up and the try that follows doesn't stop it (seen
+ * on Linux 6.18: ENOENT, or EALREADY), and the request waits on. So it's asked again where the
+ * request is still there in the next turn. A slot that is another handle's by now is looked at for
+ * nothing. */
+PIER__COLD void pier__uring_cancel_answered(struct pier_loop *loop, uint64_t key, int result)
+{
+    uint64_t slot = key >> SLOT_SHIFT;
+    if (result >= 0) {
+        return;
+    }
+    if (slot == UINT32_MAX) {
+        pier__uring_of(loop)->cancels_unsent = true;
+        pier__uring_of(loop)->plain = false;
+        return;
+    }
+    struct pier_handle *handle = slot < loop->slots_used ? pier__slot_at(loop, (uint32_t)slot)
+                                                         : NULL;
+    if (handle != NULL) {
+        cancel_lost(loop, handle, (key & SENDING_BIT) != 0);
+    }
+}
+
 /* Gives up what is held for an op that its handle's close ends. */
 static void drop_held(struct pier_loop *loop, struct pier_handle *handle, const struct pier_op *op)
 {
@@ -173,24 +233,6 @@ void pier__uring_cancel(struct pier_handle *handle, struct pier_op *op)
         pier__uring_postpone(loop, handle);
     } else {
         pier__op_set(op, PIER__CANCEL_ASKED);
-    }
-}
-
-void pier__uring_cancel_lost(struct pier_loop *loop, struct pier_handle *handle, bool sending)
-{
-    unsigned in_kernel = sending ? PIER__SEND_IN_KERNEL : PIER__RECEIVE_IN_KERNEL;
-    if (!(handle->engine_.uring.requests & in_kernel)) {
-        return;
-    }
-    if (!sending) {
-        handle->engine_.uring.requests &= (uint8_t)~PIER__STOPPING;
-    }
-    for (struct pier_op *op = handle->head_[sending]; op != NULL && op->state_ == PIER__ACTIVE;
-         op = op->next_) {
-        if (op->bits_ & PIER__CANCEL_ASKED) {
-            pier__op_clear(op, PIER__CANCEL_ASKED);
-            pier__uring_postpone(loop, handle);
-        }
     }
 }
 

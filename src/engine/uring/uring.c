@@ -94,47 +94,6 @@ struct pier__uring_scratch *pier__uring_scratch_of(struct pier_loop *loop,
     return &uring->scratch[entry - uring->ring.sq.sqes];
 }
 
-/* The key of a cancel says whose it is by number: the handle may be gone when it's answered. */
-#define SENDING_BIT 8u
-#define SLOT_SHIFT 4
-
-bool pier__uring_cancel_request(struct pier_loop *loop, uint64_t key,
-                                const struct pier_handle *handle, bool sending)
-{
-    uint64_t slot = handle != NULL ? handle->slot_ : UINT32_MAX;
-    struct io_uring_sqe *entry = pier__uring_entry(loop);
-    if (entry == NULL) {
-        return false;
-    }
-    entry->opcode = IORING_OP_ASYNC_CANCEL;
-    entry->fd = -1;
-    entry->addr = key;
-    entry->user_data = slot << SLOT_SHIFT | (sending ? SENDING_BIT : 0) | PIER__TAG_CANCEL;
-    return true;
-}
-
-/* A cancel that finds its request between a wake-up and the try that follows doesn't stop it (seen
- * on Linux 6.18: ENOENT, or EALREADY), and the request waits on. So it's asked again where the
- * request is still there in the next turn. A slot that is another handle's by now is looked at for
- * nothing. */
-PIER__COLD static void cancel_answered(struct pier_loop *loop, uint64_t key, int result)
-{
-    uint64_t slot = key >> SLOT_SHIFT;
-    if (result >= 0) {
-        return;
-    }
-    if (slot == UINT32_MAX) {
-        pier__uring_of(loop)->cancels_unsent = true;
-        pier__uring_of(loop)->plain = false;
-        return;
-    }
-    struct pier_handle *handle = slot < loop->slots_used ? pier__slot_at(loop, (uint32_t)slot)
-                                                         : NULL;
-    if (handle != NULL) {
-        pier__uring_cancel_lost(loop, handle, (key & SENDING_BIT) != 0);
-    }
-}
-
 /* Asks to be told of `events` of a descriptor. */
 static void fill_poll(struct io_uring_sqe *entry, pier_descriptor descriptor, unsigned events,
                       uint64_t key)
@@ -210,7 +169,7 @@ PIER__NOINLINE void pier__uring_completion_slow(struct pier_loop *loop, uint64_t
         break;
     case PIER__TAG_READY: pier__uring_ready(loop, op, result); break;
     case PIER__TAG_CLOSED: closed(loop, pointer, result); break;
-    case PIER__TAG_CANCEL: cancel_answered(loop, key, result); break;
+    case PIER__TAG_CANCEL: pier__uring_cancel_answered(loop, key, result); break;
     case PIER__TAG_EVENTFD:
         pier__sys_eventfd_drain(uring->wake);
         uring->eventfd_armed = uring->plain = false;

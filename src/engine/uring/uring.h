@@ -213,8 +213,7 @@ struct pier__uring_scratch *pier__uring_scratch_of(struct pier_loop *loop,
  * handle). False when the queue is full. */
 bool pier__uring_cancel_request(struct pier_loop *loop, uint64_t key,
                                 const struct pier_handle *handle, bool sending);
-/* A cancel stopped nothing: asks again later if the request is still there. In ops.c. */
-void pier__uring_cancel_lost(struct pier_loop *loop, struct pier_handle *handle, bool sending);
+void pier__uring_cancel_answered(struct pier_loop *loop, uint64_t key, int result);
 /* Waits for a descriptor on behalf of an op, to go on with PIER__TAG_READY. False when the queue is
  * full. */
 bool pier__uring_wait_ready(struct pier_loop *loop, struct pier_op *op, pier_descriptor descriptor,
