@@ -76,7 +76,7 @@ static void cancel_half_way(void)
     struct tracked_handle a = {0};
     struct tracked behind = {0}, shut = {0};
     struct pier_op silent = {0}, second = {0};
-    const pier_descriptor peer = tracked_raw_pair(loop, STREAM_TCP4, &a);
+    const pier_descriptor peer = tracked_raw_pair(loop, STREAM_PAIR, &a);
     pier_send(&a.handle, &silent, big, sizeof(big), NULL);
     pier_send(&a.handle, &second, big, 10, NULL);
     tracked_send(&a, &behind, big, 10, NULL);
