@@ -258,6 +258,7 @@ void platform_temporary_path(char *text, size_t size)
 {
     static unsigned serial;
     snprintf(text, size, "/tmp/pier-conform-%ld-%u", (long)getpid(), ++serial);
+    unlink(text); /* of a process of that number that was killed */
 }
 
 void platform_remove(const char *path)
