@@ -249,8 +249,8 @@ size_t drain(int fd)
 const char *scratch(void)
 {
     if (!directory[0]) {
-        snprintf(directory, sizeof(directory), "/tmp/pier-kqueue-%ld", (long)getpid());
-        REQUIRE(mkdir(directory, 0700) == 0);
+        snprintf(directory, sizeof(directory), "/tmp/pier-kqueue-XXXXXX");
+        REQUIRE(mkdtemp(directory) != NULL);
     }
     return directory;
 }

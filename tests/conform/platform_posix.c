@@ -258,7 +258,10 @@ void platform_temporary_path(char *text, size_t size)
 {
     static unsigned serial;
     snprintf(text, size, "/tmp/pier-conform-%ld-%u", (long)getpid(), ++serial);
-    unlink(text); /* of a process of that number that was killed */
+    /* A process of that number that was killed may have left it. */
+    if (unlink(text) != 0 && errno != ENOENT) {
+        rmdir(text);
+    }
 }
 
 void platform_remove(const char *path)

@@ -77,6 +77,7 @@ static void mounts(void)
         _exit(0);
     }
     CHECK_INT(waitpid(child, &status, 0), ==, child);
+    rmdir(place); /* when the child failed */
     if (WIFEXITED(status) && WEXITSTATUS(status) == CHILD_SKIPS) {
         test_skip("needs root and a namespace of mounts");
     } else if (!WIFEXITED(status) || WEXITSTATUS(status) != 0) {

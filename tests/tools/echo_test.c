@@ -350,6 +350,7 @@ TEST(echo_hands_connections_over_and_removes_its_path)
 {
     char path[64], address[80];
     snprintf(path, sizeof(path), "/tmp/pier-echo-test-%d", (int)getpid());
+    unlink(path);
     snprintf(address, sizeof(address), "unix:%s", path);
     start_server((const char *[]){"--threads", "3", "--listen", address, NULL});
     if (command_is_windows()) {

@@ -40,6 +40,7 @@ static char path[64], address[80];
 static void choose_path(void)
 {
     snprintf(path, sizeof(path), "/tmp/pier-life-test-%d", (int)getpid());
+    unlink(path);
     snprintf(address, sizeof(address), "unix:%s", path);
 }
 
