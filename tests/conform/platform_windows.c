@@ -11,6 +11,8 @@
 #include <winsock2.h>
 #include <windows.h>
 
+#include "../windows_process.h"
+
 #include <io.h>
 #include <process.h>
 #include <signal.h>
@@ -81,14 +83,11 @@ static DWORD run_again(const char *variable, const char *value, HANDLE errors, u
                                  NULL);
     STARTUPINFOA start = {.cb = sizeof(start), .dwFlags = STARTF_USESTDHANDLES};
     PROCESS_INFORMATION process;
-    char path[MAX_PATH], command[4096];
     DWORD code = 97;
     start.hStdInput = start.hStdOutput = nowhere;
     start.hStdError = errors;
-    snprintf(command, sizeof(command), "%s", GetCommandLineA());
     platform_set_environment(variable, value);
-    if (GetModuleFileNameA(NULL, path, sizeof(path)) == 0 ||
-        !CreateProcessA(path, command, NULL, NULL, TRUE, 0, NULL, NULL, &start, &process)) {
+    if (!start_this_program(&start, &process)) {
         system_failed("CreateProcess");
     }
     platform_set_environment(variable, NULL);
@@ -292,21 +291,9 @@ void platform_set_environment(const char *name, const char *value)
     CHECK_INT(_putenv(both), ==, 0);
 }
 
-/* Handles of any kind are counted by Windows, and some of them are the runtime's and come as they
- * please: so these are counted one by one, files, pipes and sockets. Numbers are given out from
- * below: 2,048 in a row of which none is of these are the end. */
 int platform_descriptor_count(void)
 {
-    int count = 0;
-    uintptr_t last = 0;
-    for (uintptr_t value = 4; value - last <= 4 * 2048; value += 4) {
-        const DWORD type = GetFileType((HANDLE)value);
-        if (type == FILE_TYPE_DISK || type == FILE_TYPE_PIPE) {
-            count++;
-            last = value;
-        }
-    }
-    return count;
+    return open_files_and_sockets();
 }
 
 /* There is no limit of the process's own, only of memory. */

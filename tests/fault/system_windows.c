@@ -10,6 +10,8 @@
 #include <ws2tcpip.h>
 #include <windows.h>
 
+#include "../windows_process.h"
+
 #include <process.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -25,32 +27,13 @@ static char *program_start(void)
     return (char *)GetModuleHandleA(NULL);
 }
 
-/* Wine 8 fails a start now and then with an internal error, on a busy machine. */
-static bool start_again(PROCESS_INFORMATION *process)
-{
-    STARTUPINFOA start = {.cb = sizeof(start)};
-    char path[MAX_PATH], command[1024];
-    if (GetModuleFileNameA(NULL, path, sizeof(path)) == 0) {
-        return false;
-    }
-    for (int attempt = 0; attempt < 3; attempt++) {
-        snprintf(command, sizeof(command), "%s", GetCommandLineA());
-        if (CreateProcessA(path, command, NULL, NULL, TRUE, 0, NULL, NULL, &start, process)) {
-            return true;
-        }
-        if (GetLastError() != ERROR_INTERNAL_ERROR) {
-            return false;
-        }
-    }
-    return false;
-}
-
 /* Starts this program again and waits for it. */
 static int run_again(unsigned limit_s, char *why, size_t why_size)
 {
+    STARTUPINFOA start = {.cb = sizeof(start)};
     PROCESS_INFORMATION process;
     DWORD code = 0;
-    if (!start_again(&process)) {
+    if (!start_this_program(&start, &process)) {
         snprintf(why, why_size, "CreateProcess: error %lu", GetLastError());
         return -1;
     }
@@ -167,12 +150,7 @@ void system_close(pier_descriptor descriptor)
 
 int system_descriptors(void)
 {
-    int count = 0;
-    for (uintptr_t value = 4; value < 4096; value += 4) {
-        const DWORD type = GetFileType((HANDLE)value);
-        count += type == FILE_TYPE_DISK || type == FILE_TYPE_PIPE;
-    }
-    return count;
+    return open_files_and_sockets();
 }
 
 static unsigned __stdcall run_thread(void *unused)
