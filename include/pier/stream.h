@@ -63,7 +63,8 @@ PIER_API int pier_open_socket(struct pier_loop *loop, struct pier_handle *handle
  * destinations at once, and pier_local_address() says 0 until then (IP_BIND_ADDRESS_NO_PORT);
  * elsewhere now. Returns 0, PIER_EADDRINUSE, PIER_EADDRNOTAVAIL, PIER_EACCES, PIER_EAFNOSUPPORT (an
  * address of another family than the socket's), PIER_EINVAL (one that wasn't filled; a socket that
- * is bound already), or PIER_ENOTSUP where a named pipe stands for the socket (Windows). */
+ * is bound already), PIER_ENOTSOCK (a pipe, a file), or PIER_ENOTSUP where a named pipe stands for
+ * the socket (Windows). */
 PIER_API int pier_bind(struct pier_handle *handle, const struct pier_address *address);
 
 /* Takes over an open descriptor: a stream socket (also a listening one), pipe, FIFO, terminal,

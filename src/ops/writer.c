@@ -307,8 +307,7 @@ static int writer_admit(struct pier_writer *writer, size_t size, const char *fun
     return 0;
 }
 
-/* Bytes were appended: they go with the held send, with a new one, or wait for the one in flight.
- */
+/* Bytes were appended: they go with the held send or a new one, or wait for the one in flight. */
 static void writer_appended(struct pier_writer *writer)
 {
     if (writer->sending_ == 0) {
@@ -424,7 +423,8 @@ void pier_writer_finish(struct pier_writer *writer, struct pier_op *op, pier_op_
     PIER_REQUIRE(writer->handle_ != NULL, function, "the writer must be open");
     PIER_REQUIRE(fn != NULL, function, "the function must not be NULL");
     PIER_REQUIRE(!pier_op_pending(op), function, "the op is in flight");
-    PIER_REQUIRE(writer->finish_ == NULL, function, "the writer is being finished already");
+    PIER_REQUIRE(!writer->ended_, function, "the writer was finished already");
+    pier__handle_require_open(writer->handle_, function);
     writer->ended_ = true;
     writer->finish_ = op;
     writer->finish_fn_ = fn;

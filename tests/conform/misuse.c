@@ -290,6 +290,71 @@ static void adopted_or_opened_twice(void)
     CHECK_ABORTS(open_into_open_handle, "pier_open_socket", "already");
 }
 
+static struct pier_writer the_writer;
+
+static void open_writer(void)
+{
+    open_pair();
+    pier_writer_open(&the_writer, &the_handle, NULL);
+}
+
+/* The first is on its way, or over: either way there is nothing left to finish. */
+static void finish_again(void)
+{
+    static struct pier_op second;
+    open_writer();
+    pier_writer_finish(&the_writer, &the_op, do_nothing);
+    pier_writer_finish(&the_writer, &second, do_nothing);
+}
+
+static void finish_after_close(void)
+{
+    open_writer();
+    pier_close(&the_handle, NULL);
+    pier_loop_run(the_loop, PIER_RUN_UNTIL_IDLE);
+    pier_writer_finish(&the_writer, &the_op, do_nothing);
+}
+
+static void writer_finished_wrongly(void)
+{
+    CHECK_ABORTS(finish_again, "pier_writer_finish", "already");
+    CHECK_ABORTS(finish_after_close, "pier_writer_finish", "not open");
+}
+
+static void listen_nowhere(void)
+{
+    static struct pier_handle listener;
+    the_loop = new_loop();
+    pier_listen(the_loop, &listener, NULL, NULL);
+}
+
+static void open_for_nowhere(void)
+{
+    static struct pier_handle handle;
+    the_loop = new_loop();
+    pier_open_socket(the_loop, &handle, NULL);
+}
+
+static void bind_to_nowhere(void)
+{
+    open_pair();
+    pier_bind(&the_handle, NULL);
+}
+
+static void connect_to_nowhere(void)
+{
+    open_pair();
+    pier_connect(&the_handle, &the_op, NULL, do_nothing);
+}
+
+static void no_address(void)
+{
+    CHECK_ABORTS(connect_to_nowhere, "pier_connect", "no address");
+    CHECK_ABORTS(listen_nowhere, "pier_listen", "no address");
+    CHECK_ABORTS(open_for_nowhere, "pier_open_socket", "no address");
+    CHECK_ABORTS(bind_to_nowhere, "pier_bind", "no address");
+}
+
 /* Nothing of this is misuse, though it looks like it. */
 static void harmless(void)
 {
@@ -319,6 +384,8 @@ const struct test misuse_tests[] = {
     TEST(misuse, nested_run),
     TEST(misuse, loop_freed_too_early),
     TEST(misuse, adopted_or_opened_twice),
+    TEST(misuse, writer_finished_wrongly),
+    TEST(misuse, no_address),
     TEST(misuse, harmless),
     TEST_END,
 };

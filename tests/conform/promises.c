@@ -55,6 +55,40 @@ static void bind_of_another_family(void)
     }
 }
 
+/* Also with the port left open, which Linux would do again. */
+static void bind_again(void)
+{
+    struct pier_loop *loop = test_loop();
+    const enum stream streams[] = {STREAM_TCP4, STREAM_TCP6, STREAM_UNIX};
+    for (size_t i = 0; i < COUNT_OF(streams); i++) {
+        struct tracked_handle handle = {0};
+        if (!stream_available(streams[i])) {
+            continue;
+        }
+        const struct pier_address own = stream_address(streams[i]);
+        if (!raw_is_pipe_address(&own)) {
+            tracked_open_socket(loop, &handle, &own);
+            CHECK_OK(pier_bind(&handle.handle, &own));
+            CHECK_REFUSED(pier_bind(&handle.handle, &own), PIER_EINVAL);
+            CHECK(strstr(pier_error_detail(), "is bound to") != NULL);
+            close_and_wait(&handle);
+        }
+        forget_address(&own);
+    }
+}
+
+static void bind_what_has_no_address(void)
+{
+    struct pier_loop *loop = test_loop();
+    struct tracked_handle read = {0}, write = {0};
+    const struct pier_address any = address_of("127.0.0.1:0");
+    tracked_pair(loop, STREAM_PIPE, &read, &write);
+    CHECK_REFUSED(pier_bind(&read.handle, &any),
+                  test_backend_is("iocp") ? PIER_ENOTSUP : PIER_ENOTSOCK);
+    close_and_wait(&read);
+    close_and_wait(&write);
+}
+
 struct worker {
     struct tracked begin, timer;
     bool asks;
@@ -224,6 +258,8 @@ static void no_data_at_the_end(void)
 const struct test promises_tests[] = {
     TEST(promises, pending_send_has_a_token),
     TEST(promises, bind_of_another_family),
+    TEST(promises, bind_again),
+    TEST(promises, bind_what_has_no_address),
     TEST(promises, work_before_a_timer),
     TEST(promises, grid_after_a_reset),
     TEST(promises, close_functions_are_not_timed),

@@ -38,6 +38,7 @@ static int fail_opening(int error, const char *what, const struct pier_address *
 
 static int check_address(const char *function, const struct pier_address *address)
 {
+    PIER_REQUIRE(address != NULL, function, "no address was given");
     if (address->family < PIER_ADDRESS_IPV4 || address->family > PIER_ADDRESS_UNIX) {
         return pier__fail(PIER_EINVAL,
                           "%s: the address has family %d: fill it with pier_address_parse()",
@@ -200,6 +201,40 @@ int pier_open_socket(struct pier_loop *loop, struct pier_handle *handle,
     return error;
 }
 
+static bool has_local_address(const struct pier_address *local)
+{
+    static const uint8_t any[16];
+    return local->family == PIER_ADDRESS_UNIX
+               ? local->path_length > 0
+               : local->port != 0 || memcmp(local->u.ip, any, sizeof(any)) != 0;
+}
+
+/* What the system would say in other words, or not at all: with the port left open Linux lets a
+ * socket be bound again. */
+static int check_binding(const struct pier_handle *handle, const struct pier_address *address)
+{
+    struct pier_address local = {0};
+    char text[PIER_ADDRESS_TEXT_MAX];
+    int error = pier__sys_local_address(handle->descriptor_, &local);
+    if (error < 0) {
+        return pier__fail(error, "can't bind descriptor %ld: %s", (long)handle->descriptor_,
+                          pier_error_text(error));
+    }
+    if (address->family != handle->family_) {
+        pier_address_format(address, text, sizeof(text));
+        return pier__fail(PIER_EAFNOSUPPORT,
+                          "can't bind descriptor %ld to %s: the socket was opened for another "
+                          "family of addresses",
+                          (long)handle->descriptor_, text);
+    }
+    if (has_local_address(&local)) {
+        pier_address_format(&local, text, sizeof(text));
+        return pier__fail(PIER_EINVAL, "can't bind descriptor %ld: it is bound to %s already",
+                          (long)handle->descriptor_, text);
+    }
+    return 0;
+}
+
 int pier_bind(struct pier_handle *handle, const struct pier_address *address)
 {
     pier__handle_require_open(handle, "pier_bind");
@@ -209,16 +244,17 @@ int pier_bind(struct pier_handle *handle, const struct pier_address *address)
         return error;
     }
     if (pier__is_pipe_for_unix(handle)) {
-        error = PIER_ENOTSUP; /* a pipe's client has no name */
-    } else if (address->family != handle->family_) {
-        error = PIER_EAFNOSUPPORT; /* the system would say that, or EINVAL */
-    } else {
-        if (address->family != PIER_ADDRESS_UNIX && address->port == 0 &&
-            (handle->bits_ & PIER__UNCONNECTED)) {
-            pier__sys_choose_port_late(handle->descriptor_);
-        }
-        error = pier__sys_bind(handle->descriptor_, address);
+        return fail_opening(PIER_ENOTSUP, "bind to", address); /* a pipe's client has no name */
     }
+    error = check_binding(handle, address);
+    if (error < 0) {
+        return error;
+    }
+    if (address->family != PIER_ADDRESS_UNIX && address->port == 0 &&
+        (handle->bits_ & PIER__UNCONNECTED)) {
+        pier__sys_choose_port_late(handle->descriptor_);
+    }
+    error = pier__sys_bind(handle->descriptor_, address);
     return error < 0 ? fail_opening(error, "bind to", address) : error;
 }
 

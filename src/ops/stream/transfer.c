@@ -14,6 +14,7 @@ void pier_connect(struct pier_handle *handle, struct pier_op *op,
     pier__require_fn(fn, "pier_connect");
     pier__handle_require_open(handle, "pier_connect");
     PIER_REQUIRE(op->state_ == PIER__IDLE, "pier_connect", "the op is in flight already");
+    PIER_REQUIRE(address != NULL, "pier_connect", "no address was given");
     struct pier_loop *loop = handle->loop_;
     struct pier__address_block *block = pier__block_take(loop, &loop->core.addresses_free,
                                                          sizeof(*block));
