@@ -28,9 +28,9 @@
  *     PIER_ECLOSED. What can't be detected: an op or handle that was not zeroed before first use,
  *     memory freed while pier owns it, a descriptor closed behind pier's back, calls from a second
  *     thread before the first run, and from another thread pier_op_pending(), pier_op_then(),
- *     pier_handle_loop(), pier_handle_descriptor(), pier_buffer_keep(), pier_buffer_data(),
- *     pier_buffer_size(), pier_writer_queued(), and calls about an op that isn't in flight or a
- *     handle that isn't open.
+ *     pier_handle_loop(), pier_op_loop(), pier_loop_user(), pier_loop_set_user(),
+ *     pier_handle_descriptor(), pier_buffer_keep(), pier_buffer_data(), pier_buffer_size(),
+ *     pier_writer_queued(), and calls about an op that isn't in flight or a handle that isn't open.
  *
  * A function may only be called on the loop's own thread, but for these. From any thread and from
  * signal handlers: pier_post(), pier_notify(), pier_wake(), pier_loop_stop(), pier_cancel_remote().

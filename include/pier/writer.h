@@ -27,7 +27,9 @@
  * the latest, if it runs.
  *
  * The callbacks of a writer run inside pier_loop_run() only, never inside a call of the writer.
- * They may write, finish, and close the handle; they may not free the writer. */
+ * They may write, finish, and close the handle; they may not free the writer. Once the handle is
+ * being closed, gracefully too, none of them can be relied on any more: an on_high that was called
+ * then may be the last. */
 
 #ifndef PIER_H
 #include "pier/pier.h" /* includes this file in its turn */

@@ -247,8 +247,84 @@ static void post_that_is_not_taken(void)
     }
 }
 
+struct expected {
+    char text[80];
+    unsigned found;
+};
+
+static void take_expected(void *context, const char *line)
+{
+    struct expected *expected = context;
+    expected->found += strncmp(line, expected->text, strlen(expected->text)) == 0;
+}
+
+static unsigned lines_that_begin(struct pier_loop *loop, const char *format,
+                                 pier_descriptor descriptor)
+{
+    struct expected expected = {.found = 0};
+    snprintf(expected.text, sizeof(expected.text), format, (long)descriptor);
+    pier_loop_dump(loop, take_expected, &expected);
+    return expected.found;
+}
+
+static void tells_what_is_polled(void)
+{
+    if (!test_can(PIER_CAN_POLL)) {
+        test_skip("the backend has no pier_poll()");
+        return;
+    }
+    struct pier_loop *loop = test_loop();
+    struct tracked one = {0}, each = {0};
+    pier_descriptor ends[2];
+    raw_pair(ends);
+    tracked_poll(loop, &one, ends[0], PIER_READABLE, NULL);
+    each.op.timeout_ns = 3600 * PIER_SECOND;
+    tracked_poll_each(loop, &each, ends[1], PIER_READABLE | PIER_HANGUP, NULL);
+    CHECK_INT(lines_that_begin(loop, "poll of %ld for readable ", ends[0]), ==, 1);
+    CHECK_INT(lines_that_begin(loop, "poll each of %ld for readable hangup ", ends[1]), ==, 1);
+    pier_pause(&each.op);
+    CHECK_INT(lines_that_begin(loop,
+                               "poll each of %ld for readable hangup active paused, "
+                               "time stands still",
+                               ends[1]),
+              ==, 1);
+    tracked_cancel(&one);
+    tracked_cancel(&each);
+    CHECK_INT(wait_for(&one), ==, PIER_ECANCELED);
+    CHECK_INT(wait_for(&each), ==, PIER_ECANCELED);
+    raw_close(ends[0]);
+    raw_close(ends[1]);
+}
+
+/* An op that is over isn't listed with its handle, and says which that is. */
+static void tells_what_is_over(void)
+{
+    struct pier_loop *loop = test_loop();
+    struct tracked_handle a = {0}, b = {0};
+    struct tracked receive = {0}, other = {0};
+    char byte, byte_of_b;
+    const pier_descriptor peer = tracked_raw_pair(loop, STREAM_TCP4, &a);
+    const pier_descriptor peer_of_b = tracked_raw_pair(loop, STREAM_TCP4, &b);
+    tracked_receive(&a, &receive, &byte, 1, NULL);
+    tracked_receive(&b, &other, &byte_of_b, 1, NULL);
+    run_quietly(loop, 5);
+    const pier_descriptor descriptor = pier_handle_descriptor(&a.handle);
+    tracked_cancel(&receive);
+    const unsigned below = lines_that_begin(loop, "  receive active cancelling", 0);
+    const unsigned apart = lines_that_begin(loop, "receive of stream %ld ", descriptor);
+    CHECK_INT(below + apart, ==, 1);
+    CHECK_INT(lines_that_begin(loop, "receive ", 0), ==, apart);
+    CHECK_INT(wait_for(&receive), ==, PIER_ECANCELED);
+    close_and_wait(&a);
+    close_and_wait(&b);
+    raw_close(peer);
+    raw_close(peer_of_b);
+}
+
 const struct test dump_tests[] = {
     TEST(dump, tells_what_is_pending),
+    TEST(dump, tells_what_is_polled),
+    TEST(dump, tells_what_is_over),
     TEST(dump, tells_of_timers_that_are_never_due),
     TEST(dump, age_counts_from_the_submit_after_an_idle_time),
     TEST(dump, age_counts_from_the_submit_also_with_timers),

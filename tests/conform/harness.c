@@ -403,6 +403,7 @@ static void run_here(void)
     on_main_thread = true;
     current.outcome.verdict = VERDICT_PASSED;
     current.outcome.text[0] = '\0';
+    atomic_store(&current.made, 0);
     current.descriptors = count_descriptors();
     platform_watchdog(suite.watchdog_s, explain_watchdog);
     current.test->run();
