@@ -36,6 +36,7 @@ set(common_sources
   src/ops/address.c
   src/ops/graceful.c
   src/ops/hook.c
+  src/ops/options.c
   src/ops/poll.c
   src/ops/post.c
   src/ops/stream/accept.c

@@ -23,7 +23,8 @@ struct pier_vector {
     size_t size;
 };
 
-/* Set-up of a listener. All zero means the default of each field. */
+/* Set-up of a listener. All zero means the default of each field. It may grow in later versions:
+ * pier_listen() passes the size that the program knows. */
 struct pier_listen_options {
     int backlog; /* connections waiting to be accepted; default 4096, cut by the system's own limit
                     (somaxconn) */
@@ -41,6 +42,12 @@ struct pier_listen_options {
                          nobody listens on it; named pipes leave none */
 };
 
+/* Opens a listener as pier_listen() does, for a caller compiled with options of that size.
+ * PIER_ENOTSUP also when one is set that the library doesn't know. */
+PIER_API int pier_listen_for(struct pier_loop *loop, struct pier_handle *handle,
+                             const struct pier_address *address,
+                             const struct pier_listen_options *options, size_t options_size);
+
 /* Opens a listening stream socket. `options` may be NULL. The IPv6 address for all, as in ":8080",
  * takes IPv4 connections too. Where one socket can't (there is no IPv6, or it's OpenBSD's, which is
  * kept apart) it stands for all IPv4 addresses: pier_local_address() tells which it was. Returns 0
@@ -48,9 +55,12 @@ struct pier_listen_options {
  * directory, without the right), PIER_ENOENT (no such directory), PIER_EAFNOSUPPORT, PIER_EMFILE,
  * PIER_ENFILE, PIER_ENOMEM, PIER_EINVAL (an address that wasn't filled, a negative backlog),
  * PIER_ENOTSUP. */
-PIER_API int pier_listen(struct pier_loop *loop, struct pier_handle *handle,
-                         const struct pier_address *address,
-                         const struct pier_listen_options *options);
+PIER_INLINE int pier_listen(struct pier_loop *loop, struct pier_handle *handle,
+                            const struct pier_address *address,
+                            const struct pier_listen_options *options)
+{
+    return pier_listen_for(loop, handle, address, options, sizeof(struct pier_listen_options));
+}
 
 /* Opens an unconnected stream socket of the family of `address`, for pier_connect(). TCP sockets
  * have TCP_NODELAY set. Returns 0, PIER_EINVAL (an address that wasn't filled), PIER_EAFNOSUPPORT,
@@ -118,7 +128,8 @@ PIER_API void pier_handle_discard(struct pier_handle *handle);
 PIER_API void pier_accept(struct pier_handle *listener, struct pier_op *op, pier_op_fn *fn);
 
 /* Accepts connections until cancelled or closed, each with PIER_MORE and to be taken as with
- * pier_accept(). */
+ * pier_accept(). Connections that were accepted before a cancel are still delivered, behind the
+ * call too: on uring the kernel accepts ahead. A close closes them. */
 PIER_API void pier_accept_each(struct pier_handle *listener, struct pier_op *op, pier_op_fn *fn);
 
 /* Makes the accepted socket a handle of `loop`, in the callback of an accept. The loop must be the
@@ -128,7 +139,8 @@ PIER_API int pier_accept_take(struct pier_op *op, struct pier_loop *loop,
                               struct pier_handle *handle);
 
 /* Makes the accepted socket a detached handle, in the callback of an accept, for pier_attach() on
- * another thread's loop. Returns 0, or PIER_EINVAL when there is no socket to take. */
+ * another thread's loop. Returns 0, or PIER_EINVAL when there is no socket to take: so take it
+ * before the callback detaches the listener, with which a socket not taken is closed. */
 PIER_API int pier_accept_detach(struct pier_op *op, struct pier_handle *handle);
 
 /* The address of the peer of the accepted socket, in the callback of an accept and before the

@@ -25,6 +25,7 @@
 #include <string.h>
 
 #include "ops/ops.h"
+#include "ops/options.h"
 #include "ops/writer.h"
 
 #define WRITER_LIMIT ((size_t)1 << 20)
@@ -42,22 +43,6 @@ static void writer_sent(struct pier_op *op);
 static void writer_turn_ends(struct pier_turn_link *link);
 
 /* ---- opening */
-
-/* Copies the options of a caller who may know fewer of them, or more. */
-static int writer_take_options(struct pier_writer_options *chosen,
-                               const struct pier_writer_options *options, size_t size)
-{
-    const unsigned char *bytes = (const unsigned char *)options;
-    for (size_t i = sizeof(*chosen); i < size; i++) {
-        if (bytes[i] != 0) {
-            return pier__fail(PIER_ENOTSUP,
-                              "a writer option is set that version " PIER_VERSION_STRING
-                              " of the library doesn't know");
-        }
-    }
-    memcpy(chosen, options, size < sizeof(*chosen) ? size : sizeof(*chosen));
-    return 0;
-}
 
 static int writer_check_options(struct pier_writer_options *chosen)
 {
@@ -101,7 +86,7 @@ int pier_writer_open_for(struct pier_writer *writer, size_t writer_size, struct 
                           "compile it against the headers of version " PIER_VERSION_STRING,
                           writer_size, sizeof(*writer));
     }
-    int error = options != NULL ? writer_take_options(&chosen, options, options_size) : 0;
+    int error = pier__take_options(&chosen, sizeof(chosen), options, options_size, "writer");
     if (error < 0 || (error = writer_check_options(&chosen)) < 0) {
         return error;
     }

@@ -89,6 +89,30 @@ static void writers_of_other_sizes(void)
     raw_close(peer);
 }
 
+/* A listener's options too: what the library doesn't know may be there, unset, and what the caller
+ * doesn't know isn't read. */
+static void listeners_of_other_sizes(void)
+{
+    struct pier_loop *loop = test_loop();
+    struct pier_handle handle = {0};
+    const struct pier_address address = address_of("127.0.0.1:0");
+    struct {
+        struct pier_listen_options known;
+        unsigned char more[32];
+    } options = {.known = {.backlog = 5}};
+    CHECK_OK(pier_listen_for(loop, &handle, &address, &options.known, sizeof(options)));
+    pier_close(&handle, NULL);
+    CHECK_INT(run(loop, PIER_RUN_UNTIL_IDLE), ==, 0);
+    options.more[20] = 1;
+    CHECK_REFUSED(pier_listen_for(loop, &handle, &address, &options.known, sizeof(options)),
+                  PIER_ENOTSUP);
+    CHECK_INT(pier_handle_descriptor(&handle), ==, -1);
+    options.known.backlog = -5;
+    CHECK_OK(pier_listen_for(loop, &handle, &address, &options.known, 0));
+    pier_close(&handle, NULL);
+    CHECK_INT(run(loop, PIER_RUN_UNTIL_IDLE), ==, 0);
+}
+
 static void other_version(void)
 {
     struct pier_loop *loop = NULL;
@@ -109,6 +133,7 @@ const struct test abi_tests[] = {
     TEST(abi, statistics_of_other_sizes),
     TEST(abi, sizes_of_another_header),
     TEST(abi, writers_of_other_sizes),
+    TEST(abi, listeners_of_other_sizes),
     TEST(abi, other_version),
     TEST_END,
 };

@@ -416,6 +416,31 @@ static void on_what_does_not_listen(void)
     close_and_wait(&b);
 }
 
+static void detach_and_take(struct tracked *tracked)
+{
+    struct tracked_handle *listener = tracked->context;
+    struct pier_handle accepted = {0};
+    CHECK_OK(pier_detach(&listener->handle));
+    CHECK_REFUSED(pier_accept_detach(&tracked->op, &accepted), PIER_EINVAL);
+    CHECK_REFUSED(pier_accept_take(&tracked->op, NULL, &accepted), PIER_EINVAL);
+}
+
+/* What was accepted goes with its listener. */
+static void listener_detached_first(void)
+{
+    struct pier_loop *loop = test_loop();
+    struct tracked_handle listener = {0};
+    struct tracked accept = {.context = &listener};
+    const struct pier_address address = tracked_listen(loop, &listener, STREAM_TCP4, NULL);
+    const pier_descriptor peer = raw_connect(&address);
+    tracked_accept(&listener, &accept, detach_and_take);
+    CHECK_INT(wait_for(&accept), ==, 1);
+    pier_handle_discard(&listener.handle);
+    listener.loop = NULL;
+    raw_receive_end(peer);
+    raw_close(peer);
+}
+
 const struct test accept_tests[] = {
     TEST(accept, one_at_a_time),
     TEST(accept, many_with_one_op),
@@ -423,6 +448,7 @@ const struct test accept_tests[] = {
     TEST(accept, paused_leaves_them_waiting),
     TEST(accept, not_taken_is_closed),
     TEST(accept, only_one_take),
+    TEST(accept, listener_detached_first),
     TEST(accept, detached_to_another_thread),
     TEST(accept, detached_and_discarded),
     TEST(accept, full_backlog),

@@ -4,6 +4,7 @@
  * descriptor is handed to pier__handle_open(). */
 
 #include "core/engine.h"
+#include "ops/options.h"
 #include "ops/stream/stream.h"
 
 #define BACKLOG 4096
@@ -18,6 +19,8 @@ static int fail_opening(int error, const char *what, const struct pier_address *
         remedy = address->family == PIER_ADDRESS_UNIX
                      ? "; stop the program that listens there, or choose another path if a file "
                        "is in the way"
+                 : address->port == 0
+                     ? "; no port is free: use another address, or widen the system's range of them"
                      : "; stop the other program, or choose another port (0 for any free one)";
         break;
     case PIER_EACCES:
@@ -134,17 +137,19 @@ static int listen_by_pipe(struct pier_loop *loop, struct pier_handle *handle,
     return error;
 }
 
-int pier_listen(struct pier_loop *loop, struct pier_handle *handle,
-                const struct pier_address *address, const struct pier_listen_options *options)
+int pier_listen_for(struct pier_loop *loop, struct pier_handle *handle,
+                    const struct pier_address *address, const struct pier_listen_options *given,
+                    size_t options_size)
 {
-    static const struct pier_listen_options standard;
+    struct pier_listen_options chosen = {0};
+    const struct pier_listen_options *options = &chosen;
     PIER__REQUIRE_THREAD(loop, "pier_listen");
     PIER_REQUIRE(handle->loop_ == NULL, "pier_listen", "the handle is open already");
     int error = check_address("pier_listen", address);
-    if (error < 0) {
+    if (error < 0 || (error = pier__take_options(&chosen, sizeof(chosen), given, options_size,
+                                                 "listener")) < 0) {
         return error;
     }
-    options = options != NULL ? options : &standard;
     if (options->backlog < 0) {
         return pier__fail(
             PIER_EINVAL,
