@@ -108,6 +108,15 @@ void pier__handle_require_open(const struct pier_handle *handle, const char *fun
                  "the handle is not open (never opened, closed, or detached)");
 }
 
+void pier__handle_require_kept(const struct pier_loop *loop, const struct pier_handle *handle)
+{
+    PIER_REQUIRE(handle->loop_ == loop && handle->slot_ < loop->slots_used &&
+                     loop->slots[handle->slot_].handle == handle,
+                 "pier_close",
+                 "the memory of the handle was used for something else before its close was over, "
+                 "which takes turns of the loop");
+}
+
 static int join(struct pier_loop *loop, struct pier_handle *handle)
 {
     int error = pier__slot_take(loop, handle);

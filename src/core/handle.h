@@ -90,6 +90,9 @@ int pier__handle_open(struct pier_loop *loop, struct pier_handle *handle,
 void pier__handle_closed(struct pier_handle *handle);
 /* Takes a handle off its loop's tables. */
 void pier__handle_leave(struct pier_loop *loop, struct pier_handle *handle);
+/* Misuse where the memory of a handle that is closing isn't that handle any more, as far as can be
+ * seen. */
+void pier__handle_require_kept(const struct pier_loop *loop, const struct pier_handle *handle);
 /* If the handle is closing and nothing is in flight, has it closed. */
 void pier__handle_try_close(struct pier_handle *handle);
 /* Cancels everything and closes; handles_closing is counted already. */

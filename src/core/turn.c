@@ -63,6 +63,7 @@ static void deliver_closed(struct pier_loop *loop)
             pier__handles_prepend(&loop->core.closing, &closing);
             return;
         }
+        pier__handle_require_kept(loop, closing.head);
         struct pier_handle *handle = pier__handles_pop(&closing);
         handle->calls_->shut(handle);
     }

@@ -290,6 +290,20 @@ static void adopted_or_opened_twice(void)
     CHECK_ABORTS(open_into_open_handle, "pier_open_socket", "already");
 }
 
+static void reuse_after_close(void)
+{
+    open_pair();
+    pier_close(&the_handle, NULL);
+    memset(&the_handle, 0x5a, sizeof(the_handle));
+    pier_loop_run(the_loop, PIER_RUN_UNTIL_IDLE);
+}
+
+/* As happens to a handle on the stack of a function that has returned. */
+static void memory_of_a_closing_handle(void)
+{
+    CHECK_ABORTS(reuse_after_close, "pier_close", "memory");
+}
+
 static struct pier_writer the_writer;
 
 static void open_writer(void)
@@ -384,6 +398,7 @@ const struct test misuse_tests[] = {
     TEST(misuse, nested_run),
     TEST(misuse, loop_freed_too_early),
     TEST(misuse, adopted_or_opened_twice),
+    TEST(misuse, memory_of_a_closing_handle),
     TEST(misuse, writer_finished_wrongly),
     TEST(misuse, no_address),
     TEST(misuse, harmless),
