@@ -92,5 +92,5 @@ musl)
     ;;
 esac
 cmake --build "$build" -j "$jobs"
-[ $# -gt 0 ] || set -- -R "^(unit\..*|conform\.($engines))\$"
+[ $# -gt 0 ] || set -- -R "^(unit\..*|install\.dlopen|conform\.($engines))\$"
 sh "$root/tests/runner/run" "$build" "$@"
