@@ -172,19 +172,23 @@ PIER_API unsigned pier_loop_capabilities(const struct pier_loop *loop);
  * iocp). Also run it when pier_loop_next_timeout() has passed: ask for that before each wait, since
  * it also begins what was submitted outside of a run. The descriptor stays pier's. After each run
  * with work left to do the descriptor is readable again or the next time-out is 0. It's 0 whenever
- * no new edge would tell of that work, so that a foreign loop may watch for edges (EPOLLET). */
+ * no new edge would tell of that work, so that a foreign loop may watch for edges (EPOLLET). On
+ * uring a wait of the same thread's own, as of the foreign loop, can end with EINTR when a loop was
+ * made, run or freed before it. */
 PIER_API pier_descriptor pier_loop_descriptor(struct pier_loop *loop);
 
 /* Nanoseconds until the loop wants to run though nothing happens: 0 for now, PIER_FOREVER for no
  * timer. */
 PIER_API uint64_t pier_loop_next_timeout(struct pier_loop *loop);
 
-/* In the child of a fork, before anything else is done with the loop: gives it kernel objects of
- * its own, so that parent and child don't disturb each other. Receives, accepts, polls and timers
+/* In the child of a fork, on its only thread, before anything else is done with the loop (not each
+ * call notices that it is missing): gives it kernel objects of its own, so that parent and child
+ * don't disturb each other. Receives, accepts, polls and timers
  * go on in both; sends, connects and shutdowns in flight complete in the child with PIER_ECANCELED,
  * since the parent carries them out. Returns 0, PIER_EINVAL when this isn't the child of a fork,
  * PIER_ENOTSUP where the backend can't (PIER_CAN_FORK), or why the objects couldn't be made; after
- * those two the child can only exit.
+ * those two the child can only exit. pier_loop_descriptor() is another one afterwards: ask for it
+ * again, and give it to a foreign loop anew.
  * A child that doesn't want the loop need not call anything: it just must not use it. */
 PIER_API int pier_loop_after_fork(struct pier_loop *loop);
 

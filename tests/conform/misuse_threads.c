@@ -5,7 +5,7 @@
 
 static struct pier_loop *the_loop;
 static struct pier_handle the_handle, the_other, the_unconnected;
-static struct pier_op the_timer, the_receive, the_op;
+static struct pier_op the_timer, the_receive, the_poll, the_op;
 static struct pier_address the_address;
 static struct pier_writer the_writer;
 
@@ -142,6 +142,22 @@ static void detach(void)
     pier_detach(&the_unconnected);
 }
 
+static void do_nothing_with(void *context, struct pier_handle *handle)
+{
+    (void)context;
+    (void)handle;
+}
+
+static void each_handle(void)
+{
+    pier_loop_each_handle(the_loop, do_nothing_with, NULL);
+}
+
+static void change_poll(void)
+{
+    pier_poll_change(&the_poll, PIER_WRITABLE);
+}
+
 static void adopt(void)
 {
     pier_adopt(the_loop, &(struct pier_handle){0}, 0);
@@ -175,11 +191,14 @@ static const struct {
     {write_by_writer, "pier_writer_write"},
     {close_gracefully, "pier_close_gracefully"},
     {detach, "pier_detach"},
+    {each_handle, "pier_loop_each_handle"},
+    {change_poll, "pier_poll_change"},
     {adopt, "pier_adopt"},
 };
 
 static void open_all(void)
 {
+    pier_descriptor polled[2];
     const struct pier_loop_options options = test_options();
     the_address = address_of("127.0.0.1:0");
     CHECK_OK(pier_loop_new(&the_loop, &options));
@@ -188,6 +207,8 @@ static void open_all(void)
     CHECK_OK(pier_writer_open(&the_writer, &the_handle, NULL));
     pier_timer(the_loop, &the_timer, PIER_SECOND, do_nothing);
     pier_receive_each(&the_handle, &the_receive, do_nothing);
+    raw_pair(polled);
+    pier_poll(the_loop, &the_poll, polled[0], PIER_READABLE, do_nothing);
     pier_loop_run(the_loop, PIER_RUN_NO_WAIT);
 }
 
@@ -215,15 +236,15 @@ static void each_call(void)
 
 static struct pier_op *accepted_op;
 static struct pier_handle accepted;
-static bool takes;
+static unsigned way; /* index of what is asked, as in accepted_sockets() */
 
 static void take_it(void *context)
 {
     (void)context;
-    if (takes) {
-        pier_accept_take(accepted_op, NULL, &accepted);
-    } else {
-        pier_accept_detach(accepted_op, &accepted);
+    switch (way) {
+    case 0: pier_accept_take(accepted_op, NULL, &accepted); break;
+    case 1: pier_accept_detach(accepted_op, &accepted); break;
+    default: pier_accept_address(accepted_op, &the_address); break;
     }
 }
 
@@ -238,7 +259,7 @@ static void on_accepted(struct pier_op *op)
 static void accept_and_take(void)
 {
     struct pier_handle listener = {0};
-    takes = platform_variant == 0;
+    way = platform_variant;
     open_all();
     CHECK_OK(pier_listen(the_loop, &listener, &the_address, NULL));
     CHECK_OK(pier_local_address(&listener, &the_address));
@@ -252,10 +273,12 @@ static void accept_and_take(void)
 
 static void accepted_sockets(void)
 {
-    platform_variant = 0;
-    CHECK_ABORTS(accept_and_take, "pier_accept_take", "thread");
-    platform_variant = 1;
-    CHECK_ABORTS(accept_and_take, "pier_accept_detach", "thread");
+    static const char *const names[] = {"pier_accept_take", "pier_accept_detach",
+                                        "pier_accept_address"};
+    for (unsigned i = 0; i < COUNT_OF(names); i++) {
+        platform_variant = i;
+        CHECK_ABORTS(accept_and_take, names[i], "thread");
+    }
 }
 
 struct visit {

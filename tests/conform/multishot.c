@@ -341,6 +341,27 @@ static void resume_of_what_is_not_paused(void)
     raw_close(peer);
 }
 
+/* A time limit stands still while the op is paused, and begins anew with its resume. */
+static void paused_without_time(void)
+{
+    struct pier_loop *loop = test_loop();
+    struct tracked_handle a = {0};
+    struct tracked each = {0};
+    const uint64_t limit_ns = 40 * PIER_MILLISECOND;
+    const pier_descriptor peer = tracked_raw_pair(loop, STREAM_TCP4, &a);
+    each.op.timeout_ns = limit_ns;
+    tracked_receive_each(&a, &each, NULL);
+    tracked_pause(&each);
+    run_quietly(loop, 120);
+    CHECK(each.in_flight);
+    const uint64_t resumed = platform_now();
+    tracked_resume(&each);
+    CHECK_INT(wait_for(&each), ==, PIER_ETIMEDOUT);
+    CHECK_INT(platform_now() - resumed, >=, limit_ns);
+    close_and_wait(&a);
+    raw_close(peer);
+}
+
 const struct test multishot_tests[] = {
     TEST(multishot, stays_in_flight_between_events),
     TEST(multishot, stream_of_data_tcp),
@@ -350,6 +371,7 @@ const struct test multishot_tests[] = {
     TEST(multishot, terminal_completion_is_not_held),
     TEST(multishot, cancelled_while_paused_loses_nothing),
     TEST(multishot, paused_after_its_cancel),
+    TEST(multishot, paused_without_time),
     TEST(multishot, close_is_no_end_of_stream),
     TEST(multishot, pause_of_timers_and_notifications),
     TEST(multishot, closed_in_what_comes_after_a_cancel),

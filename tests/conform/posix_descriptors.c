@@ -6,8 +6,15 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <stdlib.h>
+#ifdef __linux__
+#include <sys/eventfd.h>
+#include <sys/inotify.h>
+#endif
 #include <sys/mman.h>
 #include <sys/stat.h>
+#ifdef __linux__
+#include <sys/timerfd.h>
+#endif
 #include <termios.h>
 #include <unistd.h>
 
@@ -124,6 +131,97 @@ static void devices(void)
     }
 }
 
+#ifdef __linux__
+
+static void count_expiries(struct tracked *tracked)
+{
+    uint64_t *expiries = tracked->context, read;
+    if (tracked->result == (int64_t)sizeof(read)) {
+        memcpy(&read, tracked->op.data, sizeof(read));
+        *expiries += read;
+    }
+}
+
+/* What read(2) gives of them comes as it happens. */
+static void events_and_timers_of_linux(void)
+{
+    struct pier_loop *loop = test_loop();
+    struct tracked_handle event = {0}, timer = {0};
+    uint64_t expiries = 0, number = 7, got = 0;
+    struct tracked receive = {0}, each = {.context = &expiries};
+    const struct itimerspec times = {.it_value = {.tv_nsec = 1000000},
+                                     .it_interval = {.tv_nsec = 1000000}};
+    const int counter = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
+    const int clock = timerfd_create(CLOCK_MONOTONIC, TFD_CLOEXEC | TFD_NONBLOCK);
+    CHECK_OK(tracked_adopt(loop, &event, counter));
+    CHECK_OK(tracked_adopt(loop, &timer, clock));
+    tracked_receive(&event, &receive, &got, sizeof(got), NULL);
+    run_quietly(loop, 5);
+    CHECK(receive.in_flight);
+    CHECK_INT(write(counter, &number, sizeof(number)), ==, sizeof(number));
+    CHECK_INT(wait_for(&receive), ==, sizeof(got));
+    CHECK_INT(got, ==, 7);
+    tracked_receive_each(&timer, &each, count_expiries);
+    CHECK_INT(timerfd_settime(clock, 0, &times, NULL), ==, 0);
+    RUN_UNTIL(loop, expiries >= 5);
+    close_and_wait(&event);
+    close_and_wait(&timer);
+}
+
+static void changes_of_files_of_linux(void)
+{
+    struct pier_loop *loop = test_loop();
+    struct tracked_handle handle = {0};
+    struct tracked receive = {0};
+    char path[PIER_PATH_MAX];
+    union {
+        struct inotify_event event;
+        char bytes[sizeof(struct inotify_event) + 256];
+    } got;
+    const int watch = inotify_init1(IN_CLOEXEC | IN_NONBLOCK);
+    platform_temporary_path(path, sizeof(path));
+    const int file = open(path, O_CREAT | O_WRONLY | O_CLOEXEC, 0600);
+    CHECK_INT(inotify_add_watch(watch, path, IN_MODIFY), >, 0);
+    CHECK_OK(tracked_adopt(loop, &handle, watch));
+    tracked_receive(&handle, &receive, &got, sizeof(got), NULL);
+    run_quietly(loop, 5);
+    CHECK(receive.in_flight);
+    raw_send(file, "x", 1);
+    CHECK_INT(wait_for(&receive), >=, sizeof(got.event));
+    CHECK_INT(got.event.mask & IN_MODIFY, ==, IN_MODIFY);
+    close(file);
+    close_and_wait(&handle);
+    platform_remove(path);
+}
+
+#else
+
+static void not_of_linux(void)
+{
+    test_skip("such descriptors are Linux's");
+}
+
+#define events_and_timers_of_linux not_of_linux
+#define changes_of_files_of_linux not_of_linux
+
+#endif
+
+/* docs/semantics.md, devices that can't be waited for: an error or an answer, never a wait. */
+static void polled_device(void)
+{
+    struct pier_loop *loop = test_loop();
+    struct tracked poll = {0};
+    const int null = open("/dev/null", O_RDWR | O_CLOEXEC);
+    tracked_poll(loop, &poll, null, PIER_READABLE | PIER_WRITABLE, NULL);
+    wait_for(&poll);
+    if (test_backend_is("epoll")) {
+        CHECK_INT(poll.result, ==, PIER_ENOTSUP);
+    } else if (!test_backend_is("kqueue")) {
+        CHECK_INT(poll.result, ==, PIER_READABLE | PIER_WRITABLE);
+    }
+    close(null);
+}
+
 /* The memory is never touched: /dev/null takes it unread, 2 GiB at a call. */
 static void send_above_two_gigabytes(void)
 {
@@ -155,6 +253,9 @@ const struct test descriptors_tests[] = {
     TEST(descriptors, fifo),
     TEST(descriptors, terminal),
     TEST(descriptors, devices),
+    TEST(descriptors, polled_device),
+    TEST(descriptors, events_and_timers_of_linux),
+    TEST(descriptors, changes_of_files_of_linux),
     TEST(descriptors, send_above_two_gigabytes),
     TEST_END,
 };

@@ -218,6 +218,8 @@ static void set_up_calls_say_so(void)
     CHECK_INT(piped, ==, PIER_EMFILE);
     CHECK_INT(half_paired, ==, PIER_EMFILE);
     CHECK_INT(half_piped, ==, PIER_EMFILE);
+    CHECK_INT(pier_handle_descriptor(&a), ==, -1);
+    CHECK_INT(pier_handle_descriptor(&b), ==, -1);
     if (made == 0) {
         pier_loop_free(second); /* A backend that needs no descriptor. */
     } else {

@@ -263,6 +263,12 @@ TEST(unix_names_may_have_107_bytes)
     CHECK_EQ(pier_address_parse(&address, text), PIER_ENAMETOOLONG);
     CHECK(strstr(pier_error_detail(), "108 bytes") != NULL);
 
+    /* That of the zero byte alone has a text, which is no name to be asked for. */
+    memset(&address, 0, sizeof address);
+    address.family = PIER_ADDRESS_UNIX;
+    address.path_length = 1;
+    CHECK_STR(format(&address), "unix:@");
+
     /* An abstract name lies behind a zero byte, which counts. */
     memset(text, 0, sizeof text);
     strcpy(text, "unix:@");
