@@ -183,12 +183,12 @@ PIER_API uint64_t pier_loop_next_timeout(struct pier_loop *loop);
 
 /* In the child of a fork, on its only thread, before anything else is done with the loop (not each
  * call notices that it is missing): gives it kernel objects of its own, so that parent and child
- * don't disturb each other. Receives, accepts, polls and timers
- * go on in both; sends, connects and shutdowns in flight complete in the child with PIER_ECANCELED,
- * since the parent carries them out. Returns 0, PIER_EINVAL when this isn't the child of a fork,
- * PIER_ENOTSUP where the backend can't (PIER_CAN_FORK), or why the objects couldn't be made; after
- * those two the child can only exit. pier_loop_descriptor() is another one afterwards: ask for it
- * again, and give it to a foreign loop anew.
+ * don't disturb each other. Receives, accepts, polls and timers go on in both; sends, connects and
+ * shutdowns in flight complete in the child with PIER_ECANCELED, since the parent carries them out.
+ * Returns 0, PIER_EINVAL when this isn't the child of a fork, PIER_ENOTSUP where the backend can't
+ * (PIER_CAN_FORK), or why the objects couldn't be made; after those two the child can only exit.
+ * pier_loop_descriptor() is another one afterwards: ask for it again, and give it to a foreign loop
+ * anew.
  * A child that doesn't want the loop need not call anything: it just must not use it. */
 PIER_API int pier_loop_after_fork(struct pier_loop *loop);
 

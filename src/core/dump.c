@@ -13,8 +13,8 @@ static const char *const handle_names[] = {"none",     "stream", "listener",    
 static void describe_time(struct pier_loop *loop, const struct pier_op *op, char *text)
 {
     uint64_t now = pier__loop_clock(loop), due = op->timer_.deadline_ns;
-    bool has_deadline = (op->bits_ & PIER__TIMED) || pier__op_is_timer(op);
-    if (has_deadline && (op->bits_ & PIER__PAUSED)) {
+    bool is_timer = pier__op_is_timer(op), has_deadline = (op->bits_ & PIER__TIMED) || is_timer;
+    if (has_deadline && !is_timer && (op->bits_ & PIER__PAUSED)) {
         snprintf(text, TEXT_SIZE, "time stands still");
     } else if (has_deadline && due == PIER_FOREVER) {
         snprintf(text, TEXT_SIZE, "never due");
