@@ -12,6 +12,7 @@ set(common_sources
   src/base/address.c
   src/base/address_text.c
   src/base/error.c
+  src/base/options.c
   src/base/timer.c
   src/base/timer_sort.c
   src/sys/fault.c
@@ -36,7 +37,6 @@ set(common_sources
   src/ops/address.c
   src/ops/graceful.c
   src/ops/hook.c
-  src/ops/options.c
   src/ops/poll.c
   src/ops/post.c
   src/ops/stream/accept.c

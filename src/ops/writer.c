@@ -24,8 +24,8 @@
 
 #include <string.h>
 
+#include "base/options.h"
 #include "ops/ops.h"
-#include "ops/options.h"
 #include "ops/writer.h"
 
 #define WRITER_LIMIT ((size_t)1 << 20)

@@ -3,8 +3,8 @@
  * Nothing here knows an engine: sockets are opened and configured through src/sys, and the
  * descriptor is handed to pier__handle_open(). */
 
+#include "base/options.h"
 #include "core/engine.h"
-#include "ops/options.h"
 #include "ops/stream/stream.h"
 
 #define BACKLOG 4096

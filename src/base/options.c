@@ -1,9 +1,11 @@
 /* options.c - options of a caller who was compiled with another version of their struct. Each
  * option means its default when it is zero, and new ones are added at the end. */
 
-#include "ops/options.h"
+#include "base/options.h"
 
-#include "core/engine.h"
+#include <string.h>
+
+#include "base/error.h"
 
 int pier__take_options(void *chosen, size_t known, const void *options, size_t size,
                        const char *what)

@@ -1,7 +1,7 @@
 /* options.h - options of a caller who was compiled with another version of their struct. */
 
-#ifndef PIER_OPS_OPTIONS_H
-#define PIER_OPS_OPTIONS_H
+#ifndef PIER_BASE_OPTIONS_H
+#define PIER_BASE_OPTIONS_H
 
 #include <stddef.h>
 
