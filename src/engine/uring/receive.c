@@ -286,6 +286,16 @@ static void stop(struct pier_loop *loop, struct pier_handle *handle, struct pier
     }
 }
 
+/* A send has failed. An end that comes right after data, between the kernel's read and its next
+ * wait, it never tells a multishot receive (Linux 6.18): so that is asked for anew. */
+void pier__uring_ask_for_end(struct pier_loop *loop, struct pier_handle *handle)
+{
+    struct pier_op *op = handle->head_[PIER__RECEIVING];
+    if (op != NULL && op->state_ == PIER__ACTIVE && (op->bits_ & PIER__MULTISHOT)) {
+        stop(loop, handle, op);
+    }
+}
+
 static void take_data(struct pier_loop *loop, struct pier_handle *handle, struct pier_op *op,
                       struct pier_buffer *buffer, int size)
 {

@@ -132,6 +132,7 @@ void pier__uring_sent(struct pier_loop *loop, struct pier_handle *handle, struct
         return;
     } else if (!pier__uring_was_cancelled(result)) {
         pier__uring_fail(loop, op, -result);
+        pier__uring_ask_for_end(loop, handle);
     }
     pier__uring_continue_sending(loop, handle);
 }
