@@ -286,8 +286,8 @@ static void stop(struct pier_loop *loop, struct pier_handle *handle, struct pier
     }
 }
 
-/* A send has failed. An end that comes right after data, between the kernel's read and its next
- * wait, it never tells a multishot receive (Linux 6.18): so that is asked for anew. */
+/* The kernel seems never to tell a multishot receive of an end that comes between its read of data
+ * and its next wait (Linux 6.18; docs/semantics.md): cancelled and asked for anew, it does. */
 void pier__uring_ask_for_end(struct pier_loop *loop, struct pier_handle *handle)
 {
     struct pier_op *op = handle->head_[PIER__RECEIVING];

@@ -341,8 +341,9 @@ void pier__uring_received_lent(struct pier_loop *loop, struct pier_handle *handl
                                struct pier_op *op, int result, unsigned flags);
 /* Delivers held data, as far as the turn's share goes; then the outcome if it's known, or asks for
  * more. */
-void pier__uring_ask_for_end(struct pier_loop *loop, struct pier_handle *handle);
 void pier__uring_serve_lent(struct pier_loop *loop, struct pier_handle *handle, struct pier_op *op);
+/* After a send that failed: has a multishot receive tell of an end that it may have missed. */
+void pier__uring_ask_for_end(struct pier_loop *loop, struct pier_handle *handle);
 void pier__uring_drop_held(struct pier_loop *loop, struct pier_handle *handle);
 /* Data that was read into a buffer of the pool by a system call. */
 void pier__uring_read_lent(struct pier_loop *loop, struct pier_handle *handle, struct pier_op *op);
